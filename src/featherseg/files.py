@@ -1,0 +1,86 @@
+"""Writing beside and renaming, hashing, and the few places where files are kept."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from featherseg.errors import UserError
+
+
+def cache_root() -> Path:
+    """Folder of caches and resume state: `$FEATHERSEG_CACHE`, else `.cache` in the working directory."""
+    return Path(os.environ.get("FEATHERSEG_CACHE") or ".cache").resolve()
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path | str) -> Iterator[Path]:
+    """Yield a path beside `target`; what is written there (a file or a folder) becomes `target` on success.
+
+    On any error the partial result is removed and `target` stays as it was. A full disk and a missing
+    permission are reported as a `UserError` that names the target.
+    """
+    target = Path(target)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        if partial.is_dir() and target.is_dir():
+            shutil.rmtree(target)
+        os.replace(partial, target)
+    except OSError as error:
+        if error.filename is not None and str(partial) not in str(error.filename):
+            raise
+        raise UserError(f"{target} could not be written: {error.strerror or error}; free space or change the "
+                        "permission, then run the command again.") from error
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def sha256_file(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path | str) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        UserError: the file is absent or is not JSON; the message names the file and the line.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; run the stage that writes it first.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); correct or remove the file.") from None
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write a value as indented JSON with sorted keys, beside and renamed."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_status(folder: Path | str, reason: str | None = None) -> None:
+    """Write `status.json` of a stage's output: `ok`, or `not_run` with the reason."""
+    write_json(Path(folder) / "status.json", {"status": "not_run" if reason else "ok", "reason": reason})
+
+
+def not_run_reason(folder: Path | str) -> str | None:
+    """The reason for which a stage's output was not made, None where it was.
+
+    Raises:
+        UserError: the folder has no `status.json`.
+    """
+    return read_json(Path(folder) / "status.json")["reason"]
