@@ -1,0 +1,7 @@
+"""Tuning methods: one file each, entered into one registry."""
+
+from featherseg.adapters import decoder, full, lora, vlsm_dense, vlsm_shallow, zero_shot
+from featherseg.adapters.base import METHODS, apply, check_pair, resolve, trainable
+
+__all__ = ["METHODS", "apply", "check_pair", "decoder", "full", "lora", "resolve", "trainable", "vlsm_dense",
+           "vlsm_shallow", "zero_shot"]

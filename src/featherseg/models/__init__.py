@@ -1,0 +1,55 @@
+"""Models by name. Building one imports its library; naming one does not."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from featherseg.config import ModelConfig
+from featherseg.errors import UserError
+from featherseg.models.weights import RANDOM, check_keys, read_config, read_state, weights_sha256
+from featherseg.registry import Registry
+
+if TYPE_CHECKING:
+    from featherseg.models.base import SegmentationModel
+
+MODELS: Registry[Callable[[ModelConfig], "SegmentationModel"]] = Registry("model")
+
+
+@MODELS.register("clipseg")
+def _clipseg(config: ModelConfig) -> "SegmentationModel":
+    from transformers.models.clipseg.configuration_clipseg import CLIPSegConfig
+
+    from featherseg.models.clipseg import CLIPSeg, full_config
+
+    if config.weights == RANDOM:
+        return CLIPSeg(full_config(), config.image_size or 352)
+    architecture = CLIPSegConfig.from_dict(read_config(config.weights))
+    return CLIPSeg(architecture, config.image_size or 352)
+
+
+def build(config: ModelConfig, seed: int = 0) -> "SegmentationModel":
+    """The model with its base weights, in eval mode; `seed` decides random ones.
+
+    Raises:
+        UserError: an unknown model, an image size that does not fit, or weights that are absent, unreadable,
+            of another model, or not those of `config.sha256`.
+    """
+    import torch
+
+    factory = MODELS[config.name]
+    state = None
+    if config.weights != RANDOM:
+        found = weights_sha256(config.weights)
+        if config.sha256 not in (None, found):
+            raise UserError(f"the weights in {config.weights} have sha256 {found[:12]}..., but the run was planned "
+                            f"with {config.sha256[:12]}...; run the stage `plan` again.")
+        state = read_state(config.weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = factory(config)
+        except ValueError as error:
+            raise UserError(f"model '{config.name}': {error}.") from None
+    if state is not None:
+        check_keys(state, model.net.state_dict(), config.weights)
+        model.net.load_state_dict(state)
+    return model.eval()

@@ -1,0 +1,126 @@
+"""What a tuning method is: a name, a strict config, the models it fits, and `apply`.
+
+One file a method. All checks run before the first parameter is touched.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from featherseg.config import Strict, parse
+from featherseg.errors import UserError
+from featherseg.models.base import SegmentationModel, parameters_of
+from featherseg.registry import Registry
+
+Positions = Literal["V", "VL", "VLC"]
+
+
+class AdapterConfig(Strict):
+    """Base of a method's configuration: its name; a method adds its knobs."""
+
+    name: str
+
+    def knobs(self) -> dict[str, Any]:
+        """The fields that have an effect, name included: what a plan holds."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class Method(ABC):
+    """A way to tune a model in place.
+
+    Attributes:
+        Config: the method's configuration.
+        models: names of the models that it fits.
+        trains: False where there is nothing to train.
+    """
+
+    Config: ClassVar[type[AdapterConfig]] = AdapterConfig
+    models: ClassVar[tuple[str, ...]] = ("clipseg",)
+    trains: ClassVar[bool] = True
+
+    @abstractmethod
+    def apply(self, model: SegmentationModel, config: Any) -> None:
+        """Insert what the method adds and make exactly that trainable; `model` arrives wholly frozen."""
+
+
+METHODS: Registry[type[Method]] = Registry("adapter")
+
+
+def resolve(adapter: dict[str, Any], source: str = "adapter") -> AdapterConfig:
+    """The validated configuration of `{name: ..., knobs}`.
+
+    Raises:
+        UserError: an unknown method, knob or value; the message names `source`.
+    """
+    if "name" not in adapter:
+        raise UserError(f"{source}: key 'adapter.name' is missing; valid values are {', '.join(METHODS)}.")
+    return parse(METHODS[adapter["name"]].Config, adapter, f"{source}: adapter")
+
+
+def check_pair(model: str, method: str) -> None:
+    """Raises a `UserError` that names the supported models where `method` does not fit `model`."""
+    if model not in METHODS[method].models:
+        raise UserError(f"adapter '{method}' does not support model '{model}'; it supports "
+                        f"{', '.join(METHODS[method].models)}.")
+
+
+def apply(model: SegmentationModel, adapter: dict[str, Any], seed: int = 0) -> SegmentationModel:
+    """Freeze the model, then apply a method to it in place; `seed` decides the method's initial weights.
+
+    Raises:
+        UserError: an unknown method or knob, or a model that the method does not support.
+    """
+    config = resolve(adapter)
+    check_pair(model.name, config.name)
+    model.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        METHODS[config.name]().apply(model, config)
+    return model
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Trainable parameters by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def unfreeze(model: SegmentationModel, names: Iterable[str]) -> None:
+    """Make parameters trainable, except those that never reach the mask."""
+    unused = parameters_of(model, model.unused)
+    for name, parameter in parameters_of(model, names).items():
+        parameter.requires_grad_(name not in unused)
+
+
+class AdapterBlock(nn.Module):
+    """VLSM-Adapter's block: x + ReLU(W2 ReLU(W1 x)), on the last axis of any tensor (..., width).
+
+    The second activation makes the residual non-negative. Initialised to zero it would never get a gradient,
+    so it keeps nn.Linear's own initialisation and is not the identity at the start.
+    """
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, dim)
+        self.up = nn.Linear(dim, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Adapted states, same shape."""
+        return states + self.up(self.down(states).relu()).relu()
+
+
+def attach(module: nn.Module, block: nn.Module) -> None:
+    """Pass a module's output (a tensor, or the first of a tuple) through `block`.
+
+    The block becomes the submodule `adapter`, so every name of the base weights stays what it was.
+    """
+    module.adapter = block
+    module.register_forward_hook(_adapt)
+
+
+def _adapt(module: nn.Module, inputs: tuple, output: Any) -> Any:
+    if isinstance(output, tuple):
+        return (module.adapter(output[0]), *output[1:])
+    return module.adapter(output)

@@ -1,0 +1,13 @@
+"""Decoder tuning: both towers frozen."""
+
+from featherseg.adapters.base import METHODS, AdapterConfig, Method, unfreeze
+from featherseg.models.base import SegmentationModel
+
+
+@METHODS.register("decoder")
+class Decoder(Method):
+    """The decoder alone is trained: what the papers' released code calls end-to-end for CLIPSeg."""
+
+    def apply(self, model: SegmentationModel, config: AdapterConfig) -> None:
+        """Unfreeze the decoder."""
+        unfreeze(model, model.decoder_modules)

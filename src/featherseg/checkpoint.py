@@ -1,0 +1,71 @@
+"""Checkpoints: safetensors with every tensor that differs from the base weights or is absent from them.
+
+The resolved run and the SHA-256 of the base weights are in the file's metadata, and loading checks both.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from featherseg.config import Run
+from featherseg.errors import UserError
+from featherseg.files import atomic_path
+from featherseg.models.base import SegmentationModel
+from featherseg.models.weights import RANDOM, check_keys, read_state
+
+
+def changed_tensors(model: SegmentationModel, run: Run) -> dict[str, Tensor]:
+    """Tensors of the model, by name, that the base weights do not hold with the same value."""
+    base = {} if run.model.weights == RANDOM else {f"net.{name}": tensor for name, tensor
+                                                   in read_state(run.model.weights).items()}
+    changed = {}
+    for name, tensor in model.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        # peft moves a wrapped layer's own weights into `base_layer`
+        original = base.get(name.replace(".base_layer.", "."))
+        if original is None or not torch.equal(original, tensor):
+            changed[name] = tensor
+    return changed
+
+
+def save(path: Path | str, model: SegmentationModel, run: Run) -> None:
+    """Write what was trained, with the run and the base weights' SHA-256, beside and renamed."""
+    metadata = {"run": run.model_dump_json(), "base_sha256": run.model.sha256 or RANDOM}
+    with atomic_path(path) as partial:
+        save_file(changed_tensors(model, run), partial, metadata=metadata)
+
+
+def load(path: Path | str, model: SegmentationModel, run: Run) -> None:
+    """Put a checkpoint into a model that was built for `run`.
+
+    Raises:
+        UserError: the file is absent or corrupt, was made on other base weights, for another model or
+            method, or its tensors do not fit; the message names what differs.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; train the run first: dvc repro train@{run.name}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable checkpoint ({error}); train the run again.") from None
+    if "run" not in metadata:
+        raise UserError(f"{path} is not a checkpoint of featherseg: it names no run.")
+    other = json.loads(metadata["run"])
+    if metadata["base_sha256"] != (run.model.sha256 or RANDOM):
+        raise UserError(f"{path} was trained on base weights {metadata['base_sha256'][:12]}..., but the run uses "
+                        f"{(run.model.sha256 or RANDOM)[:12]}...; train the run again or restore those weights.")
+    for key, found, expected in (("model", other["model"]["name"], run.model.name),
+                                 ("adapter", other["adapter"], run.adapter)):
+        if found != expected:
+            raise UserError(f"{path} is a checkpoint of {key} {found}, not of {expected}.")
+    own = model.state_dict()
+    added = {name: tensor for name, tensor in own.items() if name in tensors or model.get_parameter(name).requires_grad}
+    check_keys(tensors, added, str(path))
+    model.load_state_dict(tensors, strict=False)

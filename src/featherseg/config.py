@@ -1,0 +1,260 @@
+"""Strict models of params, recipes and resolved runs: the only reader of YAML.
+
+A key that is not declared here, a wrong type or a value out of range is a `UserError` that names the file
+and the key.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+from featherseg.errors import UserError
+from featherseg.files import atomic_path
+from featherseg.registry import unknown
+
+PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
+PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Strict(BaseModel):
+    """Base of all configuration: undeclared keys are refused and instances do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelConfig(Strict):
+    """Which model, with which weights, at which input size.
+
+    `weights` is a local folder (`config.json` and `model.safetensors`) or `random`; `sha256` is that of the
+    weights file, filled in by `plan`; `image_size` is the side of the square input in pixels.
+    """
+
+    name: str
+    weights: str = "random"
+    sha256: str | None = None
+    image_size: Positive | None = None
+
+
+class LossConfig(Strict):
+    """Dice plus cross-entropy (VLSM-Adapter: 1.5 and 1; MedVLSM: 1 and 0.2).
+
+    `form` says what is handed to it: `logits` (correct), or what the released code computes once it has
+    applied a sigmoid itself: `published_dice_only` (MONAI 1.1.0: the cross-entropy of one channel is 0) or
+    `published_second_sigmoid` (MONAI 1.3.2: the cross-entropy applies a sigmoid again).
+    `grid` is the resolution at which it is computed: the model's `input` or the head's own.
+    """
+
+    name: Literal["dice_ce"] = "dice_ce"
+    form: Literal["logits", "published_dice_only", "published_second_sigmoid"] = "logits"
+    lambda_dice: Annotated[float, Field(ge=0)] = 1.5
+    lambda_ce: Annotated[float, Field(ge=0)] = 1.0
+    grid: Literal["input", "head"] = "input"
+
+
+class TrainConfig(Strict):
+    """Optimisation of one run; the defaults are VLSM-Adapter's (published/hyperparameters.csv).
+
+    `prompts` is the policy by which a training prompt is drawn, `val_prompts` the one of validation.
+    `patience` and `factor` belong to the plateau schedule (on validation DSC), `milestones` and `factor`
+    to multistep. `early_stop_patience: null` trains for all epochs.
+    """
+
+    epochs: Positive = 200
+    min_epochs: Annotated[int, Field(ge=0)] = 10
+    batch_size: Positive = 32
+    lr: Rate = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-3
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    schedule: Literal["plateau", "cosine", "multistep", "constant"] = "plateau"
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    patience: Annotated[int, Field(ge=0)] = 5
+    milestones: tuple[Positive, ...] = ()
+    clip_norm: Rate | None = 0.5
+    early_stop_patience: Positive | None = 20
+    early_stop_min_delta: Annotated[float, Field(ge=0)] = 1e-4
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    prompts: PromptPolicy = "random"
+    val_prompts: PromptPolicy = "fullest"
+    cache_features: bool = True
+    loss: LossConfig = LossConfig()
+
+    @model_validator(mode="after")
+    def _milestones_belong_to_multistep(self) -> Self:
+        if (self.schedule == "multistep") != bool(self.milestones):
+            raise ValueError("milestones are given exactly where schedule is multistep")
+        return self
+
+
+class EvaluateConfig(Strict):
+    """Which split is scored, with which prompt, at which probability threshold."""
+
+    split: str = "test"
+    prompts: PromptPolicy = "fullest"
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    batch_size: Positive = 32
+
+
+class Run(Strict):
+    """Everything that decides one run's numbers, and nothing else (`runs/<study>/plan/<run>.yaml`).
+
+    `adapter` holds the method's name and the knobs that it has; `train` is None where nothing is trained;
+    `not_run` is the reason for which the run cannot be made here.
+    """
+
+    study: str
+    recipe: str
+    dataset: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    model: ModelConfig
+    adapter: dict[str, Any]
+    train: TrainConfig | None = None
+    evaluate: EvaluateConfig = EvaluateConfig()
+    not_run: str | None = None
+
+    @property
+    def name(self) -> str:
+        """`<recipe>-<dataset>-<seed>`."""
+        return f"{self.recipe}-{self.dataset}-{self.seed}"
+
+
+class Recipe(Strict):
+    """One row of a table: a model, a method, and the settings that differ from the defaults.
+
+    `published` names, for a recipe that follows released code, each difference from what is correct.
+    """
+
+    title: str
+    model: str
+    adapter: dict[str, Any]
+    train: dict[str, Any] | None = {}
+    evaluate: dict[str, Any] = {}
+    image_size: Positive | None = None
+    published: dict[str, str] = {}
+
+
+class StudyParams(Strict):
+    """The grid of a study: every recipe on every dataset with every seed."""
+
+    datasets: list[str]
+    recipes: list[str]
+    seeds: list[Annotated[int, Field(ge=0)]]
+
+
+class ModelParams(Strict):
+    """Weights by model name (a folder or `random`) and the input size; null keeps the model's own."""
+
+    weights: dict[str, str] = {}
+    image_size: Positive | None = None
+
+
+class SyntheticParams(Strict):
+    """How many images of a synthetic set are drawn, at which side in pixels, from which seed."""
+
+    images: Positive
+    size: Annotated[int, Field(ge=32)]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class FolderParams(Strict):
+    """A user's folder of images and masks; `threshold` turns grey masks into two values."""
+
+    path: str
+    class_name: str | None = None
+    threshold: Annotated[int, Field(ge=0, le=65535)] | None = None
+
+
+class DataParams(Strict):
+    """Where data comes from: synthetic sets, own folders, and a local mirror of the official archives."""
+
+    mirror: str | None = None
+    keep_published_faults: bool = False
+    synthetic: dict[str, SyntheticParams] = {}
+    folders: dict[str, FolderParams] = {}
+    official: list[str] = []
+
+
+class Params(Strict):
+    """A params.yaml. Knobs of `adapter`, `train` and `evaluate` are null where the recipe decides."""
+
+    study: StudyParams
+    model: ModelParams = ModelParams()
+    adapter: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    evaluate: dict[str, Any] = {}
+    data: DataParams = DataParams()
+    launch: str = "python -m"
+
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+def read_yaml(path: Path | str) -> Any:
+    """Content of a YAML 1.2 file (as DVC reads it, so `1e-3` is a number).
+
+    Raises:
+        UserError: the file is absent or is not YAML.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(Path(path))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def write_yaml(path: Path | str, value: BaseModel) -> None:
+    """Write a configuration as YAML, beside and renamed; equal values give equal bytes."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    with atomic_path(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        yaml.dump(value.model_dump(mode="json"), file)
+
+
+def parse(kind: type[ConfigT], value: Any, source: str) -> ConfigT:
+    """Validate `value` as `kind`; the `UserError` names `source`, the key, the fault and the valid keys."""
+    if not isinstance(value, dict):
+        raise UserError(f"{source} should hold keys and values, but holds {type(value).__name__}.")
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_sentence(kind, error)}") from None
+
+
+def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    more = f" (and {error.error_count() - 1} more faults)" if error.error_count() > 1 else ""
+    if fault["type"] == "extra_forbidden":
+        return f"{unknown('key', key, _keys(kind, fault['loc'][:-1]))}{more}"
+    given = "" if fault["type"] == "missing" else f", but it is {fault['input']!r}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"key '{key}': {message[0].lower()}{message[1:]}{given}.{more}"
+
+
+def _keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Full names of the keys that `kind` declares at a nested location."""
+    for part in location:
+        field = kind.model_fields.get(str(part))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            kind = field.annotation
+    return [".".join([*(str(part) for part in location), name]) for name in kind.model_fields]
+
+
+def read_run(path: Path | str) -> Run:
+    """The resolved run of a plan file."""
+    return parse(Run, read_yaml(path), str(path))
+
+
+def study_params_path(study: str) -> Path:
+    """The params file of a study: the root one for `study`, else `pipelines/<study>/params.yaml`."""
+    return Path("params.yaml") if study == "study" else Path("pipelines") / study / "params.yaml"
+
+
+def read_params(study: str) -> Params:
+    """The params of a study."""
+    path = study_params_path(study)
+    return parse(Params, read_yaml(path), str(path))

@@ -1,0 +1,86 @@
+"""Base weights: a local folder in transformers' layout, or random ones; read safely and checked by key."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from featherseg.errors import UserError
+from featherseg.files import read_json, sha256_file
+
+RANDOM = "random"
+FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def weights_file(folder: Path | str) -> Path:
+    """The weights file of a folder.
+
+    Raises:
+        UserError: the folder holds none of the known files.
+    """
+    for name in FILES:
+        if (Path(folder) / name).is_file():
+            return Path(folder) / name
+    raise UserError(f"no weights in {folder}: expected config.json and one of {', '.join(FILES)}.")
+
+
+def weights_sha256(folder: Path | str) -> str:
+    """SHA-256 of a folder's weights file, which must be the one in its `SHA256` file where there is one.
+
+    Raises:
+        UserError: there are no weights, or they are not those that the folder names.
+    """
+    file, pinned = weights_file(folder), Path(folder) / "SHA256"
+    found = sha256_file(file)
+    if pinned.is_file() and pinned.read_text().split()[0] != found:
+        raise UserError(f"{file} has sha256 {found[:12]}..., but {pinned} names "
+                        f"{pinned.read_text().split()[0][:12]}...; restore the file or retrain the weights.")
+    return found
+
+
+def read_config(folder: Path | str) -> dict[str, Any]:
+    """The architecture in a folder's `config.json`."""
+    return read_json(Path(folder) / "config.json")
+
+
+def read_state(folder: Path | str) -> dict[str, Any]:
+    """Tensors by name, in float32, of a folder's weights file, without executing anything in it.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = weights_file(folder)
+    try:
+        if file.suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, OSError, json.JSONDecodeError, ValueError) as error:
+        raise UserError(f"{file} is not a readable weights file ({error}); fetch it again.") from None
+    except Exception as error:
+        if "weights_only" in str(error) or "Unpickling" in type(error).__name__:
+            raise UserError(f"{file} holds more than tensors and is not loaded; use a safetensors file.") from None
+        raise
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()
+            if not name.endswith("position_ids")}
+
+
+def check_keys(found: dict[str, Any], expected: dict[str, Any], source: str) -> None:
+    """Compare tensors by name and shape.
+
+    Raises:
+        UserError: names the missing, the unexpected and the misshapen ones, the first three of each.
+    """
+    faults = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "misshapen": [f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+                      for name in found if name in expected and found[name].shape != expected[name].shape],
+    }
+    said = [f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for kind, names in faults.items() if names]
+    if said:
+        raise UserError(f"{source} does not fit the model: {'; '.join(said)}.")
