@@ -1,0 +1,107 @@
+"""Pixel files of any common kind, read as plain arrays."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from featherseg.errors import UserError
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_PERCENTILES = (0.5, 99.5)
+_ORIENTATION = 0x0112
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
+               Image.DecompressionBombError)
+
+
+def open_image(path: Path | str) -> Image.Image:
+    """Decode one picture file completely, as it is stored.
+
+    Raises:
+        UserError: the file is absent, truncated, no picture, or a stack of several pages.
+    """
+    try:
+        image = Image.open(path)
+        with image:
+            if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+                raise UserError(f"{path} holds {image.n_frames} pages where one picture is expected; "
+                                "split it into one file a page.")
+            image.load()
+        return image
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; add the file or remove the row that names it.") from None
+    except _UNREADABLE as error:
+        cause = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{path} cannot be read as a picture ({cause}); "
+                        "replace or remove the file.") from None
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """Read a picture as RGB, upright by its EXIF orientation: uint8 of shape (H, W, 3).
+
+    Raises:
+        UserError: the file cannot be read (`open_image`).
+    """
+    return to_rgb(open_image(path))
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """An opened picture as RGB, upright by its EXIF orientation: uint8 of shape (H, W, 3).
+
+    Grey becomes three equal channels, transparency is dropped. Grey of more than 8 bits is scaled linearly
+    from its own 0.5th to its 99.5th percentile, because such files seldom use their full range (12-bit
+    radiographs); 16-bit colour is scaled by its full range.
+    """
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "F" or upright.mode.startswith("I"):
+        return np.repeat(_to_8_bit(np.asarray(upright))[..., None], 3, axis=2)
+    return np.asarray(upright.convert("RGB"))
+
+
+def is_plain(image: Image.Image) -> bool:
+    """Whether the file of an opened picture needs no conversion: JPEG or PNG, RGB, upright as stored."""
+    return (image.mode == "RGB" and image.format in ("JPEG", "PNG")
+            and image.getexif().get(_ORIENTATION, 1) == 1)
+
+
+def read_mask(path: Path | str, threshold: int | None = None) -> np.ndarray:
+    """Read a mask: bool of shape (H, W).
+
+    Without a threshold a file must have at most two levels, of which the higher is the target (a single
+    level other than 0 is all target). A JPEG mask has grey edges by its compression: its threshold is 128
+    where none is given. Of a coloured mask the strongest channel counts; transparency is dropped.
+
+    Raises:
+        UserError: the file cannot be read, or has more than two levels and no threshold.
+    """
+    image = open_image(path)
+    levels = _mask_levels(image)
+    if threshold is None and image.format == "JPEG":
+        threshold = 128
+    if threshold is not None:
+        return levels >= threshold
+    values = np.unique(levels)
+    if len(values) > 2:
+        shown = ", ".join(str(value) for value in values[:5]) + (", ..." if len(values) > 5 else "")
+        raise UserError(f"{path} has {len(values)} grey levels ({shown}) where a mask has two; set "
+                        "`threshold` (target = that level and above), or save one mask file a structure.")
+    return (levels == values[-1]) & (levels > 0)
+
+
+def _mask_levels(image: Image.Image) -> np.ndarray:
+    """Grey levels of a mask file as stored, (H, W): a palette's colours, and the strongest colour channel."""
+    if image.mode in ("P", "PA", "CMYK", "YCbCr"):
+        image = image.convert("RGB")
+    levels = np.asarray(image)
+    if levels.ndim == 2:
+        return levels.astype(np.uint8) if levels.dtype == bool else levels
+    colours = 1 if image.mode in ("LA", "La") else 3
+    return levels[..., :colours].max(axis=2)
+
+
+def _to_8_bit(grey: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(grey, _PERCENTILES)
+    scaled = (grey.astype(np.float64) - low) / max(float(high - low), 1e-12)
+    return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,369 @@
+"""The prepared dataset, the one form in which every later stage reads data.
+
+    <folder>/status.json       ok, or not_run with the reason (then nothing else is there)
+    <folder>/samples.parquet   one row per (image, target)
+    <folder>/images/  masks/   at original resolution; masks are 0/255 PNG of the image's size
+"""
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from featherseg.data import images
+from featherseg.errors import UserError
+from featherseg.files import atomic_path, read_json, write_status
+
+COLUMNS = ("dataset", "sample_id", "image_id", "group", "split", "target", "image", "mask", "height", "width",
+           "x0", "y0", "x1", "y1", "area_fraction", "attributes", "prompts")
+LEVELS = (*(f"p{number}" for number in range(10)), "sentences")
+UNIQUE = "unique"
+UNNAMED = "unnamed"
+_INTEGERS = ("height", "width", "x0", "y0", "x1", "y1")
+_ROWS_PER_GROUP = 1000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One target in one image.
+
+    Attributes:
+        sample_id: `<dataset>/<image_id>/<target>`, unique across datasets.
+        group: what a split must not cut through: the patient where known, else the image.
+        split: train, val, test or a further name; `unnamed` is never trained on.
+        image, mask: paths relative to the dataset's folder.
+        height, width: of image and mask, pixels.
+        bbox: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; four zeros for an empty mask.
+        area_fraction: target pixels / all pixels.
+        attributes: what is known of the target (number, size, location, shape, colour).
+        prompts: level (p0 to p9, or `sentences`) -> one or more prompts, levels in ascending order; `unique`
+            where known: the shortest prompt that no other target of the image fits.
+    """
+
+    dataset: str
+    sample_id: str
+    image_id: str
+    group: str
+    split: str
+    target: str
+    image: str
+    mask: str
+    height: int
+    width: int
+    bbox: tuple[int, int, int, int]
+    area_fraction: float
+    attributes: dict[str, Any]
+    prompts: dict[str, list[str]]
+
+
+class PreparedWriter:
+    """Writes a prepared dataset beside its place and renames it on success; on an error nothing is left.
+
+    Memory does not grow with the images: rows go to disk in groups, pixels at once.
+
+    Example:
+        with PreparedWriter("data/processed/lesions", dataset="lesions") as writer:
+            writer.add_image("0001", "photo.jpg")
+            writer.add_sample(image_id="0001", target="lesion", mask=mask)
+    """
+
+    def __init__(self, out_dir: Path | str, dataset: str) -> None:
+        self.dataset = dataset
+        self._place = atomic_path(out_dir)
+        self._images: dict[str, tuple[str, int, int]] = {}
+        self._masks: set[str] = set()
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        import pyarrow.parquet
+
+        self._folder = self._place.__enter__()
+        (self._folder / "images").mkdir(parents=True)
+        (self._folder / "masks").mkdir()
+        self._table = pyarrow.parquet.ParquetWriter(self._folder / "samples.parquet", _schema())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> bool | None:
+        try:
+            if error is None:
+                self._flush()
+                write_status(self._folder)
+            self._table.close()
+        except Exception as late:
+            self._place.__exit__(type(late), late, late.__traceback__)
+            raise
+        return self._place.__exit__(kind, error, trace)
+
+    def add_image(self, image_id: str, image: np.ndarray | Path | str) -> str:
+        """Store one image; return its path relative to the dataset's folder.
+
+        Args:
+            image_id: file stem, unique in the dataset.
+            image: uint8 (H, W, 3), or a file. An upright RGB JPEG or PNG is copied as it is, any other file
+                converted to 8-bit RGB PNG as `images.read_image` says.
+
+        Raises:
+            UserError: an id that is taken or no file name, an unreadable file, an array of another form.
+        """
+        if not image_id or image_id != image_id.strip() or any(mark in image_id for mark in "/\\\0"):
+            raise UserError(f"dataset {self.dataset}: image id {image_id!r} is no file name; rename it.")
+        if image_id in self._images:
+            raise UserError(f"dataset {self.dataset}: image id {image_id!r} occurs twice; "
+                            "rename one of the images.")
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+                raise UserError(f"dataset {self.dataset}: image {image_id!r} is {image.dtype} of shape "
+                                f"{image.shape}; give uint8 of shape (height, width, 3).")
+            height, width = image.shape[:2]
+            path = self._save(image, f"images/{image_id}.png")
+        else:
+            opened = images.open_image(image)
+            if images.is_plain(opened):
+                width, height = opened.size
+                path = f"images/{image_id}.{'jpg' if opened.format == 'JPEG' else 'png'}"
+                (self._folder / path).write_bytes(Path(image).read_bytes())
+            else:
+                pixels = images.to_rgb(opened)
+                height, width = pixels.shape[:2]
+                path = self._save(pixels, f"images/{image_id}.png")
+        self._images[image_id] = (path, height, width)
+        return path
+
+    def image_size(self, image_id: str) -> tuple[int, int]:
+        """(height, width) of an image that was added, pixels, upright."""
+        return self._images[image_id][1:]
+
+    def add_sample(self, *, image_id: str, target: str, mask: np.ndarray, split: str | None = None,
+                   group: str | None = None, prompts: dict[str, str | list[str]] | None = None,
+                   attributes: dict[str, Any] | None = None) -> str:
+        """Store one target of an image that was added before; return its sample id.
+
+        Args:
+            mask: bool (H, W) of the image's size; may be empty.
+            split: None for `split_by_hash(group)`.
+            group: None for the image itself.
+            prompts: level -> prompt or prompts; None for p0 "" and p1 the target's name.
+
+        Raises:
+            UserError: unknown image, taken sample id, mask of another size or type, no or malformed prompts.
+        """
+        sample_id = f"{self.dataset}/{image_id}/{target}"
+        if image_id not in self._images:
+            raise UserError(f"sample {sample_id!r}: image {image_id!r} was not added; add the image first.")
+        image, height, width = self._images[image_id]
+        if mask.dtype != bool or mask.shape != (height, width):
+            raise UserError(f"sample {sample_id!r}: the mask is {mask.dtype} of shape {mask.shape} but its "
+                            f"image has {height} rows and {width} columns; give a bool mask of that size.")
+        if not target.strip():
+            raise UserError(f"sample {sample_id!r}: the target has no name; name it.")
+        path = f"masks/{image_id}__{_file_part(target)}.png"
+        if path in self._masks:
+            raise UserError(f"sample id {sample_id!r} occurs twice; "
+                            "give each target of an image a name of its own.")
+        self._masks.add(path)
+        self._save(mask.astype(np.uint8) * 255, path)
+        group = image_id if group is None else group
+        cleaned = clean_prompts(prompts, target, f"sample {sample_id!r}")
+        x0, y0, x1, y1 = _bounding_box(mask)
+        self._rows.append({
+            "dataset": self.dataset, "sample_id": sample_id, "image_id": image_id, "group": group,
+            "split": split_by_hash(group) if split is None else split, "target": target,
+            "image": image, "mask": path, "height": height, "width": width,
+            "x0": x0, "y0": y0, "x1": x1, "y1": y1, "area_fraction": float(mask.mean()),
+            "attributes": json.dumps(attributes or {}, ensure_ascii=False, sort_keys=True),
+            "prompts": json.dumps(cleaned, ensure_ascii=False),
+        })
+        if len(self._rows) >= _ROWS_PER_GROUP:
+            self._flush()
+        return sample_id
+
+    def _save(self, pixels: np.ndarray, path: str) -> str:
+        Image.fromarray(pixels).save(self._folder / path, compress_level=3)
+        return path
+
+    def _flush(self) -> None:
+        import pyarrow
+
+        self._table.write_table(pyarrow.Table.from_pylist(self._rows, schema=_schema()))
+        self._rows.clear()
+
+
+class PreparedDataset:
+    """A prepared dataset on disk.
+
+    Attributes:
+        path: its folder.
+        status: {"status": "ok" | "not_run", "reason": str | None}.
+        samples: every sample in stored order; empty where the status is not_run.
+    """
+
+    def __init__(self, path: Path, status: dict[str, Any], samples: list[Sample]) -> None:
+        self.path = path
+        self.status = status
+        self.samples = samples
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Read the rows of a prepared dataset; pixels are read on demand.
+
+        Raises:
+            UserError: the folder, its status or its samples are absent, unreadable or malformed, or a sample
+                id occurs twice.
+        """
+        path = Path(path)
+        status = read_json(path / "status.json")
+        samples = [] if status["status"] == "not_run" else _read_samples(path / "samples.parquet")
+        return cls(path, status, samples)
+
+    def split(self, name: str) -> list[Sample]:
+        """The samples of one split in stored order; an empty list where the dataset has no such split."""
+        return [sample for sample in self.samples if sample.split == name]
+
+    def image(self, sample: Sample) -> np.ndarray:
+        """The sample's image: uint8 (height, width, 3).
+
+        Raises:
+            UserError: the file is absent or damaged.
+        """
+        return images.read_image(self.path / sample.image)
+
+    def mask(self, sample: Sample) -> np.ndarray:
+        """The sample's mask: bool (height, width).
+
+        Raises:
+            UserError: the file is absent or damaged.
+        """
+        return images.read_mask(self.path / sample.mask)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and bytes of the samples' table, images and masks: a key for caches."""
+        digest = hashlib.sha256()
+        files = sorted({sample.image for sample in self.samples} | {sample.mask for sample in self.samples})
+        for name in ("samples.parquet", *files):
+            digest.update(name.encode())
+            with open(self.path / name, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+
+def split_by_hash(group: str) -> str:
+    """Train, val or test, 60/20/20 in expectation, by the SHA-256 of the group: the same everywhere."""
+    share = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8]) / 2**64
+    return "train" if share < 0.6 else "val" if share < 0.8 else "test"
+
+
+def prompt_of(sample: Sample, level: str, rng: random.Random | None = None) -> str:
+    """One prompt of a sample.
+
+    Args:
+        level: p0 to p9 or `sentences`; `fullest` for the highest of them that the sample has; `random` for
+            one of them drawn uniformly, p0 excluded; `unique`. A level that the sample lacks falls to the
+            highest one below it (below everything lies the empty prompt), a lacking `unique` to the fullest.
+        rng: draws among several prompts of the level; without it the first one. Needed for `random`.
+
+    Raises:
+        UserError: an unknown level.
+    """
+    ranked = [name for name in sample.prompts if name != UNIQUE]
+    if level == "random":
+        if rng is None:
+            raise ValueError("prompt_of(level='random') needs an rng.")
+        level = rng.choice([name for name in ranked if name != "p0"] or ranked)
+    elif level == "fullest" or (level == UNIQUE and UNIQUE not in sample.prompts):
+        level = ranked[-1]
+    if level in sample.prompts:
+        prompts = sample.prompts[level]
+    elif level in LEVELS:
+        below = [name for name in ranked if LEVELS.index(name) < LEVELS.index(level)]
+        prompts = sample.prompts[below[-1]] if below else [""]
+    else:
+        raise UserError(f"prompt level {level!r} is unknown; "
+                        f"use {', '.join(LEVELS)}, {UNIQUE}, fullest or random.")
+    return rng.choice(prompts) if rng else prompts[0]
+
+
+def clean_prompts(prompts: dict[str, str | list[str]] | None, target: str,
+                  where: str) -> dict[str, list[str]]:
+    """Prompts in the stored form: levels ascending, each a list of at least one string.
+
+    Args:
+        prompts: level -> prompt or prompts; None for p0 "" and p1 the target's name.
+        where: names the sample in messages, e.g. "anns/test.json, row 3".
+
+    Raises:
+        UserError: no level, an unknown level, an empty list, or a prompt that is no string.
+    """
+    if prompts is None:
+        return {"p0": [""], "p1": [target]}
+    if not isinstance(prompts, dict):
+        raise UserError(f"{where}: `prompts` is {prompts!r}; give a map from level (p0 to p9) to prompts.")
+    order = (*LEVELS, UNIQUE)
+    for level, texts in prompts.items():
+        if level not in order:
+            raise UserError(f"{where}: prompt level {level!r} is unknown; use {', '.join(order)}.")
+        if texts == []:
+            raise UserError(f"{where}: prompt {level} is an empty list; give a prompt or leave {level} out.")
+        listed = texts if isinstance(texts, list) else [texts]
+        if not all(isinstance(text, str) for text in listed):
+            raise UserError(f"{where}: prompt {level} is {texts!r}; give a string or a list of strings.")
+    if not set(prompts) & set(LEVELS):
+        raise UserError(f"{where}: there is no prompt; give at least p0, or leave `prompts` out.")
+    return {level: [prompts[level]] if isinstance(prompts[level], str) else prompts[level]
+            for level in order if level in prompts}
+
+
+def _read_samples(path: Path) -> list[Sample]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        columns = pyarrow.parquet.read_table(path, columns=list(COLUMNS)).to_pydict()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; run the prepare stage again.") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run the prepare stage again.") from None
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise UserError(f"{path} lacks the column {missing[0]!r}; run the prepare stage again.")
+    parsed: dict[str, dict] = {}  # equal texts, such as one prompt map on every row, become one object
+    samples, seen = [], set()
+    for number, values in enumerate(zip(*(columns[name] for name in COLUMNS), strict=True)):
+        row = dict(zip(COLUMNS, values, strict=True))
+        if row["sample_id"] in seen:
+            raise UserError(f"{path}, row {number}: sample id {row['sample_id']!r} occurs twice; "
+                            "run the prepare stage again.")
+        seen.add(row["sample_id"])
+        for name in ("attributes", "prompts"):
+            text = row[name]
+            if text not in parsed:
+                parsed[text] = json.loads(text)
+            row[name] = parsed[text]
+        row["bbox"] = tuple(row.pop(name) for name in ("x0", "y0", "x1", "y1"))
+        samples.append(Sample(**row))
+    return samples
+
+
+def _schema() -> Any:
+    import pyarrow
+
+    kinds = {name: pyarrow.int32() for name in _INTEGERS} | {"area_fraction": pyarrow.float64()}
+    return pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return 0, 0, 0, 0
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _file_part(target: str) -> str:
+    """A target's name as part of a file name: letters and digits of any script stay, the rest becomes `_`."""
+    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in target)
