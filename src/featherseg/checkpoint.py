@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from featherseg.adapters.base import trainable
 from featherseg.config import Run
 from featherseg.errors import UserError
 from featherseg.files import atomic_path
@@ -19,7 +20,8 @@ from featherseg.models.weights import RANDOM, check_keys, read_state
 
 
 def changed_tensors(model: SegmentationModel, run: Run) -> dict[str, Tensor]:
-    """Tensors of the model, by name, that the base weights do not hold with the same value."""
+    """Tensors of the model, by name, that are trainable or that the base weights do not hold with the same value."""
+    learned = trainable(model)
     base = {} if run.model.weights == RANDOM else {f"net.{name}": tensor for name, tensor
                                                    in read_state(run.model.weights).items()}
     changed = {}
@@ -27,7 +29,7 @@ def changed_tensors(model: SegmentationModel, run: Run) -> dict[str, Tensor]:
         tensor = tensor.detach().cpu().contiguous()
         # peft moves a wrapped layer's own weights into `base_layer`
         original = base.get(name.replace(".base_layer.", "."))
-        if original is None or not torch.equal(original, tensor):
+        if name in learned or original is None or not torch.equal(original, tensor):
             changed[name] = tensor
     return changed
 
@@ -61,11 +63,12 @@ def load(path: Path | str, model: SegmentationModel, run: Run) -> None:
     if metadata["base_sha256"] != (run.model.sha256 or RANDOM):
         raise UserError(f"{path} was trained on base weights {metadata['base_sha256'][:12]}..., but the run uses "
                         f"{(run.model.sha256 or RANDOM)[:12]}...; train the run again or restore those weights.")
-    for key, found, expected in (("model", other["model"]["name"], run.model.name),
+    for key, found, wanted in (("model", other["model"]["name"], run.model.name),
                                  ("adapter", other["adapter"], run.adapter)):
-        if found != expected:
-            raise UserError(f"{path} is a checkpoint of {key} {found}, not of {expected}.")
+        if found != wanted:
+            raise UserError(f"{path} is a checkpoint of {key} {found}, not of {wanted}.")
     own = model.state_dict()
-    added = {name: tensor for name, tensor in own.items() if name in tensors or model.get_parameter(name).requires_grad}
-    check_keys(tensors, added, str(path))
+    learned = trainable(model)
+    expected = {name: tensor for name, tensor in own.items() if name in tensors or name in learned}
+    check_keys(tensors, expected, str(path))
     model.load_state_dict(tensors, strict=False)

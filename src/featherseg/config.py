@@ -82,6 +82,14 @@ class TrainConfig(Strict):
     cache_features: bool = True
     loss: LossConfig = LossConfig()
 
+    def knobs(self) -> dict[str, Any]:
+        """The fields that have an effect: those of another schedule, or of no early stopping, stay out."""
+        idle = {"plateau": {"milestones"}, "multistep": {"patience"}}.get(
+            self.schedule, {"factor", "patience", "milestones"})
+        if self.early_stop_patience is None:
+            idle = idle | {"min_epochs", "early_stop_min_delta"}
+        return self.model_dump(mode="json", exclude=idle)
+
     @model_validator(mode="after")
     def _milestones_belong_to_multistep(self) -> Self:
         if (self.schedule == "multistep") != bool(self.milestones):
@@ -99,9 +107,10 @@ class EvaluateConfig(Strict):
 
 
 class Run(Strict):
-    """Everything that decides one run's numbers, and nothing else (`runs/<study>/plan/<run>.yaml`).
+    """Everything that decides one run's numbers, and nothing else.
 
-    `adapter` holds the method's name and the knobs that it has; `train` is None where nothing is trained;
+    On disk it is two files, so that another threshold retrains nothing: `runs/<study>/plan/<run>.yaml`, and
+    the section `evaluate` in `runs/<study>/plan/<run>.evaluate.yaml`. `adapter` holds the method's name and the knobs that it has; `train` is None where nothing is trained;
     `not_run` is the reason for which the run cannot be made here.
     """
 
@@ -189,6 +198,17 @@ class Params(Strict):
     launch: str = "python -m"
 
 
+class PretrainParams(Strict):
+    """How the embedded weights are made (`pipelines/pretrain/params.yaml`)."""
+
+    images: Positive
+    size: Positive
+    epochs: Positive
+    batch_size: Positive
+    lr: Rate
+    weight_decay: Annotated[float, Field(ge=0)]
+
+
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
@@ -206,12 +226,12 @@ def read_yaml(path: Path | str) -> Any:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def write_yaml(path: Path | str, value: BaseModel) -> None:
-    """Write a configuration as YAML, beside and renamed; equal values give equal bytes."""
+def write_yaml(path: Path | str, value: dict[str, Any]) -> None:
+    """Write plain values as YAML, beside and renamed; equal values give equal bytes."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     with atomic_path(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        yaml.dump(value.model_dump(mode="json"), file)
+        yaml.dump(value, file)
 
 
 def parse(kind: type[ConfigT], value: Any, source: str) -> ConfigT:
@@ -244,9 +264,31 @@ def _keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     return [".".join([*(str(part) for part in location), name]) for name in kind.model_fields]
 
 
+def plan_path(study: str, run: str) -> Path:
+    """The plan file of a run, relative to the project root."""
+    return Path("runs") / study / "plan" / f"{run}.yaml"
+
+
+def write_run(folder: Path | str, run: Run) -> None:
+    """Write a resolved run's two plan files into `folder`."""
+    path = Path(folder) / f"{run.name}.yaml"
+    plan = run.model_dump(mode="json", exclude={"evaluate", "train"})
+    write_yaml(path, plan | {"train": run.train.knobs() if run.train else None})
+    write_yaml(path.with_suffix(".evaluate.yaml"), run.evaluate.model_dump(mode="json"))
+
+
 def read_run(path: Path | str) -> Run:
-    """The resolved run of a plan file."""
-    return parse(Run, read_yaml(path), str(path))
+    """The resolved run of a plan file, `<run>.yaml`, and the evaluation settings beside it.
+
+    Raises:
+        UserError: a file is absent or does not hold a run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        names = [p.stem for p in path.parent.glob("*.yaml") if not p.stem.endswith(".evaluate")]
+        raise unknown("run", path.stem, names)
+    evaluate = read_yaml(path.with_suffix(".evaluate.yaml"))
+    return parse(Run, {**read_yaml(path), "evaluate": evaluate}, str(path))
 
 
 def study_params_path(study: str) -> Path:

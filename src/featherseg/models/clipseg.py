@@ -7,7 +7,7 @@ no error. Here the same blocks are walked with gradients, up to the last tap and
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.clipseg.configuration_clipseg import CLIPSegConfig
 from transformers.models.clipseg.modeling_clipseg import CLIPSegForImageSegmentation
 
@@ -23,7 +23,7 @@ def full_config() -> CLIPSegConfig:
                          extract_layers=[3, 6, 9], reduce_dim=64)
 
 
-def small_config(width: int = 128, text_width: int = 64, depth: int = 6, patch: int = 8, image_size: int = 64,
+def small_config(width: int = 96, text_width: int = 64, depth: int = 6, patch: int = 8, image_size: int = 64,
                  taps: tuple[int, ...] = (1, 2, 4), reduce_dim: int = 32) -> CLIPSegConfig:
     """The same architecture at small widths: the embedded model (the defaults) and tiny ones for tests."""
     return CLIPSegConfig(
@@ -61,6 +61,11 @@ class CLIPSeg(SegmentationModel):
         self.image_size = image_size
         self.sentence_dim = config.projection_dim
         self.net = CLIPSegForImageSegmentation(config)
+        # transformers draws these layers with a deviation of 1, which puts random logits at +-100
+        for layer in (*self.net.decoder.reduces, self.net.decoder.film_mul, self.net.decoder.film_add,
+                      *self.net.decoder.transposed_convolution):
+            if not isinstance(layer, nn.ReLU):
+                layer.reset_parameters()
         taps = tuple(config.extract_layers)
         vision, text = "net.clip.vision_model", "net.clip.text_model"
         reached = tuple(f"{vision}.encoder.layers.{k}" for k in range(taps[-1] + 1))

@@ -1,0 +1,51 @@
+"""Read every YAML and dataset and say what is wrong, without running anything."""
+
+from pathlib import Path
+
+from featherseg.config import read_params
+from featherseg.errors import UserError
+from featherseg.plan import read_recipe, recipe_names, resolve_study
+
+
+def studies() -> list[str]:
+    """The root study, and every folder of pipelines/ whose dvc.yaml plans one."""
+    papers = [path.parent.name for path in Path("pipelines").glob("*/dvc.yaml")
+              if "featherseg plan" in path.read_text(encoding="utf-8")]
+    return ["study", *sorted(papers)]
+
+
+def check_project(only: list[str] | None = None, params_only: bool = False) -> list[str]:
+    """Faults of params, recipes, own folders and prepared datasets, one sentence each.
+
+    Args:
+        only: the studies to check; all where None.
+        params_only: leave recipes of no study, and every dataset, out.
+    """
+    faults = [fault for study in only or studies() for fault in _faults_of(resolve_study, study)]
+    if params_only:
+        return faults
+    faults += [fault for recipe in recipe_names() for fault in _faults_of(read_recipe, recipe)]
+    return list(dict.fromkeys(faults)) + _dataset_faults()
+
+
+def _faults_of(read, name: str) -> list[str]:
+    try:
+        read(name)
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _dataset_faults() -> list[str]:
+    from featherseg.data.folder import check_folder
+    from featherseg.data.prepared import PreparedDataset
+
+    try:
+        folders = read_params("study").data.folders
+    except UserError:
+        folders = {}
+    faults = [f"data.folders.{name}: {fault}" for name, folder in folders.items()
+              for fault in check_folder(Path(folder.path), threshold=folder.threshold)]
+    for folder in sorted(Path("data/processed").glob("[!.]*")):
+        faults += _faults_of(PreparedDataset.read, folder)
+    return faults

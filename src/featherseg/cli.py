@@ -1,0 +1,203 @@
+"""`featherseg <command>`: one thin function a stage of the pipeline, and what people call by hand.
+
+Each command imports what it needs when it runs, so that `--help` answers at once.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from featherseg.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command; a `UserError` is printed as one sentence and ends with status 1."""
+    arguments = vars(_parser().parse_args(argv))
+    command = arguments.pop("run_command")
+    try:
+        command(**arguments)
+    except UserError as error:
+        sys.exit(f"featherseg: {error}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("featherseg"):
+            raise
+        sys.exit(f"featherseg: the package '{error.name}' is not installed in {sys.executable}; "
+                 "run `make setup` and use .venv/bin (source .venv/bin/activate).")
+    except KeyboardInterrupt:
+        sys.exit("featherseg: interrupted; the next run goes on after the last finished epoch.")
+
+
+def download(dataset: str) -> None:
+    """Fetch an official archive into data/raw, from the mirror, the inbox or its address."""
+    from featherseg.config import read_params
+    from featherseg.data.download import download_dataset
+
+    download_dataset(dataset, mirror=read_params("study").data.mirror)
+
+
+def prepare(dataset: str) -> None:
+    """Write a prepared dataset into data/processed: a synthetic set, an own folder, or an official one."""
+    from featherseg.config import read_params
+    from featherseg.data.prepare import prepare_dataset
+
+    prepare_dataset(dataset, read_params("study").data)
+
+
+def weights(model: str) -> None:
+    """Fetch a model's public weights into data/weights."""
+    from featherseg.models.public import fetch_weights
+
+    fetch_weights(model)
+
+
+def plan(study: str, list_runs: bool) -> None:
+    """Resolve a study into one small file a run; with --list only show the runs and what they lack."""
+    from featherseg.plan import missing, resolve_study, write_plan
+
+    if not list_runs:
+        print(f"{len(write_plan(study))} runs planned")
+        return
+    runs = resolve_study(study)
+    width = max(len(run.name) for run in runs)
+    for run in runs:
+        lack = missing(run)
+        print(f"{run.name:<{width}}  {f'not run: {lack}' if lack else 'ready'}")
+
+
+def train(run: str, study: str) -> None:
+    """Train one planned run."""
+    from featherseg.config import plan_path, read_run
+    from featherseg.engine import train as train_run
+
+    resolved = read_run(plan_path(study, run))
+    folder = Path("runs") / study
+    train_run(resolved, Path("data/processed") / resolved.dataset, folder / "train" / run, folder / "info" / f"{run}.json")
+
+
+def evaluate(run: str, study: str) -> None:
+    """Score one trained run at original resolution."""
+    from featherseg.config import plan_path, read_run
+    from featherseg.evaluate import evaluate as evaluate_run
+
+    resolved = read_run(plan_path(study, run))
+    folder = Path("runs") / study
+    evaluate_run(resolved, Path("data/processed") / resolved.dataset, folder / "train" / run, folder / "evaluate" / run)
+
+
+def collect(study: str) -> None:
+    """Gather the declared runs' results into reports/<study>."""
+    from featherseg.reporting.collect import collect as collect_study
+
+    collect_study(study)
+
+
+def notebook(name: str, study: str, parameters: list[str]) -> None:
+    """Execute a notebook into reports/<study> and turn it into HTML."""
+    from featherseg.reporting.notebook import execute
+
+    execute(name, study, dict(_assignment(text) for text in parameters))
+
+
+def index() -> None:
+    """Write reports/index.html, which links every report."""
+    from featherseg.reporting.index import write_index
+
+    write_index()
+
+
+def pretrain() -> None:
+    """Make the embedded weights again (20 minutes or more)."""
+    from featherseg.config import PretrainParams, parse, read_yaml
+    from featherseg.pretrain import pretrain as pretrain_model
+
+    source = Path("pipelines/pretrain")
+    params = parse(PretrainParams, read_yaml(source / "params.yaml"), str(source / "params.yaml"))
+    pretrain_model(params, source / "weights" / "clipseg-small")
+
+
+def describe(recipe: str, params: str | None, as_json: bool) -> None:
+    """Print a recipe's parameters by group and its multiply-adds; with --params those of that file's model."""
+    from featherseg.describe import describe_with, table
+
+    described = describe_with(recipe, params)
+    print(json.dumps(described, indent=2) if as_json else table(described))
+
+
+def predict(run: str, image: list[Path], prompt: list[str], out: Path, overlay: Path | None,
+            threshold: float | None) -> None:
+    """Segment images with a trained run."""
+    from featherseg.predict import predict_files
+
+    predict_files(run, image, prompt, out, overlay, threshold)
+
+
+def check(study: list[str] | None, params_only: bool) -> None:
+    """Read every YAML and dataset and say what is wrong, without running anything."""
+    from featherseg.check import check_project
+
+    faults = check_project(study, params_only)
+    print("\n".join(faults) if faults else "nothing wrong found")
+    if faults:
+        sys.exit(1)
+
+
+def bench(quick: bool) -> None:
+    """Measure speed and memory and write reports/benchmarks.csv."""
+    from featherseg.bench import run_benchmarks
+
+    run_benchmarks(quick=quick)
+
+
+def _assignment(text: str) -> tuple[str, object]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(f"-p {text}: a notebook parameter is given as name=value.")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="featherseg", description="Parameter-efficient tuning of vision-language segmentation models. "
+        "Run `dvc repro` for the whole study; the commands below are its stages, and what is called by hand.")
+    commands = parser.add_subparsers(metavar="command", required=True)
+
+    def command(function, *, study: bool = False) -> argparse.ArgumentParser:
+        summary = function.__doc__.splitlines()[0]
+        sub = commands.add_parser(function.__name__, help=summary, description=summary)
+        sub.set_defaults(run_command=function)
+        if study:
+            sub.add_argument("--study", default="study", help="study: `study` or a folder of pipelines/")
+        return sub
+
+    command(download).add_argument("dataset")
+    command(prepare).add_argument("dataset")
+    command(weights).add_argument("model")
+    command(plan, study=True).add_argument("--list", action="store_true", dest="list_runs")
+    command(train, study=True).add_argument("run")
+    command(evaluate, study=True).add_argument("run")
+    command(collect, study=True)
+    sub = command(notebook, study=True)
+    sub.add_argument("name")
+    sub.add_argument("-p", "--parameter", action="append", default=[], dest="parameters", metavar="NAME=VALUE")
+    command(index)
+    command(pretrain)
+    sub = command(describe)
+    sub.add_argument("recipe")
+    sub.add_argument("--params", metavar="FILE", help="describe the model of this params file, not the full-size one")
+    sub.add_argument("--json", action="store_true", dest="as_json")
+    sub = command(predict)
+    sub.add_argument("--run", required=True)
+    sub.add_argument("--image", required=True, nargs="+", type=Path, help="images, or one folder of images")
+    sub.add_argument("--prompt", required=True, nargs="+", help="one prompt for all images, or one for each")
+    sub.add_argument("--out", required=True, type=Path, help="mask, or a folder of masks for several images")
+    sub.add_argument("--overlay", type=Path)
+    sub.add_argument("--threshold", type=float)
+    sub = command(check)
+    sub.add_argument("--study", action="append", help="only these studies")
+    sub.add_argument("--params-only", action="store_true", help="leave datasets and weights out")
+    command(bench).add_argument("--quick", action="store_true")
+    return parser

@@ -1,0 +1,86 @@
+"""A recipe's full-size model in numbers: parameters by group and multiply-adds, without allocating weights."""
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from featherseg import adapters
+from featherseg.config import ModelConfig, Params, parse, read_yaml
+from featherseg.models import MODELS
+from featherseg.models.base import SegmentationModel, parameters_of
+from featherseg.plan import read_recipe, resolve_adapter, resolve_model
+
+GROUPS = ("vision", "text", "decoder", "adapter", "unused")
+
+
+def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Counts of a recipe's model, at full size unless `model` names other weights.
+
+    Args:
+        recipe: the recipe's name.
+        model: model and weights to describe instead of the full-size one.
+        adapter: the method's resolved knobs instead of the recipe's own.
+
+    Returns:
+        recipe, title, image_size, groups {group: {total, trainable}}, total, trainable, and multiply_adds for
+        one image with one prompt of 77 tokens (the longest). `unused` counts what never reaches the mask.
+    """
+    settings = read_recipe(recipe)
+    config = model or ModelConfig(name=settings.model, image_size=settings.image_size)
+    with torch.device("meta"):
+        network = MODELS[config.name](config)
+        adapters.apply(network, adapter or settings.adapter)
+    groups = parameter_groups(network)
+    return {"recipe": recipe, "title": settings.title, "image_size": network.image_size, "groups": groups,
+            "total": sum(group["total"] for group in groups.values()),
+            "trainable": sum(group["trainable"] for group in groups.values()),
+            "multiply_adds": multiply_adds(network)}
+
+
+def parameter_groups(model: SegmentationModel) -> dict[str, dict[str, int]]:
+    """Total and trainable parameters of each of `GROUPS`; what a method added is `adapter`."""
+    unused = parameters_of(model, model.unused)
+    vision, text, decoder = (parameters_of(model, names) for names in (
+        model.vision.modules, model.text.modules, model.decoder_modules))
+    counts = {group: {"total": 0, "trainable": 0} for group in GROUPS}
+    for name, parameter in model.named_parameters():
+        if ".adapter." in name or ".lora_" in name or name.startswith(("image_neck.", "text_neck.")):
+            group = "adapter"
+        elif name in unused:
+            group = "unused"
+        else:
+            group = "vision" if name in vision else "text" if name in text else "decoder"
+            assert group != "decoder" or name in decoder, name
+        counts[group]["total"] += parameter.numel()
+        counts[group]["trainable"] += parameter.numel() * parameter.requires_grad
+    return counts
+
+
+def multiply_adds(model: SegmentationModel) -> int:
+    """Multiply-adds of one image with one prompt of the model's longest length (half the counted FLOPs)."""
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, 3, model.image_size, model.image_size), torch.zeros(1, 77, dtype=torch.long))
+    return counter.get_total_flops() // 2
+
+
+def describe_with(recipe: str, params_file: str | None) -> dict[str, Any]:
+    """`describe`, of the full-size model or of the model that a params file chooses for this recipe."""
+    if params_file is None:
+        return describe(recipe) | {"published": published_parameters(recipe)}
+    params = parse(Params, read_yaml(params_file), params_file)
+    settings = read_recipe(recipe)
+    model, _ = resolve_model(settings, params, params_file)
+    return describe(recipe, model, resolve_adapter(settings, params, params_file)) | {"published": None}
+
+
+def table(described: dict[str, Any]) -> str:
+    """The counts as a table for the terminal."""
+    rows = [f"{described['recipe']}: {described['title']}, {described['image_size']} px",
+            f"{'group':<10}{'total':>15}{'trainable':>15}"]
+    groups = {**described["groups"], "all": described}
+    rows += [f"{name:<10}{group['total']:>15,}{group['trainable']:>15,}" for name, group in groups.items()]
+    rows.append(f"multiply-adds per image: {described['multiply_adds'] / 1e9:.2f} G")
+    if described["published"]:
+        rows.append(f"published trainable parameters: {described['published']}")
+    return "\n".join(rows)

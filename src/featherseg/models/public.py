@@ -1,0 +1,72 @@
+"""Public weights: fetched once from the model hub, or taken from the inbox or the mirror.
+
+The revision that a first download meets is recorded in data/checksums.json with the sha256 of each file, and
+later downloads ask for that revision and are checked against it.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from featherseg.data.download import check_recorded, recorded
+from featherseg.errors import NotRun
+from featherseg.files import atomic_path, write_status
+from featherseg.registry import unknown
+
+
+@dataclass(frozen=True)
+class PublicWeights:
+    """A repository of the model hub and the files that are needed of it."""
+
+    repository: str
+    files: tuple[str, ...]
+    licence: str
+
+
+WEIGHTS = {
+    "clipseg-rd64-refined": PublicWeights(
+        "CIDAS/clipseg-rd64-refined", ("config.json", "model.safetensors"), "Apache-2.0"),
+}
+
+
+def fetch_weights(name: str, mirror: str | None = None) -> None:
+    """Write data/weights/<name>: the files and `status.json`, or only that with the reason.
+
+    Files are looked for in `<mirror>/<name>/`, in `data/inbox/<name>/`, then on the hub.
+
+    Raises:
+        UserError: an unknown name, or a file that differs from what was recorded at the first download.
+    """
+    if name not in WEIGHTS:
+        raise unknown("weights", name, list(WEIGHTS))
+    weights, inbox = WEIGHTS[name], Path("data/inbox") / name
+    reason = None
+    with atomic_path(Path("data/weights") / name) as folder:
+        folder.mkdir()
+        try:
+            for file in weights.files:
+                _fetch(weights, file, [Path(mirror) / name] if mirror else [], inbox, folder / file)
+                check_recorded(f"weights/{name}/{file}", folder / file)
+        except NotRun as error:
+            reason = str(error)
+            shutil.rmtree(folder)
+            folder.mkdir()
+        write_status(folder, reason)
+    print(reason or f"weights of {name} are in data/weights/{name}")
+
+
+def _fetch(weights: PublicWeights, file: str, mirrors: list[Path], inbox: Path, target: Path) -> None:
+    for local in (*mirrors, inbox):
+        if (local / file).is_file():
+            shutil.copyfile(local / file, target)
+            return
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    key = f"weights/{inbox.name}/revision"
+    try:
+        path = Path(hf_hub_download(weights.repository, file, revision=recorded(key)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        raise NotRun(f"{file} of {weights.repository} could not be fetched from the model hub; put "
+                     f"{' and '.join(weights.files)} into {inbox}/.") from None
+    shutil.copyfile(path, target)

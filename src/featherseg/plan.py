@@ -1,0 +1,183 @@
+"""From params and recipes to resolved runs.
+
+Precedence: code default < recipe < params file where not null. A knob reaches the runs whose method has it;
+a knob that no declared run has is an error, since changing it would change nothing.
+"""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from featherseg.adapters import METHODS, check_pair, resolve
+from featherseg.config import (
+    EvaluateConfig,
+    LossConfig,
+    ModelConfig,
+    Params,
+    Recipe,
+    Run,
+    TrainConfig,
+    parse,
+    read_params,
+    read_yaml,
+    study_params_path,
+    write_run,
+)
+from featherseg.data.specs import SPECS
+from featherseg.errors import UserError
+from featherseg.files import atomic_path, not_run_reason
+from featherseg.models import MODELS
+from featherseg.models.weights import RANDOM, weights_sha256
+from featherseg.registry import unknown
+
+RECIPES = Path("recipes")
+
+
+def recipe_names() -> list[str]:
+    """Names of all recipes."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def read_recipe(name: str) -> Recipe:
+    """A recipe by name.
+
+    Raises:
+        UserError: unknown recipe, model, method or knob, or a pair that does not fit.
+    """
+    path = RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown("recipe", name, recipe_names())
+    recipe = parse(Recipe, read_yaml(path), str(path))
+    if recipe.model not in MODELS:
+        raise unknown(f"model in {path}", recipe.model, list(MODELS))
+    config = resolve(recipe.adapter, str(path))
+    check_pair(recipe.model, config.name)
+    if METHODS[config.name].trains != (recipe.train is not None):
+        raise UserError(f"{path}: method '{config.name}' {'needs' if recipe.train is None else 'has'} "
+                        f"{'a section train' if recipe.train is None else 'nothing to train; set train: null'}.")
+    return recipe
+
+
+def dataset_names() -> list[str]:
+    """Every dataset that a study may name: synthetic sets and folders of params.yaml, and the official ones."""
+    data = read_params("study").data
+    return sorted({*data.synthetic, *data.folders, *SPECS})
+
+
+def resolve_study(study: str) -> list[Run]:
+    """The runs that a study declares, resolved, in the order recipe, dataset, seed.
+
+    Raises:
+        UserError: anything in the params or the recipes that cannot be run, before anything runs.
+    """
+    params, source = read_params(study), str(study_params_path(study))
+    _check_names(params, source)
+    recipes = {name: read_recipe(name) for name in params.study.recipes}
+    adapters = {name: resolve_adapter(recipe, params, f"recipes/{name}.yaml with {source}")
+                for name, recipe in recipes.items()}
+    _check_knobs(params, source, recipes, adapters)
+    grid = itertools.product(params.study.recipes, params.study.datasets, params.study.seeds)
+    models = {name: resolve_model(recipe, params, source) for name, recipe in recipes.items()}
+    runs = []
+    for name, dataset, seed in grid:
+        recipe, (model, not_run) = recipes[name], models[name]
+        train = None
+        if recipe.train is not None:
+            train = parse(TrainConfig, _merge(recipe.train, params.train), f"recipes/{name}.yaml with {source}: train")
+        evaluate = parse(EvaluateConfig, _merge(recipe.evaluate, params.evaluate),
+                         f"recipes/{name}.yaml with {source}: evaluate")
+        runs.append(Run(study=study, recipe=name, dataset=dataset, seed=seed, model=model, adapter=adapters[name],
+                        train=train, evaluate=evaluate, not_run=not_run))
+    return runs
+
+
+def write_plan(study: str) -> list[Run]:
+    """Resolve a study into `runs/<study>/plan/`, two small files a run."""
+    runs = resolve_study(study)
+    with atomic_path(Path("runs") / study / "plan") as folder:
+        folder.mkdir()
+        for run in runs:
+            write_run(folder, run)
+    return runs
+
+
+def missing(run: Run) -> str | None:
+    """What a run lacks, as far as it can be seen without running anything; None where nothing is known to lack."""
+    if run.not_run:
+        return run.not_run
+    folder = Path("data/processed") / run.dataset
+    if (folder / "status.json").is_file():
+        return not_run_reason(folder)
+    spec = SPECS.get(run.dataset)
+    return None if spec is None else f"{run.dataset} is not prepared yet"
+
+
+def _check_names(params: Params, source: str) -> None:
+    for key, given, valid in (("recipe", params.study.recipes, recipe_names()),
+                              ("dataset", params.study.datasets, dataset_names())):
+        for name in given:
+            if name not in valid:
+                raise unknown(f"{key} in {source}", name, valid)
+    for key in ("recipes", "datasets", "seeds"):
+        values = getattr(params.study, key)
+        if not values:
+            raise UserError(f"{source}: key 'study.{key}' is empty; name at least one.")
+        if len(set(values)) < len(values):
+            raise UserError(f"{source}: key 'study.{key}' names one value twice: {values}.")
+
+
+def _check_knobs(params: Params, source: str, recipes: dict[str, Recipe], adapters: dict[str, dict]) -> None:
+    """Refuse keys that nothing has, and set knobs that no declared run has."""
+    fields = {knob for method in METHODS for knob in METHODS[method].Config.model_fields} - {"name"}
+    for knob, value in params.adapter.items():
+        if knob not in fields:
+            raise unknown(f"key in {source}", f"adapter.{knob}", [f"adapter.{field}" for field in fields])
+        if value is not None and not any(knob in adapter for adapter in adapters.values()):
+            raise UserError(f"{source}: 'adapter.{knob}' is {value!r}, but no run of this study has that knob; "
+                            "set it to null, or add a recipe that has it.")
+    _check_keys(params.train, TrainConfig, f"{source}", "train")
+    _check_keys(params.train.get("loss") or {}, LossConfig, f"{source}", "train.loss")
+    _check_keys(params.evaluate, EvaluateConfig, f"{source}", "evaluate")
+    for model in params.model.weights:
+        if model not in MODELS:
+            raise unknown(f"model in {source}: model.weights", model, list(MODELS))
+
+
+def _check_keys(given: dict[str, Any], kind: type, source: str, section: str) -> None:
+    for key in given:
+        if key not in kind.model_fields:
+            raise unknown(f"key in {source}", f"{section}.{key}", [f"{section}.{k}" for k in kind.model_fields])
+
+
+def resolve_adapter(recipe: Recipe, params: Params, source: str) -> dict[str, Any]:
+    """The method's effective knobs: the recipe's, overridden by those of the params that are not null."""
+    fields = METHODS[recipe.adapter["name"]].Config.model_fields
+    given = {knob: value for knob, value in params.adapter.items() if value is not None and knob in fields}
+    return resolve({**recipe.adapter, **given}, source).knobs()
+
+
+def resolve_model(recipe: Recipe, params: Params, source: str) -> tuple[ModelConfig, str | None]:
+    """The model with its weights' hash, and the reason where the weights are not to be had."""
+    if recipe.model not in params.model.weights:
+        raise UserError(f"{source}: 'model.weights' names no weights for model '{recipe.model}'; "
+                        f"add {recipe.model}: <folder> or {recipe.model}: {RANDOM}.")
+    weights = params.model.weights[recipe.model]
+    size = params.model.image_size or recipe.image_size
+    reason = sha256 = None
+    if weights != RANDOM:
+        if (Path(weights) / "status.json").is_file():
+            reason = not_run_reason(weights)
+        if reason is None:
+            sha256 = weights_sha256(weights)
+    return ModelConfig(name=recipe.model, weights=weights, sha256=sha256, image_size=size), reason
+
+
+def _merge(recipe: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's values, overridden by those of the params that are not null; nested for `loss`."""
+    merged = dict(recipe)
+    for key, value in params.items():
+        if isinstance(value, dict):
+            merged[key] = _merge(merged.get(key, {}), value)
+        elif value is not None:
+            merged[key] = value
+    return merged

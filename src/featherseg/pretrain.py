@@ -1,0 +1,114 @@
+"""How the embedded weights came to be: a small CLIPSeg taught to find what a prompt names in `scenes`.
+
+Every object of an image is asked for at once, with a random one of the prompts that single it out: the
+vision tower, where the time goes, runs once for all of them.
+"""
+
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from featherseg.config import LossConfig, PretrainParams
+from featherseg.data.synthetic import draw, scene_prompts
+from featherseg.files import atomic_path, sha256_file
+from featherseg.losses import per_sample_loss
+from featherseg.metrics import dice
+from featherseg.models.clipseg import CLIPSeg, small_config
+
+SEED, HELD_OUT_SEED, HELD_OUT_IMAGES = 0, 1, 300
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Drawn scenes: pixels uint8 (N, S, S, 3), and for each image its masks (K, S, S) and K lists of prompts."""
+
+    pixels: Tensor
+    masks: list[Tensor]
+    prompts: list[list[list[str]]]
+
+
+def draw_scenes(images: int, seed: int, size: int) -> Scenes:
+    """Draw `images` scenes at `size` pixels."""
+    scenes = [draw("scenes", index, seed, size) for index in tqdm(range(images), desc="scenes", mininterval=10)]
+    return Scenes(torch.from_numpy(np.stack([scene.image for scene in scenes])),
+                  [torch.from_numpy(np.stack([target.mask for target in scene.targets])) for scene in scenes],
+                  [[scene_prompts(scene, k) for k in range(len(scene.targets))] for scene in scenes])
+
+
+def pretrain(params: PretrainParams, out_dir: Path) -> None:
+    """Pretrain the small CLIPSeg and write config.json, model.safetensors (half precision), SHA256 and log.csv.
+
+    The log holds the mean loss of every epoch and the DSC on held-out scenes after it. The learning rate
+    follows one cycle over all steps.
+    """
+    torch.manual_seed(SEED)
+    model = CLIPSeg(small_config(image_size=params.size), params.size)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay)
+    steps = params.epochs * (params.images // params.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=steps, pct_start=0.05)
+    scenes = draw_scenes(params.images, SEED, params.size)
+    held_out = draw_scenes(HELD_OUT_IMAGES, HELD_OUT_SEED, params.size)
+    rng, log, start = random.Random(SEED), [], time.time()
+    for epoch in range(1, params.epochs + 1):
+        loss = _epoch(model, scenes, optimizer, schedule, params.batch_size, rng)
+        own, other = held_out_dice(model, held_out)
+        log.append({"epoch": epoch, "loss": loss, "dsc_unique_prompt": own, "dsc_other_prompt": other,
+                    "minutes": (time.time() - start) / 60})
+        print({key: round(value, 4) for key, value in log[-1].items()}, flush=True)
+        _write(model, log, out_dir)
+
+
+def _epoch(model: CLIPSeg, scenes: Scenes, optimizer: torch.optim.Optimizer,
+           schedule: torch.optim.lr_scheduler.LRScheduler, batch_size: int, rng: random.Random) -> float:
+    model.train()
+    order, losses = list(range(len(scenes.masks))), []
+    rng.shuffle(order)
+    for first in range(0, len(order) - batch_size + 1, batch_size):
+        images = order[first : first + batch_size]
+        rows = torch.tensor([k for k, image in enumerate(images) for _ in scenes.masks[image]])
+        masks = torch.cat([scenes.masks[image] for image in images])
+        prompts = [rng.choice(wordings) for image in images for wordings in scenes.prompts[image]]
+        features = model.encode_image(model.normalise(scenes.pixels[images])).index(rows)
+        logits = model.to_input(model.decode(features, model.encode_text(model.tokenize(prompts))))
+        loss = per_sample_loss(logits, masks.unsqueeze(1), LossConfig()).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    return float(np.mean(losses))
+
+
+@torch.no_grad()
+def held_out_dice(model: CLIPSeg, scenes: Scenes) -> tuple[float, float]:
+    """Mean DSC with each object's shortest unique prompt, and with that of the image's next object."""
+    model.eval()
+    own, other = [], []
+    for pixels, masks, prompts in zip(scenes.pixels, scenes.masks, scenes.prompts, strict=True):
+        features = model.encode_image(model.normalise(pixels[None])).index(torch.zeros(len(masks), dtype=torch.long))
+        text = model.encode_text(model.tokenize([wordings[0] for wordings in prompts]))
+        logits = F.interpolate(model.decode(features, text)[:, None], size=masks.shape[-2:], mode="bilinear")
+        predicted = (logits[:, 0] > 0).numpy()
+        own += [dice(p, m) for p, m in zip(predicted, masks.numpy(), strict=True)]
+        other += [dice(p, m) for p, m in zip(np.roll(predicted, 1, axis=0), masks.numpy(), strict=True)]
+    return float(np.mean(own)), float(np.mean(other))
+
+
+def _write(model: CLIPSeg, log: list[dict[str, float]], out_dir: Path) -> None:
+    with atomic_path(out_dir) as folder:
+        folder.mkdir()
+        model.net.config.to_json_file(folder / "config.json")
+        save_file({name: tensor.half().contiguous() for name, tensor in model.net.state_dict().items()},
+                  folder / "model.safetensors")
+        (folder / "SHA256").write_text(f"{sha256_file(folder / 'model.safetensors')}  model.safetensors\n")
+        pd.DataFrame(log).to_csv(folder / "log.csv", index=False, float_format="%.5f")
