@@ -56,19 +56,13 @@ class Outline:
         """
         y = (np.arange(size)[window[0], None] + 0.5) / size - self.centre[1]
         x = (np.arange(size)[None, window[1]] + 0.5) / size - self.centre[0]
-        rho, theta = np.hypot(x, y), np.arctan2(y, x) % (2.0 * np.pi)
-        slope = (np.roll(self.radius, -1) - np.roll(self.radius, 1)) / (2.0 * ANGLES[1] * self.radius)
-        radius = _at(theta, self.radius)
-        outer = (rho - radius) / _at(theta, np.hypot(1.0, slope))
+        rho, position = np.hypot(x, y), np.arctan2(y, x) / ANGLES[1] % len(ANGLES)
+        lower = position.astype(np.intp)
+        table = np.concatenate([self.radius[-1:], self.radius, self.radius[:2]])
+        radius = table[lower + 1] + (position - lower) * (table[lower + 2] - table[lower + 1])
+        slope = (table[2:] - table[:-2]) / (2.0 * ANGLES[1] * table[1:-1])
+        outer = (rho - radius) / np.sqrt(1.0 + slope**2)[lower]
         return np.maximum(outer, self.hole * radius - rho) if self.hole else outer
-
-
-def _at(theta: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """A table over ANGLES read at the angles `theta` in [0, 2 pi], linear between entries."""
-    position = theta * (len(table) / (2.0 * np.pi))
-    lower = position.astype(np.intp)
-    wrapped = np.append(table, table[:2])
-    return wrapped[lower] + (position - lower) * (wrapped[lower + 1] - wrapped[lower])
 
 
 def coverage(distance: np.ndarray, size: int, softness: float = 0.0) -> np.ndarray:
@@ -101,7 +95,7 @@ def noise(rng: np.random.Generator, cells: int, size: int) -> np.ndarray:
 
 
 def polygon_radius(vertices: np.ndarray) -> np.ndarray:
-    """Distance from the origin to a polygon (n, 2) around it, at each of ANGLES; it must be seen whole from there."""
+    """Distance from the origin to a polygon (n, 2) around it at each of ANGLES; rays may cross it once."""
     start, end = vertices, np.roll(vertices, -1, axis=0)
     rays = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
     edge = end - start
@@ -114,8 +108,30 @@ def polygon_radius(vertices: np.ndarray) -> np.ndarray:
 
 
 def smooth_radius(radii: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Distances at equal steps of angle, made a smooth closed curve: their Fourier series at each of ANGLES."""
+    """Distances at a few equal steps of angle made a smooth curve: their Fourier series at each of ANGLES."""
     return np.fft.irfft(np.fft.rfft(radii), len(ANGLES)) * (len(ANGLES) / len(radii))
+
+
+def grid(size: int) -> np.ndarray:
+    """Unit coordinates x and y of the pixel centres, (2, size, size)."""
+    step = (np.arange(size) + 0.5) / size
+    return np.stack(np.meshgrid(step, step))
+
+
+def ellipse(across: float, down: float) -> np.ndarray:
+    """Distance from an ellipse's centre to its edge at each of ANGLES, from its half axes."""
+    return 1.0 / np.hypot(np.cos(ANGLES) / across, np.sin(ANGLES) / down)
+
+
+def steps(turn: float) -> int:
+    """An angle in radians as a number of steps of ANGLES."""
+    return round(turn / ANGLES[1])
+
+
+def blend(image: np.ndarray, paint: np.ndarray | float, alpha: np.ndarray) -> None:
+    """Cover `image` (h, w) or (h, w, 3), in place, with `paint` where alpha (h, w) is 1."""
+    alpha = alpha.reshape(alpha.shape + (1,) * (image.ndim - 2))
+    image += alpha * (paint - image)
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:

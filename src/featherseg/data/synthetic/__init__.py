@@ -1,0 +1,58 @@
+"""Pictures that the project draws itself, with masks, attributes and prompts: the stand-ins for real data.
+
+One (name, index, seed) is the same picture, with the same attributes and prompts, at any size.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from featherseg.data.synthetic import lesions, organs, scenes
+from featherseg.data.synthetic.scenes import scene_prompts
+from featherseg.data.synthetic.targets import Scene, Target
+from featherseg.errors import UserError
+
+__all__ = ["DESCRIPTIONS", "NAMES", "Scene", "Target", "draw", "prepare_synthetic", "scene_prompts"]
+
+_SETS = {"scenes": scenes, "lesions": lesions, "organs": organs}
+NAMES = tuple(_SETS)
+DESCRIPTIONS = {name: module.DESCRIPTION for name, module in _SETS.items()}
+
+
+def draw(name: str, index: int, seed: int, size: int) -> Scene:
+    """Draw image `index` of a synthetic set.
+
+    Args:
+        name: one of NAMES.
+        index: number of the image, from 0; images of different numbers are independent.
+        seed: seed of the whole set.
+        size: side of the square image in pixels, at least 16.
+
+    Raises:
+        UserError: the name is unknown, or a number is out of range.
+    """
+    if name not in _SETS:
+        raise UserError(f"There is no synthetic set {name!r}; choose one of {', '.join(NAMES)}.")
+    if index < 0 or seed < 0 or size < 16:
+        raise UserError(f"Synthetic set {name!r}: index {index} and seed {seed} must be at least 0, and size "
+                        f"{size} at least 16 pixels.")
+    return _SETS[name].paint(np.random.default_rng([NAMES.index(name), seed, index]), size)
+
+
+def prepare_synthetic(name: str, images: int, size: int, seed: int, out_dir: Path | str) -> None:
+    """Draw `images` images of a set into a prepared dataset, split 60/20/20 by hash of the image's id.
+
+    Raises:
+        UserError: unknown name, a number out of range, or the folder cannot be written.
+    """
+    from featherseg.data.prepared import PreparedWriter
+
+    if images < 1:
+        raise UserError(f"Synthetic set {name!r}: images is {images}, but a dataset needs at least 1.")
+    with PreparedWriter(out_dir, dataset=name) as writer:
+        for index in range(images):
+            scene, image_id = draw(name, index, seed, size), f"{name}_{index:05d}"
+            writer.add_image(image_id, scene.image)
+            for target in scene.targets:
+                writer.add_sample(image_id=image_id, target=target.name, mask=target.mask,
+                                  prompts=target.prompts, attributes=target.attributes)
