@@ -46,9 +46,10 @@ def prepare(dataset: str) -> None:
 
 def weights(model: str) -> None:
     """Fetch a model's public weights into data/weights."""
+    from featherseg.config import read_params
     from featherseg.models.public import fetch_weights
 
-    fetch_weights(model)
+    fetch_weights(model, read_params("study").data.mirror)
 
 
 def plan(study: str, list_runs: bool) -> None:

@@ -10,6 +10,7 @@ from featherseg.config import ModelConfig, Params, parse, read_yaml
 from featherseg.models import MODELS
 from featherseg.models.base import SegmentationModel, parameters_of
 from featherseg.plan import read_recipe, resolve_adapter, resolve_model
+from featherseg.reporting.published import TABLE_1, published_millions
 
 GROUPS = ("vision", "text", "decoder", "adapter", "unused")
 
@@ -72,6 +73,14 @@ def describe_with(recipe: str, params_file: str | None) -> dict[str, Any]:
     settings = read_recipe(recipe)
     model, _ = resolve_model(settings, params, params_file)
     return describe(recipe, model, resolve_adapter(settings, params, params_file)) | {"published": None}
+
+
+def published_parameters(recipe: str) -> str | None:
+    """Trainable parameters of a recipe's row in VLSM-Adapter's Table 1, as printed there; None without a row."""
+    for method in TABLE_1:
+        if method.recipe == recipe.removesuffix("-published"):
+            return f"{published_millions()[method.title]:g} M (VLSM-Adapter, Table 1: {method.title})"
+    return None
 
 
 def table(described: dict[str, Any]) -> str:

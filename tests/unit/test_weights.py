@@ -1,0 +1,106 @@
+"""Base weights: read by key, checked by hash, never executed."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from featherseg import models
+from featherseg.config import ModelConfig
+from featherseg.errors import UserError
+from featherseg.files import sha256_file
+from featherseg.models.clipseg import CLIPSeg, small_config
+from featherseg.models.weights import read_state, weights_sha256
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    config = small_config(width=32, text_width=32, depth=4, image_size=32, taps=(0, 1, 2), reduce_dim=16)
+    net = CLIPSeg(config, 32).net
+    config.to_json_file(tmp_path / "config.json")
+    save_file({name: tensor.half().contiguous() for name, tensor in net.state_dict().items()},
+              tmp_path / "model.safetensors")
+    (tmp_path / "SHA256").write_text(sha256_file(tmp_path / "model.safetensors") + "  model.safetensors\n")
+    return tmp_path
+
+
+def config(folder, **changes):
+    return ModelConfig(name="clipseg", weights=str(folder), image_size=32, **changes)
+
+
+def test_weights_in_half_precision_are_used_in_single(folder):
+    model = models.build(config(folder))
+    stored = read_state(folder)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in model.net.state_dict().items())
+    assert not model.training
+
+
+def test_other_bytes_than_the_pinned_ones_are_refused(folder):
+    state = read_state(folder)
+    state["decoder.film_mul.bias"] = state["decoder.film_mul.bias"] + 1
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(UserError, match="SHA256 names"):
+        weights_sha256(folder)
+
+
+def test_other_weights_than_planned_are_refused(folder):
+    with pytest.raises(UserError, match="planned with aaaaaaaaaaaa"):
+        models.build(config(folder, sha256="a" * 64))
+
+
+def test_missing_unexpected_and_misshapen_tensors_are_named(folder):
+    (folder / "SHA256").unlink()
+    state = read_state(folder)
+    state["decoder.film_add.bias"] = torch.zeros(3)
+    state["decoder.surplus"] = torch.zeros(1)
+    del state["decoder.film_mul.bias"]
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(UserError) as error:
+        models.build(config(folder))
+    for words in ("1 missing (decoder.film_mul.bias)", "1 unexpected (decoder.surplus)",
+                  "decoder.film_add.bias (3,) instead of (16,)"):
+        assert words in str(error.value)
+
+
+class _Executed:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('a pickle was executed')",)
+
+
+def test_a_pickle_with_code_is_not_executed(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "SHA256").unlink()
+    with open(folder / "pytorch_model.bin", "wb") as file:
+        pickle.dump({"x": _Executed()}, file)
+    with pytest.raises(UserError, match=r"pytorch_model\.bin"):
+        models.build(config(folder))
+
+
+def test_a_truncated_file_is_one_sentence(folder):
+    (folder / "SHA256").unlink()
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match="not a readable weights file"):
+        models.build(config(folder))
+
+
+def test_a_folder_without_weights_says_what_is_expected(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json and one of model\.safetensors"):
+        models.build(config(tmp_path))
+
+
+def test_an_image_size_between_patches_is_refused(folder):
+    with pytest.raises(UserError, match="not a multiple of the patch size 8"):
+        models.build(ModelConfig(name="clipseg", weights=str(folder), image_size=33))
+
+
+def test_the_seed_decides_random_weights(monkeypatch):
+    import featherseg.models.clipseg as clipseg
+
+    monkeypatch.setattr(clipseg, "full_config", lambda: small_config(width=32, text_width=32, depth=3, taps=(0, 1)))
+    first, second, third = (models.build(ModelConfig(name="clipseg"), seed=seed).net.decoder.film_mul.weight
+                            for seed in (1, 1, 2))
+    assert torch.equal(first, second) and not torch.equal(first, third)
