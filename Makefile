@@ -1,0 +1,32 @@
+# `make repro` runs the study, `make test` the tests; each first makes .venv what requirements.lock says.
+# Another interpreter: PYTHON=python3.12 make repro. Further arguments: make test ARGS="-k losses".
+
+PYTHON ?= python3
+RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
+
+.PHONY: repro test lab bench lint setup lock
+
+repro: setup
+	$(RUN) dvc repro $(ARGS)
+
+test: setup
+	$(RUN) pytest $(ARGS)
+
+lab: setup
+	$(RUN) jupyter lab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+
+bench: setup
+	$(RUN) PYTHONPATH=src python -m featherseg bench $(ARGS)
+
+lint: setup
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+
+setup:
+	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON) was found; install Python 3.11 or newer, or choose one: PYTHON=python3.12 make repro." >&2; exit 1; }
+	@$(PYTHON) scripts/bootstrap.py
+
+# Resolve pyproject.toml anew; versions that still fit stay as they are.
+lock: setup
+	$(RUN) UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --generate-hashes \
+		--no-emit-index-url --all-extras pyproject.toml --output-file requirements.lock
