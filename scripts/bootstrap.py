@@ -35,9 +35,7 @@ def main() -> None:
             install()
         except subprocess.CalledProcessError as error:
             step = " ".join(map(str, error.cmd))
-            sys.exit(
-                f"Set-up stopped at `{step}`, for the reason printed above; run make again to repair it."
-            )
+            sys.exit(f"Set-up stopped at `{step}` for the reason printed above; run make again.")
         except KeyboardInterrupt:
             sys.exit("Set-up was interrupted; run make again to finish it.")
 
@@ -66,7 +64,7 @@ def check() -> None:
     first, end = int(declared.group(1)), int(declared.group(2))
     if not (3, first) <= sys.version_info[:2] < (3, end):
         sys.exit(
-            f"Python {this_python()} ({sys.executable}) is outside the supported range 3.{first} to 3.{end - 1}; "
+            f"Python {this_python()} ({sys.executable}) is not one of 3.{first} to 3.{end - 1}; "
             f"choose another, for example: PYTHON=python3.{first} make repro."
         )
     try:
@@ -74,8 +72,8 @@ def check() -> None:
         import venv  # noqa: F401
     except ImportError:
         sys.exit(
-            f"{sys.executable} has no venv module; install it (Debian and Ubuntu: python{this_python()}-venv), "
-            "then run make again."
+            f"{sys.executable} has no venv module; install it "
+            f"(Debian and Ubuntu: python{this_python()}-venv), then run make again."
         )
     if shutil.which("git") is None:
         sys.exit("git was not found, and the pipeline needs it; install git, then run make again.")
@@ -84,32 +82,20 @@ def check() -> None:
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < NEEDED_GB:
         sys.exit(
-            f"{free:.1f} GB are free at {ROOT}, and set-up needs {NEEDED_GB}; free some, then run make again."
+            f"{free:.1f} GB are free at {ROOT}, set-up needs {NEEDED_GB}; make room, then run make again."
         )
 
 
 def install() -> None:
     """Create `.venv`, install the pinned uv by pip, the lock by uv and the package itself, then stamp it."""
-    print(
-        f"Setting up .venv with Python {this_python()}; the first time this downloads several GB.", flush=True
-    )
+    print(f"Setting up .venv with Python {this_python()}; at first this downloads several GB.", flush=True)
     # Inside a virtual environment, perhaps the very one to be replaced, its base makes the new one.
     base = getattr(sys, "_base_executable", sys.executable)
     run(base, "-m", "venv", "--clear", VENV)
 
     python, uv, uv_lock = VENV / "bin" / "python", VENV / "bin" / "uv", VENV / "uv.lock"
     uv_lock.write_text(re.search(r"^uv==.*\n(?: .*\n)+", LOCK.read_text(), re.MULTILINE).group())
-    run(
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--require-hashes",
-        "-r",
-        uv_lock,
-    )
+    run(python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", uv_lock)
 
     # As build constraints, the lock also pins what a package without a wheel is built with.
     locked = ["--require-hashes", "-r", LOCK, "--build-constraints", LOCK]
