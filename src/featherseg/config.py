@@ -5,7 +5,7 @@ and the key.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
@@ -18,12 +18,14 @@ PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
 PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
+Item = TypeVar("Item")
+Several = Annotated[tuple[Item, ...], Field(strict=False)]  # YAML knows lists only
 
 
 class Strict(BaseModel):
-    """Base of all configuration: undeclared keys are refused and instances do not change."""
+    """Base of all configuration: undeclared keys and other types are refused, and instances do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
 
 class ModelConfig(Strict):
@@ -72,7 +74,7 @@ class TrainConfig(Strict):
     schedule: Literal["plateau", "cosine", "multistep", "constant"] = "plateau"
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.3
     patience: Annotated[int, Field(ge=0)] = 5
-    milestones: tuple[Positive, ...] = ()
+    milestones: Several[Positive] = ()
     clip_norm: Rate | None = 0.5
     early_stop_patience: Positive | None = 20
     early_stop_min_delta: Annotated[float, Field(ge=0)] = 1e-4
@@ -256,11 +258,11 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
 
 
 def _keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Full names of the keys that `kind` declares at a nested location."""
+    """Full names of the keys that `kind` declares at a nested location, optional models and maps of models too."""
     for part in location:
-        field = kind.model_fields.get(str(part))
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            kind = field.annotation
+        if part in kind.model_fields:
+            annotation = kind.model_fields[part].annotation
+            kind = next((k for k in (annotation, *get_args(annotation)) if hasattr(k, "model_fields")), kind)
     return [".".join([*(str(part) for part in location), name]) for name in kind.model_fields]
 
 

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from featherseg.adapters.base import METHODS, AdapterConfig, Method
-from featherseg.config import Positive
+from featherseg.config import Positive, Several
 from featherseg.models.base import SegmentationModel
 
 
@@ -13,7 +13,7 @@ class LoRAConfig(AdapterConfig):
     rank: Positive = 16
     alpha: Positive = 32
     positions: Literal["V", "VL"] = "VL"
-    targets: tuple[Literal["q_proj", "k_proj", "v_proj", "out_proj"], ...] = ("q_proj", "v_proj")
+    targets: Several[Literal["q_proj", "k_proj", "v_proj", "out_proj"]] = ("q_proj", "v_proj")
 
 
 @METHODS.register("lora")

@@ -1,0 +1,165 @@
+"""Strict configuration: one sentence for every fault, plain YAML in and out."""
+
+import pytest
+
+from featherseg.config import (
+    EvaluateConfig,
+    LossConfig,
+    ModelConfig,
+    Params,
+    Run,
+    TrainConfig,
+    parse,
+    read_run,
+    read_yaml,
+    write_run,
+    write_yaml,
+)
+from featherseg.errors import UserError
+
+STUDY = {"datasets": ["lesions"], "recipes": ["clipseg-decoder"], "seeds": [0]}
+
+
+def params(**sections) -> dict:
+    return {"study": STUDY, **sections}
+
+
+def run(**changes) -> Run:
+    values = {"study": "study", "recipe": "clipseg-vlsm_dense-v", "dataset": "lesions",
+              "model": ModelConfig(name="clipseg"), "adapter": {"name": "vlsm_dense", "dim": 16},
+              "train": TrainConfig()}
+    return Run(**values | changes)
+
+
+def refusal(kind, value) -> str:
+    with pytest.raises(UserError) as refused:
+        parse(kind, value, "params.yaml")
+    message = str(refused.value)
+    assert message.startswith("params.yaml") and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(("value", "said"), [
+    (params(studdy=1), ["'studdy'", "did you mean 'study'?"]),
+    (params(data={"synthetic": {"lesions": {"images": 4, "size": 64, "sed": 1}}}),
+     ["'data.synthetic.lesions.sed'", "did you mean 'data.synthetic.lesions.seed'?"]),
+    (params(model={"image_sise": 64}), ["'model.image_sise'", "'model.image_size'", "model.weights"]),
+    ({}, ["'study'", "required"]),
+    (params(study={**STUDY, "seeds": [-1]}), ["'study.seeds.0'", "greater than or equal to 0", "-1"]),
+    (params(study={**STUDY, "recipes": "clipseg-decoder"}), ["'study.recipes'", "list", "'clipseg-decoder'"]),
+    (params(model={"image_size": "large"}), ["'model.image_size'", "integer", "'large'"]),
+    (params(adapter=None), ["'adapter'", "dictionary", "None"]),
+    ([], ["list"]),
+])
+def test_a_fault_in_params_names_the_key_and_what_is_valid(value, said):
+    message = refusal(Params, value)
+    assert [part for part in said if part not in message] == []
+
+
+@pytest.mark.parametrize(("value", "said"), [
+    ({"epochs": 0}, ["'epochs'", "greater than 0", "0"]),
+    ({"epochs": True}, ["'epochs'", "integer", "True"]),
+    ({"epochs": "10"}, ["'epochs'", "integer", "'10'"]),
+    ({"lr": "fast"}, ["'lr'", "number", "'fast'"]),
+    ({"factor": 1.0}, ["'factor'", "less than 1", "1.0"]),
+    ({"optimizer": "sgd"}, ["'optimizer'", "'adamw' or 'adam'", "'sgd'"]),
+    ({"prompts": "p10"}, ["'prompts'", "'fullest'", "'p9'", "'p10'"]),
+    ({"loss": {"lambda_dise": 1}}, ["'loss.lambda_dise'", "'loss.lambda_dice'"]),
+    ({"schedule": "multistep"}, ["milestones"]),
+    ({"milestones": [3]}, ["milestones"]),
+])
+def test_a_fault_in_training_settings_names_the_key_and_the_range(value, said):
+    message = refusal(TrainConfig, value)
+    assert [part for part in said if part not in message] == []
+
+
+def test_a_misspelt_key_of_a_planned_run_is_named():
+    values = run().model_dump(mode="json")
+    values["train"]["lr_rate"] = 1
+    assert "did you mean 'train.lr'?" in refusal(Run, values)
+
+
+def test_of_several_faults_the_first_is_told_and_the_others_are_counted():
+    assert "(and 2 more faults)" in refusal(TrainConfig, {"epochs": 0, "lr": 0, "optimizer": "sgd"})
+
+
+@pytest.mark.parametrize("value", [{"threshold": 0}, {"threshold": 1}, {"threshold": "half"}])
+def test_a_threshold_is_a_probability(value):
+    assert "'threshold'" in refusal(EvaluateConfig, value)
+
+
+def test_whole_numbers_serve_where_a_fraction_may_stand():
+    assert parse(TrainConfig, {"lr": 1, "milestones": [2, 4], "schedule": "multistep"}, "x").milestones == (2, 4)
+
+
+def test_yaml_is_read_as_dvc_reads_it(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("lr: 1e-3\nswitch: no\noctal: 010\n")
+    assert read_yaml(path) == {"lr": 0.001, "switch": "no", "octal": 10}
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    (b"a: [1, 2", "not valid YAML"), (b"a: 1\na: 2\n", "not valid YAML"), (b"\xff\xfe\x00", "not valid YAML")])
+def test_a_broken_yaml_file_is_named(tmp_path, text, said):
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match=said) as refused:
+        read_yaml(path)
+    assert str(path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_an_absent_yaml_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="absent.yaml does not exist"):
+        read_yaml(tmp_path / "absent.yaml")
+
+
+def test_written_yaml_reads_back_and_equal_values_give_equal_bytes(tmp_path):
+    value = {"b": [1, 2.5, 1e-3], "a": {"text": "no", "none": None, "umlaut": "ö"}}
+    write_yaml(tmp_path / "one.yaml", value)
+    write_yaml(tmp_path / "two.yaml", dict(reversed(value.items())))
+    assert read_yaml(tmp_path / "one.yaml") == value
+    assert (tmp_path / "one.yaml").read_bytes() == (tmp_path / "two.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("planned", [
+    run(),
+    run(train=None, adapter={"name": "zero_shot"}),
+    run(train=TrainConfig(schedule="multistep", milestones=(3, 5), loss=LossConfig(lambda_ce=0.2)), seed=3),
+    run(not_run="the weights are absent", evaluate=EvaluateConfig(threshold=0.3)),
+], ids=["default", "untrained", "multistep", "not-run"])
+def test_a_planned_run_reads_back_as_it_was(tmp_path, planned):
+    write_run(tmp_path, planned)
+    assert read_run(tmp_path / f"{planned.name}.yaml") == planned
+
+
+def test_a_runs_name_is_recipe_dataset_seed():
+    assert run(seed=2).name == "clipseg-vlsm_dense-v-lesions-2"
+
+
+def test_an_unplanned_run_is_refused_with_the_closest_planned_one(tmp_path):
+    write_run(tmp_path, run())
+    with pytest.raises(UserError, match="did you mean 'clipseg-vlsm_dense-v-lesions-0'"):
+        read_run(tmp_path / "clipseg-vlsm_dense-v-lesion-0.yaml")
+
+
+@pytest.mark.parametrize(("settings", "absent"), [
+    ({"schedule": "plateau"}, {"milestones"}),
+    ({"schedule": "cosine"}, {"milestones", "factor", "patience"}),
+    ({"schedule": "constant"}, {"milestones", "factor", "patience"}),
+    ({"schedule": "multistep", "milestones": (2,)}, {"patience"}),
+    ({"early_stop_patience": None}, {"milestones", "min_epochs", "early_stop_min_delta"}),
+])
+def test_settings_without_effect_stay_out_of_the_plan(settings, absent):
+    train = TrainConfig(**settings)
+    assert set(TrainConfig.model_fields) - set(train.knobs()) == absent
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    ({"schedule": "cosine", "patience": 5}, {"schedule": "cosine", "patience": 6}),
+    ({"early_stop_patience": None, "min_epochs": 1}, {"early_stop_patience": None, "min_epochs": 2}),
+])
+def test_a_setting_without_effect_leaves_the_plan_file_byte_equal(tmp_path, one, other):
+    for folder, settings in (("one", one), ("other", other)):
+        write_run(tmp_path / folder, run(train=TrainConfig(**settings)))
+    name = f"{run().name}.yaml"
+    assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
