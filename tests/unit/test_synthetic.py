@@ -71,6 +71,25 @@ def test_every_size_shows_the_same_picture(name):
             assert (a.mask & reduced).sum() / (a.mask | reduced).sum() > 0.9
 
 
+def test_words_do_not_depend_on_the_size_even_where_organs_cover_each_other():
+    for index in range(40):
+        coarse, fine = draw("organs", index, 0, 24), draw("organs", index, 0, 100)
+        assert [t.attributes for t in coarse.targets] == [t.attributes for t in fine.targets]
+
+
+@pytest.mark.parametrize("x, y, word", [
+    (0.1, 0.1, "top left"), (0.5, 0.1, "top"), (0.9, 0.5, "right"), (0.1, 0.5, "left"), (0.5, 0.5, "center"),
+    (0.1, 0.9, "bottom left"), (0.5, 0.9, "bottom"), (1.0, 1.0, "bottom right"), (0.9, 0.0, "top right"),
+])
+def test_location_words_are_as_the_viewer_sees_the_image(x, y, word):
+    assert location_word(x, y) == word
+
+
+def test_size_words_are_parted_by_the_limits():
+    assert [size_word(area, (0.03, 0.06)) for area in (0.01, 0.03, 0.059, 0.06)] == [
+        "small", "medium", "medium", "large"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_is_uint8_rgb_with_separate_visible_targets(name):
     areas = []
@@ -166,6 +185,16 @@ def test_unique_prompts_fit_exactly_one_object_and_nothing_shorter_would():
             assert (target.unique_prompt == target.attributes["shape"]) == alone
             lengths.add(len(target.unique_prompt.split()))
     assert {1, 2, 3} <= lengths
+
+
+def test_objects_that_share_all_but_the_place_stand_at_different_places(monkeypatch):
+    monkeypatch.setattr(scenes, "SHAPES", ("circle",))
+    monkeypatch.setattr(scenes, "COLOURS", {"red": scenes.COLOURS["red"]})
+    monkeypatch.setattr(scenes, "_RADII", {"small": scenes._RADII["small"]})
+    for index in range(40):
+        targets = draw("scenes", index, 0, 16).targets
+        assert len({target.unique_prompt for target in targets}) == len(targets)
+        assert all(target.attributes["location"] in target.unique_prompt for target in targets)
 
 
 def test_scene_prompts_single_out_their_object_in_many_words():

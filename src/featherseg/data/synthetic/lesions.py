@@ -81,7 +81,7 @@ def paint(rng: np.random.Generator, size: int) -> Scene:
 def _place_lesion(rng: np.random.Generator) -> tuple[Outline, dict[str, str]]:
     """Outline of a lesion inside the round view, and its attributes, measured from the outline."""
     shape = ("round", "oval", "irregular")[rng.integers(3)]
-    size = tuple(_AREAS)[rng.integers(3)]
+    size = tuple(_AREAS)[rng.integers(len(_AREAS))]
     colour = tuple(_COLOURS)[rng.integers(len(_COLOURS))]
     stretch = rng.uniform(*{"round": (1.0, 1.1), "oval": (1.45, 1.8), "irregular": (1.0, 1.25)}[shape])
     wobble = 0.14 if shape == "irregular" else 0.02

@@ -164,7 +164,7 @@ def _propose_item(rng: np.random.Generator, placed: list[_Item]) -> _Item:
     if placed and rng.random() < 0.4:
         other = placed[rng.integers(len(placed))].attributes
         shape, colour = (other["shape"], colour) if rng.random() < 0.5 else (shape, other["colour"])
-    size = tuple(_RADII)[rng.integers(3)]
+    size = tuple(_RADII)[rng.integers(len(_RADII))]
     form = _shape_outlines()[shape]
     radius = np.roll(form.radius, steps(rng.uniform(-0.25, 0.25))) * rng.uniform(*_RADII[size])
     x, y = clear_coordinate(rng, 0.95 * radius.max()), clear_coordinate(rng, 0.95 * radius.max())
