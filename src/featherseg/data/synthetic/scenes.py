@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -69,24 +69,23 @@ def scene_prompts(scene: Scene, target_index: int) -> list[str]:
     keys = ("shape", "colour", "size", "location")
     subsets = [subset for count in range(1, 5) for subset in itertools.combinations(keys, count)]
     telling = [s for s in subsets if not any(all(other[key] == mine[key] for key in s) for other in others)]
-    wordings = [wording for subset in telling for wording in _wordings({key: mine[key] for key in subset})]
+    wordings = [wording for subset in telling for wording in _wordings(**{key: mine[key] for key in subset})]
     return list(dict.fromkeys([target.unique_prompt, *wordings]))
 
 
-def _wordings(words: dict[str, str]) -> list[str]:
-    """Ways to say one description of a scene object; `words` holds any of shape, colour, size, location."""
-    before = [words[key] for key in ("size", "colour") if key in words]
-    nouns = [words["shape"], f"{words['shape']}-shaped object"] if "shape" in words else ["object", "shape"]
-    phrases = []
-    for phrase in (" ".join([*before, noun]) for noun in nouns):
-        if "location" in words:
-            place = words["location"]
-            phrases += [f"{phrase} at the {place}", f"the {phrase} in the {place}", f"the {place} {phrase}",
-                        f"a {phrase} at the {place} of the image",
-                        f"one {phrase}, located in {place} of the image"]
+@cache
+def _wordings(shape: str = "", colour: str = "", size: str = "", location: str = "") -> list[str]:
+    """Ways to say one description of a scene object; an empty word is left out."""
+    nouns = [shape, f"{shape}-shaped object"] if shape else ["object", "shape"]
+    wordings = []
+    for phrase in (" ".join(filter(None, (size, colour, noun))) for noun in nouns):
+        if location:
+            wordings += [f"{phrase} at the {location}", f"the {phrase} in the {location}",
+                         f"the {location} {phrase}", f"a {phrase} at the {location} of the image",
+                         f"one {phrase}, located in {location} of the image"]
         else:
-            phrases += [phrase, f"the {phrase}", f"a photo of a {phrase}", f"one {phrase}"]
-    return phrases
+            wordings += [phrase, f"the {phrase}", f"a photo of a {phrase}", f"one {phrase}"]
+    return wordings
 
 
 @lru_cache(maxsize=1)
