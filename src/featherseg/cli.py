@@ -5,6 +5,7 @@ Each command imports what it needs when it runs, so that `--help` answers at onc
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def main(argv: list[str] | None = None) -> None:
             raise
         sys.exit(f"featherseg: the package '{error.name}' is not installed in {sys.executable}; "
                  "run `make setup` and use .venv/bin (source .venv/bin/activate).")
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # the reader, such as head, has what it wanted
     except KeyboardInterrupt:
         sys.exit("featherseg: interrupted; the next run goes on after the last finished epoch.")
 
