@@ -1,0 +1,64 @@
+"""A prepared dataset as tensors at the model's input size."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featherseg.caches import RowFile, RowWriter, cached_folder, key_of, source_hash
+from featherseg.data.prepared import PreparedDataset, Sample
+from featherseg.data.transforms import Squash
+from featherseg.progress import progress
+
+
+class PixelDataset:
+    """Images and masks of every sample, decoded and resized once into the cache `pixels`.
+
+    An image with three targets is kept once. The cache is filled in a pass of its own, by whichever process
+    needs it first; its key is the dataset's content, the size and the code that decodes and resizes.
+
+    Args:
+        dataset: the prepared dataset.
+        size: side of the model's square input in pixels.
+
+    Attributes:
+        samples: the dataset's samples; methods name them by index in this list.
+        image_rows: for each sample the row of its image.
+        fingerprint: of the dataset.
+    """
+
+    def __init__(self, dataset: PreparedDataset, size: int) -> None:
+        self.samples = dataset.samples
+        self.fingerprint = dataset.fingerprint()
+        rows: dict[str, int] = {}
+        self.image_rows = [rows.setdefault(sample.image, len(rows)) for sample in self.samples]
+        code = source_hash("data/images.py", "data/transforms.py", "data/torch_dataset.py")
+        folder = cached_folder("pixels", key_of(self.fingerprint, size, code),
+                               lambda partial: _fill(partial, dataset, Squash(size)))
+        self._images, self._masks = RowFile(folder / "images.npy"), RowFile(folder / "masks.npy")
+
+    def images(self, rows: Iterable[int]) -> Tensor:
+        """uint8 (B, size, size, 3) of image rows."""
+        return torch.from_numpy(self._images.read(rows))
+
+    def masks(self, indices: Iterable[int]) -> Tensor:
+        """bool (B, 1, size, size) of samples."""
+        return torch.from_numpy(self._masks.read(indices)).bool().unsqueeze(1)
+
+
+def _fill(folder: Path, dataset: PreparedDataset, transform: Squash) -> None:
+    size = transform.size
+    by_image: dict[str, Sample] = {}
+    for sample in dataset.samples:
+        by_image.setdefault(sample.image, sample)
+    with (progress(len(by_image) + len(dataset.samples), f"decoding at {size} px", "file") as bar,
+          RowWriter(folder / "images.npy", len(by_image), (size, size, 3), np.uint8) as images,
+          RowWriter(folder / "masks.npy", len(dataset.samples), (size, size), np.uint8) as masks):
+        for sample in by_image.values():
+            images.append(transform.image(dataset.image(sample))[None])
+            bar.update()
+        for sample in dataset.samples:
+            masks.append(transform.mask(dataset.mask(sample))[None])
+            bar.update()

@@ -1,0 +1,350 @@
+"""Training of one run: from its plan and data to a checkpoint, a curve and a status.
+
+Every random choice is a function of the run's seed, the epoch and the sample, so that neither the number of
+processes nor a kill in between changes the result.
+"""
+
+import csv
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import lr_scheduler
+from tqdm import tqdm
+
+from featherseg import adapters, checkpoint
+from featherseg.config import LossConfig, Run, TrainConfig
+from featherseg.data.prepared import PreparedDataset, prompt_of
+from featherseg.data.torch_dataset import PixelDataset
+from featherseg.errors import UserError
+from featherseg.features import FeatureBank
+from featherseg.files import write_status
+from featherseg.losses import per_sample_dice, per_sample_loss
+from featherseg.models import build
+from featherseg.models.base import SegmentationModel
+from featherseg.progress import progress
+from featherseg.provenance import peak_memory_mib, provenance
+from featherseg.resume import Attempt, run_key
+
+HISTORY = ("epoch", "loss", "val_dsc", "lr")
+# a second process of the same run may wait long for the first, and its companions for it
+LONGEST_WAIT = timedelta(days=7)
+
+
+def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
+    """Train a run, or record why there is nothing to train.
+
+    Writes, beside and renamed, `out_dir` with `checkpoint.safetensors` (the epoch of the best validation
+    DSC), `history.csv` (epoch, mean training loss, validation DSC at input size, learning rate) and
+    `status.json`; and `info_path` (times, hardware, versions, commit, images/s, peak memory). Zero-shot runs
+    and runs that cannot be made here have only a status. A training that was killed goes on after its last
+    finished epoch. Under `accelerate launch` each batch of the plan is divided over the processes.
+
+    Raises:
+        UserError: no samples to train or validate on, a loss that is not finite, an output folder that a
+            later process has taken over, a full disk.
+    """
+    started, main = time.time(), int(os.environ.get("RANK", 0)) == 0
+    dataset = PreparedDataset.read(data_dir)
+    not_run = run.not_run or dataset.status["reason"]
+    idle = bool(not_run) or run.train is None
+    with Attempt(run_key(run, "" if idle else dataset.fingerprint()), out_dir, info_path, main) as attempt:
+        if idle:
+            attempt.publish(lambda folder: write_status(folder, not_run), provenance() | _times(started))
+            return
+        accelerator = Accelerator(mixed_precision=precision_here(run.train.precision),
+                                  kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)])
+        accelerator.wait_for_everyone()
+        if attempt.finished():
+            return
+        if accelerator.device.type == "cpu":
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.utils.deterministic.fill_uninitialized_memory = False
+
+        trainer = Trainer(run, dataset, accelerator)
+        trainer.load_state(attempt.load())
+        done_before, images = len(trainer.history), len(trainer.train_set)
+        if done_before and main:
+            print(f"{run.name}: going on after epoch {done_before}", file=sys.stderr)
+        with progress(run.train.epochs * images, run.name, "img", done_before * images, not main) as bar:
+            while not trainer.finished():
+                trainer.run_epoch(bar)
+                attempt.save(trainer.state())
+
+        trained = (len(trainer.history) - done_before) * images
+        attempt.publish(trainer.write, {
+            **provenance(), **_times(started), "processes": accelerator.num_processes,
+            "precision": accelerator.mixed_precision, "epochs": len(trainer.history),
+            "resumed_after_epoch": done_before, "peak_memory_mib": peak_memory_mib(),
+            "images_per_second": round(trained / trainer.seconds, 2) if trained else None})
+        accelerator.end_training()
+
+
+class Trainer:
+    """A run in training: model, data, optimiser, and the history so far.
+
+    Attributes:
+        train_set, val_set: indices of their samples in the dataset.
+        history: one row (`HISTORY`) for each finished epoch.
+        seconds: spent on training steps by this process.
+    """
+
+    def __init__(self, run: Run, dataset: PreparedDataset, accelerator: Accelerator) -> None:
+        self.run, self.config, self.samples, self.accelerator = run, run.train, dataset.samples, accelerator
+        self.train_set, self.val_set = _members(dataset, "train"), _members(dataset, "val")
+        self.model = adapters.apply(build(run.model, run.seed), run.adapter, run.seed).to(accelerator.device)
+        pixels = PixelDataset(dataset, self.model.image_size)
+        self.val_prompts = {i: self._prompt(i, self.config.val_prompts, "val") for i in self.val_set}
+        rows = [pixels.image_rows[i] for i in (*self.train_set, *self.val_set)]
+        texts = {text for i in self.train_set for level in self.samples[i].prompts.values() for text in level}
+        with accelerator.autocast():
+            bank = FeatureBank(self.model, pixels, rows, texts.union(self.val_prompts.values()),
+                               self.config.cache_features)
+        self.objective = Objective(self.model, bank, pixels, self.config.loss)
+        self.learned = list(adapters.trainable(self.model).values())
+        self.optimizer = make_optimizer(self.config, self.learned)
+        self.schedule = make_schedule(self.config, self.optimizer)
+        self.wrapped_objective, self.wrapped_optimizer = accelerator.prepare(self.objective, self.optimizer)
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}
+        self.seconds = 0.0
+
+    def finished(self) -> bool:
+        """Whether all epochs are done, or enough of them without progress."""
+        return len(self.history) == self.config.epochs or should_stop(
+            [row["val_dsc"] for row in self.history], self.config)
+
+    def run_epoch(self, bar: tqdm) -> None:
+        """Train for one epoch, validate, step the schedule, and keep the weights where they are the best."""
+        epoch = len(self.history) + 1
+        lr = self.optimizer.param_groups[0]["lr"]
+        loss = self._train(epoch, bar)
+        val_dsc = self._validate(epoch)
+        if isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau):
+            self.schedule.step(val_dsc)
+        elif self.schedule:
+            self.schedule.step()
+        if all(val_dsc > row["val_dsc"] for row in self.history):
+            self.best = changing_tensors(self.model)
+        self.history.append({"epoch": epoch, "loss": loss, "val_dsc": val_dsc, "lr": lr})
+
+    def _train(self, epoch: int, bar: tqdm) -> float:
+        """One pass over the training samples; returns their mean loss."""
+        begun, rank, ranks = time.time(), self.accelerator.process_index, self.accelerator.num_processes
+        torch.manual_seed(rng_of(self.run.seed, epoch, rank).getrandbits(63))
+        self.wrapped_objective.train()
+        summed = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
+        order = shuffled(self.train_set, self.run.seed, epoch)
+        for number, batch in enumerate(batches(order, self.config.batch_size), 1):
+            # a process without a share of a short last batch takes part with weight 0
+            share = batch[rank::ranks]
+            mine = share or batch[:1]
+            losses = self.wrapped_objective(mine, [self._prompt(i, self.config.prompts, epoch) for i in mine])
+            self._check_finite(losses, mine, f"epoch {epoch}, batch {number}")
+            total = losses.sum() * bool(share)
+            self.accelerator.backward(total * ranks / len(batch))
+            if self.config.clip_norm:
+                self.accelerator.clip_grad_norm_(self.learned, self.config.clip_norm)
+            self.wrapped_optimizer.step()
+            self.wrapped_optimizer.zero_grad()
+            summed += total.detach()
+            bar.set_postfix(epoch=epoch, loss=f"{losses.mean().item():.3f}", refresh=False,
+                            dsc=f"{self.history[-1]['val_dsc']:.3f}" if self.history else "-")
+            bar.update(len(batch))
+        self.seconds += time.time() - begun
+        return self.accelerator.reduce(summed).item() / len(order)
+
+    def _validate(self, epoch: int) -> float:
+        """Mean DSC of the validation samples."""
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        self.wrapped_objective.eval()
+        summed = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
+        for batch in batches(self.val_set[rank::ranks], self.config.batch_size):
+            with self.accelerator.autocast():
+                dsc = self.objective.dice(batch, [self.val_prompts[i] for i in batch])
+            self._check_finite(dsc, batch, f"validation after epoch {epoch}")
+            summed += dsc.sum()
+        return self.accelerator.reduce(summed).item() / len(self.val_set)
+
+    def _prompt(self, index: int, policy: str, when: int | str) -> str:
+        """A sample's prompt, drawn by its policy from the seed, the epoch (or "val") and the sample alone.
+
+        Where a level has several wordings, validation takes the first, as evaluation does.
+        """
+        sample = self.samples[index]
+        drawn = when != "val" or policy == "random"
+        return prompt_of(sample, policy, rng_of(self.run.seed, when, sample.sample_id) if drawn else None)
+
+    def _check_finite(self, values: Tensor, indices: Sequence[int], where: str) -> None:
+        if values.isfinite().all():
+            return
+        wrong = [self.samples[i].sample_id
+                 for i, finite in zip(indices, values.isfinite().tolist(), strict=True) if not finite]
+        raise UserError(f"{self.run.name}: the loss is not finite in {where}, for {', '.join(wrong)}; "
+                        "lower train.lr, or look at these samples.")
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the following epochs depend on."""
+        scaler = self.accelerator.scaler
+        return {"history": self.history, "best": self.best, "changing": changing_tensors(self.model),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict() if self.schedule else None,
+                "scaler": scaler.state_dict() if scaler else None}
+
+    def load_state(self, state: dict[str, Any] | None) -> None:
+        """Go on from a state; None starts at the beginning."""
+        if state is None:
+            return
+        self.history, self.best = state["history"], state["best"]
+        self.model.load_state_dict(state["changing"], strict=False)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule:
+            self.schedule.load_state_dict(state["schedule"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def write(self, folder: Path) -> None:
+        """Write the best epoch's checkpoint, the history and the status."""
+        self.model.load_state_dict(self.best, strict=False)
+        checkpoint.save(folder / "checkpoint.safetensors", self.model, self.run)
+        with open(folder / "history.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(HISTORY)
+            writer.writerows([row["epoch"], *(f"{row[name]:.8g}" for name in HISTORY[1:])]
+                             for row in self.history)
+        write_status(folder)
+
+
+class Objective(nn.Module):
+    """What is minimised: sample indices and prompts in, one loss a sample out."""
+
+    def __init__(self, model: SegmentationModel, bank: FeatureBank, pixels: PixelDataset,
+                 loss: LossConfig) -> None:
+        super().__init__()
+        self.model, self.bank, self.pixels, self.loss = model, bank, pixels, loss
+
+    def logits(self, indices: Sequence[int], prompts: Sequence[str]) -> Tensor:
+        """Logits (B, h, w) on the head's own grid."""
+        images = self.bank.images([self.pixels.image_rows[i] for i in indices])
+        return self.model.decode(images, self.bank.texts(prompts))
+
+    def forward(self, indices: Sequence[int], prompts: Sequence[str]) -> Tensor:
+        """Losses (B,), on the grid that the loss config names."""
+        logits = self.logits(indices, prompts)
+        masks = self.pixels.masks(indices).to(logits.device, non_blocking=True)
+        if self.loss.grid == "input":
+            return per_sample_loss(self.model.to_input(logits), masks, self.loss)
+        masks = F.interpolate(masks.float(), size=logits.shape[-2:], mode="nearest-exact")
+        return per_sample_loss(logits.unsqueeze(1), masks, self.loss)
+
+    @torch.no_grad()
+    def dice(self, indices: Sequence[int], prompts: Sequence[str]) -> Tensor:
+        """DSC (B,) at input size and probability 0.5, float64; NaN where a logit is not finite."""
+        logits = self.model.to_input(self.logits(indices, prompts))
+        dsc = per_sample_dice(logits > 0, self.pixels.masks(indices).to(logits.device))
+        return dsc.masked_fill(~logits.isfinite().all(dim=(1, 2, 3)), math.nan)
+
+
+def make_optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam or AdamW over all trainable parameters, in one group."""
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
+    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler | None:
+    """The learning rate's schedule, stepped once an epoch; None for a constant rate.
+
+    `plateau` multiplies by `factor` after more than `patience` epochs without a better validation DSC,
+    `multistep` after each of the milestones' epochs; `cosine` falls from `lr` to 0 along all epochs.
+    """
+    if config.schedule == "plateau":
+        return lr_scheduler.ReduceLROnPlateau(optimizer, "max", config.factor, config.patience)
+    if config.schedule == "multistep":
+        return lr_scheduler.MultiStepLR(optimizer, list(config.milestones), gamma=config.factor)
+    if config.schedule == "cosine":
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.epochs)
+    return None
+
+
+def should_stop(scores: Sequence[float], config: TrainConfig) -> bool:
+    """Early stopping: at least `min_epochs` are done, and for `early_stop_patience` epochs no score was above
+    the best one by more than `early_stop_min_delta`.
+
+    Args:
+        scores: validation DSC of the epochs so far.
+    """
+    if config.early_stop_patience is None or len(scores) < config.min_epochs:
+        return False
+    best, waited = -math.inf, 0
+    for score in scores:
+        best, waited = (score, 0) if score > best + config.early_stop_min_delta else (best, waited + 1)
+    return waited >= config.early_stop_patience
+
+
+def precision_here(wanted: str) -> str:
+    """The precision to compute in: `auto` is bf16 on an accelerator that has it, else full precision.
+
+    fp16 needs an accelerator; without one it is full precision, which is said.
+    """
+    if wanted == "auto":
+        capable = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if capable else "no"
+    if wanted == "fp16" and not torch.cuda.is_available():
+        print("precision fp16 needs a GPU; this run is computed in full precision", file=sys.stderr)
+        return "no"
+    return wanted
+
+
+def rng_of(*names: object) -> random.Random:
+    """A generator of its own for each sequence of names, the same in every process and on every machine."""
+    return random.Random("/".join(map(str, names)))
+
+
+def shuffled(indices: Sequence[int], seed: int, epoch: int) -> list[int]:
+    """The order of an epoch."""
+    order = list(indices)
+    rng_of(seed, epoch, "order").shuffle(order)
+    return order
+
+
+def batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Consecutive batches; the last one may be shorter."""
+    for first in range(0, len(indices), size):
+        yield indices[first : first + size]
+
+
+def changing_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Copies, on the CPU, of all tensors that training can change: trainable parameters and buffers."""
+    names = {*adapters.trainable(model), *(name for name, _ in model.named_buffers())}
+    return {name: tensor.detach().to("cpu", copy=True)
+            for name, tensor in model.state_dict().items() if name in names}
+
+
+def _members(dataset: PreparedDataset, split: str) -> list[int]:
+    """Indices of a split's samples.
+
+    Raises:
+        UserError: the split is empty.
+    """
+    members = [i for i, sample in enumerate(dataset.samples) if sample.split == split]
+    if not members:
+        found = sorted({sample.split for sample in dataset.samples})
+        raise UserError(f"{dataset.path} has no samples in split '{split}', which training needs; "
+                        f"its splits are {', '.join(found) or '(none)'}.")
+    return members
+
+
+def _times(started: float) -> dict[str, Any]:
+    now = time.time()
+    return {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+            "seconds": round(now - started, 2)}

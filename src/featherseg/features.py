@@ -1,0 +1,150 @@
+"""Features that cannot change are computed once.
+
+Where nothing trainable lies before a tower's taps, that tower's features of every image or prompt are
+computed in a pass of their own. Everywhere else, equal images and equal prompts of a batch are encoded once.
+"""
+
+import contextlib
+import hashlib
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featherseg.caches import RowFile, RowWriter, cached_folder, key_of, source_hash
+from featherseg.data.torch_dataset import PixelDataset
+from featherseg.files import cache_root
+from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, Tower
+from featherseg.progress import progress
+
+IMAGES_PER_PASS, PROMPTS_PER_PASS = 16, 64
+_SPARE_DISK = 2**30
+Encoder = Callable[[list], Sequence[Tensor]]
+
+
+class FeatureBank:
+    """Image and text features of a model, out of a cache where they cannot change.
+
+    On a CPU the cache is on disk (`features`, float32), shared by all runs with the same tower and data, and
+    read row by row. On an accelerator it is in the device's memory, where it fits into half of what is free,
+    since reading it from disk would take longer than encoding. Where neither has room, features are encoded
+    anew each time, which is said once.
+
+    Args:
+        model: on the device where it is used, in the state in which its towers are to be used.
+        pixels: the data.
+        rows: the image rows that will be asked for.
+        prompts: the prompts that will be asked for; others are encoded when asked for.
+        cache: False encodes everything anew.
+    """
+
+    def __init__(self, model: SegmentationModel, pixels: PixelDataset, rows: Iterable[int],
+                 prompts: Iterable[str], cache: bool = True) -> None:
+        self._model, self._pixels = model, pixels
+        self._device = next(model.parameters()).device
+        self._image_place = {row: place for place, row in enumerate(sorted(set(rows)))}
+        ordered = sorted(set(prompts), key=lambda prompt: (len(prompt), prompt))
+        self._text_place = {prompt: place for place, prompt in enumerate(ordered)}
+        self._image_rows = self._text_rows = None
+        if cache and model.tower_is_constant("vision"):
+            self._image_rows = self._fill("vision", list(self._image_place), IMAGES_PER_PASS,
+                                          pixels.fingerprint, lambda some: self._encode_images(some).taps)
+        if cache and model.tower_is_constant("text"):
+            self._text_rows = self._fill("text", ordered, PROMPTS_PER_PASS, "",
+                                         lambda some: _tensors(self._encode_texts(some)))
+
+    def images(self, rows: Sequence[int]) -> ImageFeatures:
+        """Features of image rows, on the model's device: a batch of len(rows), equal rows encoded once."""
+        if self._image_rows is not None and all(row in self._image_place for row in rows):
+            return ImageFeatures(self._image_rows([self._image_place[row] for row in rows]))
+        distinct, positions = _distinct(rows)
+        return self._encode_images(distinct).index(positions.to(self._device))
+
+    def texts(self, prompts: Sequence[str]) -> TextFeatures:
+        """Features of prompts, on the model's device: a batch of len(prompts), equal prompts encoded once."""
+        if self._text_rows is not None and all(prompt in self._text_place for prompt in prompts):
+            sentence, *taps = self._text_rows([self._text_place[prompt] for prompt in prompts])
+            return TextFeatures(sentence, tuple(taps))
+        distinct, positions = _distinct(prompts)
+        return self._encode_texts(distinct).index(positions.to(self._device))
+
+    def _encode_images(self, rows: Sequence[int]) -> ImageFeatures:
+        pixels = self._pixels.images(rows).to(self._device, non_blocking=True)
+        return self._model.encode_image(self._model.normalise(pixels))
+
+    def _encode_texts(self, prompts: Sequence[str]) -> TextFeatures:
+        return self._model.encode_text(self._model.tokenize(prompts).to(self._device, non_blocking=True))
+
+    @torch.no_grad()
+    def _fill(self, tower: Tower, items: list, per_pass: int, data: str,
+              encode: Encoder) -> Callable[[list[int]], tuple[Tensor, ...]] | None:
+        """Encode all items in fixed batches; returns what reads the features of places, None without room."""
+        if not items:
+            return None
+        shapes = [tensor.shape[1:] for tensor in encode(items[:1])]
+        need = 4 * len(items) * sum(shape.numel() for shape in shapes)
+        batches = [items[first : first + per_pass] for first in range(0, len(items), per_pass)]
+        if self._device.type != "cpu":
+            if need > torch.get_device_module(self._device).mem_get_info()[0] // 2:
+                return _no_room(tower, need, "device memory")
+            columns = zip(*([tensor.float() for tensor in encode(batch)] for batch in batches), strict=True)
+            stored = tuple(torch.cat(column) for column in columns)
+            return lambda places: tuple(tensor[places] for tensor in stored)
+        key = key_of(tower, _tower_hash(self._model, tower), data, items, per_pass,
+                     source_hash("models", "features.py"), torch.__version__)
+        if not (cache_root() / "features" / key).is_dir() and need + _SPARE_DISK > _free_disk():
+            return _no_room(tower, need, "disk space")
+        folder = cached_folder("features", key,
+                               lambda partial: _write(partial, tower, shapes, batches, encode))
+        files = [RowFile(folder / f"{number}.npy") for number in range(len(shapes))]
+        return lambda places: tuple(torch.from_numpy(file.read(places)) for file in files)
+
+
+def _write(folder: Path, tower: Tower, shapes: list[torch.Size], batches: list[list],
+           encode: Encoder) -> None:
+    total = sum(map(len, batches))
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(RowWriter(folder / f"{number}.npy", total, shape, np.float32))
+                   for number, shape in enumerate(shapes)]
+        bar = stack.enter_context(progress(total, f"{tower} features", "item"))
+        for batch in batches:
+            for writer, tensor in zip(writers, encode(batch), strict=True):
+                writer.append(tensor.float().numpy())
+            bar.update(len(batch))
+
+
+def _tensors(text: TextFeatures) -> tuple[Tensor, ...]:
+    return (text.sentence, *text.taps)
+
+
+def _distinct(items: Sequence[Any]) -> tuple[list, Tensor]:
+    """The distinct items in order of first appearance, and for each item its position among them."""
+    places: dict[Any, int] = {}
+    positions = [places.setdefault(item, len(places)) for item in items]
+    return list(places), torch.tensor(positions)
+
+
+def _tower_hash(model: SegmentationModel, tower: Tower) -> str:
+    """SHA-256 over what decides a tower's features: its tensors, the input size and normalisation."""
+    spec = model.vision if tower == "vision" else model.text
+    digest = hashlib.sha256(repr((model.name, model.image_size, model.mean, model.std, spec)).encode())
+    for module in spec.modules:
+        for name, tensor in model.get_submodule(module).state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _free_disk() -> int:
+    cache_root().mkdir(parents=True, exist_ok=True)
+    return shutil.disk_usage(cache_root()).free
+
+
+def _no_room(tower: Tower, need: int, where: str) -> None:
+    print(f"no {where} for {need / 2**30:.1f} GiB of {tower} features; they are computed anew in each epoch",
+          file=sys.stderr)

@@ -1,0 +1,156 @@
+"""Going on where a killed training stopped.
+
+DVC deletes a stage's outputs before it runs the stage again, so state is kept outside of them, in the cache
+folder `resume`. Three things can go wrong, and each has one answer here:
+
+- The trainer was killed: its state of the last finished epoch is found under the run's key.
+- Only DVC was killed, and the trainer lives on while DVC starts a second one: the second waits for the
+  first one's lock, then takes over its finished output, or its state.
+- The parameters were changed meanwhile, so that the second has another key and does not wait: it claims the
+  output folder, and the first one stops without writing there.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from featherseg.caches import exclusive, key_of, remove_partials, source_hash
+from featherseg.config import Run
+from featherseg.errors import UserError
+from featherseg.files import atomic_path, cache_root, read_json, sha256_file, write_json
+
+TRAINING_CODE = ("config.py", "data", "models", "adapters", "losses.py", "caches.py", "features.py",
+                 "checkpoint.py", "engine.py", "resume.py")
+
+
+def run_key(run: Run, data: str) -> str:
+    """Key of what decides a training: the run without its evaluation, its data's fingerprint, the code."""
+    return key_of(run.model_dump(mode="json", exclude={"evaluate"}), data, source_hash(*TRAINING_CODE))
+
+
+class Attempt:
+    """One process's attempt at a training: its lock, its claim to the output folder, its state.
+
+    With several processes each has one, but only the first locks, claims and writes.
+
+    Args:
+        key: `run_key`.
+        out_dir: the output folder, written once, at the end.
+        info_path: the output beside it (times, hardware).
+        main: whether this is the first process.
+
+    Example:
+        with Attempt(key, out_dir, info_path) as attempt:
+            if not attempt.finished():
+                state = attempt.load()
+                ...
+                attempt.publish(write, info)
+    """
+
+    def __init__(self, key: str, out_dir: Path, info_path: Path, main: bool = True) -> None:
+        self.key, self.out_dir, self.info_path, self.main = key, Path(out_dir), Path(info_path), main
+        folder = cache_root() / "resume" / key
+        self._lock, self._state, self._done = folder / "lock", folder / "state.pt", folder / "done.json"
+        self._claim = cache_root() / "resume" / "claims" / f"{key_of(str(self.out_dir.resolve()))}.json"
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        if self.main:
+            with self._claiming():
+                write_json(self._claim, {"out_dir": str(self.out_dir), "key": self.key})
+            self._held.enter_context(exclusive(
+                self._lock, f"another process is training {self.out_dir.name} already; waiting for it"))
+            remove_partials(self._state)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._held.close()
+
+    def finished(self) -> bool:
+        """Whether the outputs are in place already, whole and of this key, so that there is nothing to do.
+
+        An output file beside the folder that DVC has deleted meanwhile is written again.
+        """
+        if not self._done.is_file():
+            return False
+        done = read_json(self._done)
+        if done["files"] != _contents(self.out_dir):
+            return False
+        if self.main:
+            self._state.unlink(missing_ok=True)
+            write_json(self.info_path, done["info"])
+            print(f"{self.out_dir} is finished already; delete it to train again", file=sys.stderr)
+        return True
+
+    def load(self) -> dict[str, Any] | None:
+        """The state that an earlier attempt left, or None; a damaged one is ignored, which is said."""
+        if not self._state.is_file():
+            return None
+        try:
+            return torch.load(self._state, map_location="cpu", weights_only=True)
+        except Exception as error:
+            if self.main:
+                print(f"the state in {self._state} is damaged ({type(error).__name__}) and not used",
+                      file=sys.stderr)
+            return None
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep the state of a finished epoch, written atomically.
+
+        Raises:
+            UserError: the output folder was claimed by a training with other settings; or the disk is full.
+        """
+        if not self.main:
+            return
+        if read_json(self._claim)["key"] != self.key:
+            raise self._superseded()
+        with atomic_path(self._state) as partial:
+            _save(state, partial)
+
+    def publish(self, write: Callable[[Path], None], info: dict[str, Any]) -> None:
+        """Write the outputs, atomically, and drop the state; `write(folder)` fills the output folder.
+
+        Raises:
+            UserError: the output folder was claimed by a training with other settings; or the disk is full.
+        """
+        if not self.main:
+            return
+        with self._claiming():
+            if read_json(self._claim)["key"] != self.key:
+                raise self._superseded()
+            remove_partials(self.out_dir)
+            write_json(self.info_path, info)
+            with atomic_path(self.out_dir) as partial:
+                partial.mkdir()
+                write(partial)
+                files = _contents(partial)
+            write_json(self._done, {"files": files, "info": info})
+        self._state.unlink(missing_ok=True)
+
+    def _claiming(self) -> contextlib.AbstractContextManager[None]:
+        return exclusive(self._claim.with_suffix(".lock"),
+                         f"waiting for another process to write {self.out_dir}")
+
+    def _superseded(self) -> UserError:
+        return UserError(f"{self.out_dir} is being trained with other settings by a process that started "
+                         "later; this one stops and leaves it alone.")
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a folder, by name; empty where there is none."""
+    return {file.name: sha256_file(file) for file in sorted(folder.glob("*"))}
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    """`torch.save`, which hides a full disk behind an error of its own, with the system's error."""
+    with open(path, "wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
