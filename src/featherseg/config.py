@@ -18,6 +18,7 @@ PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
 PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # becomes part of paths and of stage names
 Item = TypeVar("Item")
 Several = Annotated[tuple[Item, ...], Field(strict=False)]  # YAML knows lists only
 
@@ -183,8 +184,8 @@ class DataParams(Strict):
 
     mirror: str | None = None
     keep_published_faults: bool = False
-    synthetic: dict[str, SyntheticParams] = {}
-    folders: dict[str, FolderParams] = {}
+    synthetic: dict[Name, SyntheticParams] = {}
+    folders: dict[Name, FolderParams] = {}
     official: list[str] = []
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from featherseg.adapters import METHODS, check_pair, resolve
 from featherseg.config import (
+    DataParams,
     EvaluateConfig,
     LossConfig,
     ModelConfig,
@@ -24,6 +25,7 @@ from featherseg.config import (
     write_run,
 )
 from featherseg.data.specs import SPECS
+from featherseg.data.synthetic import NAMES
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, not_run_reason
 from featherseg.models import MODELS
@@ -59,9 +61,13 @@ def read_recipe(name: str) -> Recipe:
 
 
 def dataset_names() -> list[str]:
-    """Every dataset that a study may name: synthetic sets and folders of params.yaml, and the official ones."""
+    """Every dataset that a study may name: the synthetic, own and official ones that params.yaml declares."""
     data = read_params("study").data
-    return sorted({*data.synthetic, *data.folders, *SPECS})
+    for key, given, valid in (("synthetic", data.synthetic, NAMES), ("official", data.official, SPECS)):
+        for name in given:
+            if name not in valid:
+                raise unknown(f"dataset in params.yaml: data.{key}", name, list(valid))
+    return sorted({*data.synthetic, *data.folders, *data.official})
 
 
 def resolve_study(study: str) -> list[Run]:
@@ -71,7 +77,7 @@ def resolve_study(study: str) -> list[Run]:
         UserError: anything in the params or the recipes that cannot be run, before anything runs.
     """
     params, source = read_params(study), str(study_params_path(study))
-    _check_names(params, source)
+    _check_names(study, params, source)
     recipes = {name: read_recipe(name) for name in params.study.recipes}
     adapters = {name: resolve_adapter(recipe, params, f"recipes/{name}.yaml with {source}")
                 for name, recipe in recipes.items()}
@@ -103,16 +109,17 @@ def write_plan(study: str) -> list[Run]:
 
 def missing(run: Run) -> str | None:
     """What a run lacks, as far as it can be seen without running anything; None where nothing is known to lack."""
-    if run.not_run:
-        return run.not_run
     folder = Path("data/processed") / run.dataset
     if (folder / "status.json").is_file():
-        return not_run_reason(folder)
-    spec = SPECS.get(run.dataset)
-    return None if spec is None else f"{run.dataset} is not prepared yet"
+        data = not_run_reason(folder)
+    else:
+        data = f"{folder} is not prepared yet" if run.dataset in SPECS else None
+    return "; ".join(filter(None, [run.not_run, data])) or None
 
 
-def _check_names(params: Params, source: str) -> None:
+def _check_names(study: str, params: Params, source: str) -> None:
+    if study != "study" and params.data != DataParams():
+        raise UserError(f"{source}: key 'data' has no effect here; datasets are declared in params.yaml.")
     for key, given, valid in (("recipe", params.study.recipes, recipe_names()),
                               ("dataset", params.study.datasets, dataset_names())):
         for name in given:
@@ -135,9 +142,12 @@ def _check_knobs(params: Params, source: str, recipes: dict[str, Recipe], adapte
         if value is not None and not any(knob in adapter for adapter in adapters.values()):
             raise UserError(f"{source}: 'adapter.{knob}' is {value!r}, but no run of this study has that knob; "
                             "set it to null, or add a recipe that has it.")
-    _check_keys(params.train, TrainConfig, f"{source}", "train")
-    _check_keys(params.train.get("loss") or {}, LossConfig, f"{source}", "train.loss")
-    _check_keys(params.evaluate, EvaluateConfig, f"{source}", "evaluate")
+    _check_keys(params.train, TrainConfig, source, "train")
+    loss = params.train.get("loss") or {}
+    if not isinstance(loss, dict):
+        raise UserError(f"{source}: key 'train.loss' should hold keys and values, but it is {loss!r}.")
+    _check_keys(loss, LossConfig, source, "train.loss")
+    _check_keys(params.evaluate, EvaluateConfig, source, "evaluate")
     for model in params.model.weights:
         if model not in MODELS:
             raise unknown(f"model in {source}: model.weights", model, list(MODELS))
@@ -163,13 +173,20 @@ def resolve_model(recipe: Recipe, params: Params, source: str) -> tuple[ModelCon
                         f"add {recipe.model}: <folder> or {recipe.model}: {RANDOM}.")
     weights = params.model.weights[recipe.model]
     size = params.model.image_size or recipe.image_size
-    reason = sha256 = None
-    if weights != RANDOM:
-        if (Path(weights) / "status.json").is_file():
-            reason = not_run_reason(weights)
-        if reason is None:
-            sha256 = weights_sha256(weights)
+    reason = None if weights == RANDOM else _why_absent(Path(weights))
+    sha256 = None if weights == RANDOM or reason else weights_sha256(weights)
     return ModelConfig(name=recipe.model, weights=weights, sha256=sha256, image_size=size), reason
+
+
+def _why_absent(weights: Path) -> str | None:
+    """The reason for which public weights are not in their folder; None where they are, and for all others."""
+    if (weights / "status.json").is_file():
+        return not_run_reason(weights)
+    if weights.exists():
+        return None
+    from featherseg.models.public import FOLDER, WEIGHTS
+
+    return f"{weights} is not fetched yet" if weights.parent == FOLDER and weights.name in WEIGHTS else None
 
 
 def _merge(recipe: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from featherseg.config import Strict, parse
 from featherseg.errors import UserError
 from featherseg.models.base import SegmentationModel, parameters_of
-from featherseg.registry import Registry
+from featherseg.registry import Registry, unknown
 
 Positions = Literal["V", "VL", "VLC"]
 
@@ -57,6 +57,8 @@ def resolve(adapter: dict[str, Any], source: str = "adapter") -> AdapterConfig:
     """
     if "name" not in adapter:
         raise UserError(f"{source}: key 'adapter.name' is missing; valid values are {', '.join(METHODS)}.")
+    if adapter["name"] not in METHODS:
+        raise unknown(f"adapter in {source}", adapter["name"], list(METHODS))
     return parse(METHODS[adapter["name"]].Config, adapter, f"{source}: adapter")
 
 

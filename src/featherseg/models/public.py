@@ -13,6 +13,8 @@ from featherseg.errors import NotRun
 from featherseg.files import atomic_path, write_status
 from featherseg.registry import unknown
 
+FOLDER = Path("data/weights")
+
 
 @dataclass(frozen=True)
 class PublicWeights:
@@ -41,7 +43,7 @@ def fetch_weights(name: str, mirror: str | None = None) -> None:
         raise unknown("weights", name, list(WEIGHTS))
     weights, inbox = WEIGHTS[name], Path("data/inbox") / name
     reason = None
-    with atomic_path(Path("data/weights") / name) as folder:
+    with atomic_path(FOLDER / name) as folder:
         folder.mkdir()
         try:
             for file in weights.files:

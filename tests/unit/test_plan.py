@@ -1,0 +1,316 @@
+"""From params and recipes to runs: who decides a value, which runs a change reaches, what is refused."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from featherseg.adapters import METHODS
+from featherseg.cli import main
+from featherseg.config import (
+    EvaluateConfig,
+    LossConfig,
+    Params,
+    PretrainParams,
+    TrainConfig,
+    parse,
+    read_run,
+    read_yaml,
+    write_yaml,
+)
+from featherseg.data.specs import SPECS
+from featherseg.errors import UserError
+from featherseg.plan import missing, recipe_names, resolve_study, write_plan
+
+ROOT = Path(__file__).parents[2]
+ALL_NULL = {"positions": None, "dim": None, "cond_dim": None, "rank": None, "alpha": None, "targets": None}
+KNOBLESS = {"clipseg-zero_shot", "clipseg-decoder", "clipseg-decoder-published", "clipseg-full"}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A project with the real recipes and a params file of its own, as the working directory."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def declare(recipes=("clipseg-decoder", "clipseg-vlsm_dense-v"), datasets=("lesions",), seeds=(0,), *,
+            data=None, model=None, **sections) -> None:
+    write_yaml("params.yaml", {
+        "study": {"recipes": list(recipes), "datasets": list(datasets), "seeds": list(seeds)},
+        "model": model or {"weights": {"clipseg": "random"}},
+        "data": data or {"synthetic": {name: {"images": 10, "size": 64} for name in ("lesions", "organs")},
+                         "official": ["kvasir_seg", "isic2016"]},
+        **sections})
+
+
+def planned() -> dict[str, bytes]:
+    """Plan files by name, after planning anew."""
+    write_plan("study")
+    return {path.name: path.read_bytes() for path in Path("runs/study/plan").iterdir()}
+
+
+def changed(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
+    return {name for name in {*before, *after} if before.get(name) != after.get(name)}
+
+
+def refusal(study: str = "study") -> str:
+    with pytest.raises(UserError) as refused:
+        write_plan(study)
+    assert "\n" not in str(refused.value)
+    assert not Path("runs").exists()
+    return str(refused.value)
+
+
+def test_params_override_the_recipe_and_the_recipe_the_default(project):
+    write_yaml("recipes/mine.yaml", {
+        "title": "mine", "model": "clipseg", "adapter": {"name": "vlsm_dense", "dim": 8, "positions": "V"},
+        "train": {"lr": 0.5, "epochs": 7, "loss": {"lambda_ce": 0.25}}, "evaluate": {"threshold": 0.25}})
+    declare(["mine"], adapter={"dim": 32}, train={"epochs": 3, "loss": {"lambda_dice": 2.0}},
+            evaluate={"batch_size": 4})
+    run, = resolve_study("study")
+    assert run.adapter == {"name": "vlsm_dense", "dim": 32, "positions": "V"}
+    assert (run.train.epochs, run.train.lr, run.train.weight_decay) == (3, 0.5, TrainConfig().weight_decay)
+    assert run.train.loss == LossConfig(lambda_dice=2.0, lambda_ce=0.25)
+    assert run.evaluate == EvaluateConfig(threshold=0.25, batch_size=4)
+
+
+def test_null_in_params_keeps_the_recipe(project):
+    recipes = [name for name in recipe_names() if not name.startswith("clipseg-zero_shot")]
+    declare(recipes)
+    before = planned()
+    declare(recipes, adapter=ALL_NULL, train={**dict.fromkeys(TrainConfig.model_fields),
+                                              "loss": dict.fromkeys(LossConfig.model_fields)},
+            evaluate=dict.fromkeys(EvaluateConfig.model_fields))
+    assert changed(before, planned()) == set()
+
+
+def test_a_null_section_of_the_loss_keeps_the_recipe_too(project):
+    declare(["clipseg-decoder-published"])
+    before = planned()
+    declare(["clipseg-decoder-published"], train={"loss": None})
+    assert changed(before, planned()) == set()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml")))
+def test_every_recipe_resolves_and_holds_only_knobs_that_its_method_has(project, name):
+    declare([name])
+    write_plan("study")
+    run = read_run(f"runs/study/plan/{name}-lesions-0.yaml")
+    method = METHODS[run.adapter["name"]]
+    assert set(run.adapter) <= set(method.Config.model_fields)
+    assert (run.train is None) == (not method.trains)
+    conditional = "C" in run.adapter.get("positions", "")
+    assert ("cond_dim" in run.adapter) == conditional
+
+
+def test_another_width_reaches_exactly_the_runs_that_have_it(project):
+    declare(recipe_names(), datasets=["lesions", "organs"])
+    before = planned()
+    declare(recipe_names(), datasets=["lesions", "organs"], adapter={"dim": 48})
+    with_dim = {f"{name}-{dataset}-0.yaml" for name in recipe_names() if "vlsm_" in name
+                for dataset in ("lesions", "organs")}
+    assert len(with_dim) == 2 * 8
+    assert changed(before, planned()) == with_dim
+
+
+@pytest.mark.parametrize(("knob", "reached"), [
+    ("cond_dim", {"clipseg-vlsm_dense-vlc", "clipseg-vlsm_shallow-vlc", "clipseg-vlsm_shallow-vlc-published"}),
+    ("rank", {"clipseg-lora"}), ("alpha", {"clipseg-lora"}),
+])
+def test_a_knob_reaches_exactly_the_runs_that_have_it(project, knob, reached):
+    declare(recipe_names())
+    before = planned()
+    declare(recipe_names(), adapter={knob: 3})
+    assert changed(before, planned()) == {f"{name}-lesions-0.yaml" for name in reached}
+
+
+def test_evaluation_settings_change_no_training_plan(project):
+    declare()
+    before = planned()
+    declare(evaluate={"threshold": 0.3, "prompts": "p2"})
+    assert changed(before, planned()) == {"clipseg-decoder-lesions-0.evaluate.yaml",
+                                          "clipseg-vlsm_dense-v-lesions-0.evaluate.yaml"}
+
+
+def test_training_settings_leave_what_is_not_trained_alone(project):
+    declare(["clipseg-zero_shot", "clipseg-decoder"])
+    before = planned()
+    declare(["clipseg-zero_shot", "clipseg-decoder"], train={"epochs": 3})
+    assert changed(before, planned()) == {"clipseg-decoder-lesions-0.yaml"}
+
+
+def test_a_setting_without_effect_changes_no_plan(project):
+    declare(train={"schedule": "cosine"})
+    before = planned()
+    declare(train={"schedule": "cosine", "patience": 3})
+    assert changed(before, planned()) == set()
+
+
+def test_further_seeds_and_datasets_add_runs_and_change_none(project):
+    declare()
+    before = planned()
+    declare(seeds=[0, 1])
+    with_seed = planned()
+    assert changed(before, with_seed) == set(with_seed) - set(before)
+    declare(datasets=["lesions", "organs"])
+    with_set = planned()
+    assert changed(before, with_set) == set(with_set) - set(before)
+
+
+def test_a_run_that_is_no_longer_declared_leaves_the_plan(project):
+    declare(seeds=[0, 1])
+    planned()
+    declare(seeds=[1])
+    assert all("-1." in name for name in planned())
+
+
+def test_equal_params_in_another_order_give_byte_equal_plans(project):
+    declare(train={"epochs": 3, "lr": 0.1})
+    before = planned()
+    text = read_yaml("params.yaml")
+    write_yaml("params.yaml", dict(reversed(text.items())) | {"train": {"lr": 0.1, "epochs": 3}})
+    assert planned() == before
+
+
+def test_where_the_project_lies_is_not_part_of_a_plan(project, monkeypatch):
+    declare()
+    before = planned()
+    shutil.copytree(project, project / "copy")
+    monkeypatch.chdir(project / "copy")
+    assert planned() == before
+
+
+def test_other_weights_reach_every_run(project):
+    folder = Path("weights")
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"one")
+    declare(model={"weights": {"clipseg": "weights"}})
+    before = planned()
+    (folder / "model.safetensors").write_bytes(b"two")
+    assert changed(before, planned()) == {name for name in before if ".evaluate." not in name}
+
+
+def test_weights_that_are_not_to_be_had_are_handed_on_with_their_reason(project):
+    Path("weights").mkdir()
+    Path("weights/status.json").write_text('{"status": "not_run", "reason": "the hub is out of reach"}')
+    declare(model={"weights": {"clipseg": "weights"}})
+    assert {run.not_run for run in write_plan("study")} == {"the hub is out of reach"}
+    assert read_run("runs/study/plan/clipseg-decoder-lesions-0.yaml").not_run == "the hub is out of reach"
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"recipes": ["clipseg-decodr"]}, ["recipe", "'clipseg-decodr'", "'clipseg-decoder'", "clipseg-lora"]),
+    ({"datasets": ["lesion"]}, ["dataset", "'lesion'", "did you mean 'lesions'?", "kvasir_seg"]),
+    ({"adapter": {"dmi": 8}}, ["'adapter.dmi'", "did you mean 'adapter.dim'?", "adapter.rank"]),
+    ({"train": {"epoch": 8}}, ["'train.epoch'", "did you mean 'train.epochs'?", "train.lr"]),
+    ({"train": {"epoch": None}}, ["'train.epoch'", "did you mean 'train.epochs'?"]),
+    ({"train": {"loss": {"lamda_dice": 1}}}, ["'train.loss.lamda_dice'", "did you mean 'train.loss.lambda_dice'?"]),
+    ({"train": {"loss": "dice"}}, ["train.loss", "'dice'"]),
+    ({"train": {"loss": 3}}, ["train.loss", "3"]),
+    ({"evaluate": {"treshold": 0.4}}, ["'evaluate.treshold'", "did you mean 'evaluate.threshold'?"]),
+    ({"model": {"weights": {"clipsegg": "random"}}}, ["'clipsegg'", "did you mean 'clipseg'?"]),
+    ({"model": {"weights": {}}}, ["model.weights", "clipseg: random"]),
+    ({"adapter": {"dim": 0}}, ["dim", "greater than 0", "0"]),
+    ({"adapter": {"dim": "wide"}}, ["dim", "integer", "'wide'"]),
+    ({"adapter": {"dim": [8, 16]}}, ["dim", "integer"]),
+    ({"adapter": {"positions": "LV"}}, ["positions", "'V', 'VL' or 'VLC'", "'LV'"]),
+    ({"train": {"lr": -1}}, ["lr", "greater than 0"]),
+    ({"train": {"schedule": "cosin"}}, ["schedule", "'cosine'", "'cosin'"]),
+    ({"train": {"loss": {"form": "sigmoid"}}}, ["loss.form", "'logits'", "'sigmoid'"]),
+    ({"evaluate": {"threshold": 1.5}}, ["threshold", "less than 1"]),
+    ({"evaluate": {"prompts": "longest"}}, ["prompts", "'fullest'"]),
+    ({"adapter": {"rank": 4}}, ["'adapter.rank'", "no run of this study has that knob", "null"]),
+    ({"recipes": []}, ["study.recipes", "empty"]),
+    ({"seeds": [0, 0]}, ["study.seeds", "twice"]),
+    ({"data": {"synthetic": {}}}, ["dataset", "'lesions'"]),
+    ({"data": {"synthetic": {"leisons": {"images": 10, "size": 64}}}}, ["data.synthetic", "did you mean 'lesions'?"]),
+    ({"data": {"official": ["kvasir"]}}, ["data.official", "did you mean 'kvasir_seg'?"]),
+    ({"data": {"folders": {"a/b": {"path": "x"}}}}, ["a/b", "pattern"]),
+])
+def test_what_cannot_be_run_is_refused_in_one_sentence_and_nothing_is_written(project, change, said):
+    declare(**change)
+    message = refusal()
+    assert [part for part in said if part not in message] == []
+    assert "params.yaml" in message
+
+
+@pytest.mark.parametrize(("recipe", "said"), [
+    ({"adapter": {"name": "vlsm_dens"}}, ["'vlsm_dens'", "'vlsm_dense'", "decoder", "lora"]),
+    ({"adapter": {}}, ["adapter.name", "missing", "lora"]),
+    ({"adapter": {"name": "decoder", "dim": 8}}, ["'dim'"]),
+    ({"model": "clipsegg"}, ["'clipsegg'", "'clipseg'"]),
+    ({"train": None}, ["'decoder' needs a section train"]),
+    ({"adapter": {"name": "zero_shot"}}, ["'zero_shot'", "nothing to train"]),
+    ({"titel": "x"}, ["'titel'", "did you mean 'title'?"]),
+    ({"train": {"lrate": 1}}, ["lrate"]),
+])
+def test_a_recipe_that_cannot_be_run_is_refused_with_its_file(project, recipe, said):
+    write_yaml("recipes/mine.yaml", {"title": "mine", "model": "clipseg", "adapter": {"name": "decoder"}, **recipe})
+    declare(["mine"])
+    message = refusal()
+    assert [part for part in ["recipes/mine.yaml", *said] if part not in message] == []
+
+
+def test_an_unknown_study_is_refused(project):
+    declare()
+    assert "pipelines/paper/params.yaml" in refusal("paper")
+
+
+def test_a_refused_plan_leaves_the_earlier_one(project):
+    declare()
+    before = planned()
+    declare(adapter={"dmi": 8})
+    with pytest.raises(UserError):
+        write_plan("study")
+    assert {path.name: path.read_bytes() for path in Path("runs/study/plan").iterdir()} == before
+
+
+@pytest.mark.parametrize("path", ["params.yaml", *sorted(
+    str(path.relative_to(ROOT)) for path in ROOT.glob("pipelines/*/params.yaml") if "pretrain" not in str(path))])
+def test_every_knob_stands_in_the_params_file_since_set_refuses_others(path):
+    params = read_yaml(ROOT / path)
+    parse(Params, params, path)
+    knobs = {knob for name in METHODS for knob in METHODS[name].Config.model_fields} - {"name"}
+    assert set(params["adapter"]) == knobs
+    assert set(params["train"]) == set(TrainConfig.model_fields)
+    assert set(params["train"]["loss"]) == set(LossConfig.model_fields)
+    assert set(params["evaluate"]) == set(EvaluateConfig.model_fields)
+
+
+def test_the_pretraining_params_are_valid():
+    path = "pipelines/pretrain/params.yaml"
+    assert parse(PretrainParams, read_yaml(ROOT / path), path).images > 0
+
+
+def test_the_papers_study_declares_its_sets_rows_and_seeds_and_says_what_is_missing(project, capsys):
+    shutil.copytree(ROOT / "pipelines", "pipelines", ignore=shutil.ignore_patterns("weights"))
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    main(["plan", "--study", "vlsm_adapter", "--list"])
+    lines = capsys.readouterr().out.splitlines()
+    study = read_yaml("pipelines/vlsm_adapter/params.yaml")["study"]
+    assert len(study["datasets"]) == 8 and len(study["seeds"]) == 3
+    assert len(lines) == 8 * 3 * len(study["recipes"])
+    line = next(line for line in lines if line.startswith("clipseg-decoder-kvasir_seg-41 "))
+    assert "not run: " in line and "data/weights/clipseg-rd64-refined" in line and "kvasir_seg" in line
+    assert not Path("runs").exists()
+
+
+def test_the_list_says_what_each_run_lacks(project):
+    declare(["clipseg-decoder"], datasets=["lesions", "kvasir_seg", "isic2016"])
+    prepared = Path("data/processed/isic2016")
+    prepared.mkdir(parents=True)
+    (prepared / "status.json").write_text('{"status": "not_run", "reason": "no archive"}')
+    lacks = {run.dataset: missing(run) for run in resolve_study("study")}
+    assert lacks["lesions"] is None
+    assert "kvasir_seg" in lacks["kvasir_seg"]
+    assert lacks["isic2016"] == "no archive"
+
+
+def test_a_papers_params_cannot_declare_datasets(project):
+    declare()
+    Path("pipelines/paper").mkdir(parents=True)
+    shutil.copy("params.yaml", "pipelines/paper/params.yaml")
+    message = refusal("paper")
+    assert "pipelines/paper/params.yaml" in message and "'data'" in message
