@@ -61,8 +61,8 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def is_plain(image: Image.Image) -> bool:
-    """Whether the file of an opened picture needs no conversion: JPEG or PNG, RGB, upright as stored."""
-    return (image.mode == "RGB" and image.format in ("JPEG", "PNG")
+    """Whether an opened picture's file can be kept: JPEG or PNG, 8-bit RGB or grey, upright as stored."""
+    return (image.mode in ("RGB", "L") and image.format in ("JPEG", "PNG")
             and image.getexif().get(_ORIENTATION, 1) == 1)
 
 

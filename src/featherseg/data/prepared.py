@@ -106,8 +106,8 @@ class PreparedWriter:
 
         Args:
             image_id: file stem, unique in the dataset.
-            image: uint8 (H, W, 3), or a file. An upright RGB JPEG or PNG is copied as it is, any other file
-                converted to 8-bit RGB PNG as `images.read_image` says.
+            image: uint8 (H, W, 3), or a file. An upright 8-bit JPEG or PNG, RGB or grey, is copied as it is,
+                any other file converted to RGB PNG as `images.read_image` says.
 
         Raises:
             UserError: an id that is taken or no file name, an unreadable file, an array of another form.

@@ -1,0 +1,83 @@
+"""From rows that name files to a prepared dataset."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featherseg.data.images import read_image, read_mask
+from featherseg.data.prepared import PreparedWriter
+from featherseg.errors import UserError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One target of one image, with the files that show it.
+
+    `masks` are united. `split`, `group` and `prompts` are None where `PreparedWriter.add_sample` decides.
+    """
+
+    where: str
+    image_id: str
+    image: Path
+    masks: tuple[Path, ...]
+    target: str
+    split: str | None
+    group: str | None
+    prompts: dict[str, list[str]] | None
+    attributes: dict[str, Any]
+
+
+def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: int | None) -> None:
+    """Write every row, one image and one mask in memory at a time.
+
+    Raises:
+        UserError: the first file that cannot be read, or mask that does not fit.
+    """
+    added: set[str] = set()
+    for row in rows:
+        if row.image_id not in added:
+            writer.add_image(row.image_id, row.image)
+            added.add(row.image_id)
+        mask = united_mask(row, writer.image_size(row.image_id), threshold)
+        writer.add_sample(image_id=row.image_id, target=row.target, mask=mask, split=row.split,
+                          group=row.group, prompts=row.prompts, attributes=row.attributes)
+
+
+def faults(rows: Iterable[Row], threshold: int | None) -> Iterator[str]:
+    """What is wrong with the files of each row, without stopping at the first fault."""
+    sizes: dict[Path, tuple[int, int] | None] = {}
+    for row in rows:
+        if row.image not in sizes:
+            sizes[row.image] = None
+            try:
+                sizes[row.image] = read_image(row.image).shape[:2]
+            except UserError as error:
+                yield str(error)
+        size = sizes[row.image]
+        if size is not None:
+            try:
+                united_mask(row, size, threshold)
+            except UserError as error:
+                yield str(error)
+
+
+def united_mask(row: Row, size: tuple[int, int], threshold: int | None) -> np.ndarray:
+    """The union of a row's mask files: bool of shape `size`, the (height, width) of its image.
+
+    Raises:
+        UserError: no mask file, an unreadable or grey one, or one of another size.
+    """
+    if not row.masks:
+        raise UserError(f"{row.where}: {row.image} has no mask; "
+                        "add one (all black where nothing is to be found).")
+    union = np.zeros(size, dtype=bool)
+    for path in row.masks:
+        mask = read_mask(path, threshold)
+        if mask.shape != size:
+            raise UserError(f"{path} is {mask.shape[1]}x{mask.shape[0]} pixels but its image {row.image} is "
+                            f"{size[1]}x{size[0]} (upright); save the mask at its image's size.")
+        union |= mask
+    return union

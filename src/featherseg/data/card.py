@@ -1,0 +1,183 @@
+"""The card of a prepared dataset: what it is, what is in it, and a sheet of examples."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from featherseg.data.prepared import LEVELS, UNIQUE, PreparedDataset, Sample, prompt_of
+
+SHEET = "contact_sheet.png"
+_TILES, _COLUMNS, _SIDE, _MARGIN, _LINE, _FONT_SIZE = 12, 4, 256, 12, 15, 12
+_COLOURS = ("#e6194b", "#0082c8", "#f58231", "#3cb44b", "#911eb4", "#008080")
+_MOST = 8
+
+
+@dataclass(frozen=True)
+class About:
+    """What the files do not say themselves."""
+
+    title: str
+    source: str
+    licence: str = "as the source says"
+    citation: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def write_card(dataset_dir: Path, about: About) -> None:
+    """Write `card.md` and `contact_sheet.png` into a prepared dataset; equal data give equal bytes.
+
+    Raises:
+        UserError: the dataset cannot be read.
+    """
+    dataset = PreparedDataset.read(dataset_dir)
+    _contact_sheet(dataset).save(Path(dataset_dir) / SHEET)
+    (Path(dataset_dir) / "card.md").write_text(_text(dataset, about), encoding="utf-8")
+
+
+def summary(dataset: PreparedDataset, name: str) -> str:
+    """One line: how many samples of how many images, by split, and how many are empty."""
+    if dataset.status["status"] == "not_run":
+        return f"{name}: not run: {dataset.status['reason']}"
+    samples = dataset.samples
+    splits = ", ".join(f"{split} {count}" for split, count in _counts(sample.split for sample in samples))
+    empty = sum(sample.area_fraction == 0 for sample in samples)
+    return (f"{name}: {len(samples)} samples of {len({sample.image for sample in samples})} images ({splits})"
+            + (f"; {empty} masks are empty" if empty else ""))
+
+
+def _text(dataset: PreparedDataset, about: About) -> str:
+    samples = dataset.samples
+    sizes = Counter((sample.width, sample.height) for sample in {s.image: s for s in samples}.values())
+    areas = sorted(sample.area_fraction for sample in samples)
+    empty = sum(area == 0 for area in areas)
+    facts = [f"Source: {about.source}", f"Licence: {about.licence}"]
+    facts += [f"Citation: {about.citation}"] if about.citation else []
+    facts += [
+        f"Images: {sum(sizes.values())}, the narrowest {_size(min(sizes))}, the widest {_size(max(sizes))} "
+        "pixels; most common " + ", ".join(f"{_size(size)} ({n})" for size, n in sizes.most_common(3)),
+        f"Groups (patients where known, else images): {len({sample.group for sample in samples})}",
+        f"Masks: {len(samples)}, {empty} of them empty; median share of the image "
+        f"{areas[len(areas) // 2]:.1%}",
+    ]
+    splits = [split for split, _ in _counts(sample.split for sample in samples)]
+    targets = _counts(sample.target for sample in samples)
+    by_both = Counter((sample.target, sample.split) for sample in samples)
+    by_image = Counter(split for _, split in {(sample.image, sample.split) for sample in samples})
+    rows = [[target, *(str(by_both[target, split]) for split in splits), str(count)]
+            for target, count in targets[:_MOST]]
+    if len(targets) > _MOST:
+        rest = Counter(split for (target, split), n in by_both.items() for _ in range(n)
+                       if target not in dict(targets[:_MOST]))
+        rows.append([f"{len(targets) - _MOST} more", *(str(rest[split]) for split in splits),
+                     str(rest.total())])
+    rows.append(["(images)", *(str(by_image[split]) for split in splits), str(sum(sizes.values()))])
+    return "\n".join([
+        f"# {about.title}", "", *(f"- {fact}" for fact in facts), "",
+        "## Samples", "", *_table(["target", *splits, "all"], rows), "",
+        *(["## Notes", "", *(f"- {note}" for note in about.notes), ""] if about.notes else []),
+        "## Prompts", "", *_prompt_table(samples), "",
+        f"![Examples: outlines of the masks, each with its prompt]({SHEET})", "",
+    ])
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _prompt_table(samples: list[Sample]) -> list[str]:
+    """For each level how many samples have it, how many texts there are, and the first one."""
+    rows = []
+    for level in (*LEVELS, UNIQUE):
+        having = [sample for sample in samples if level in sample.prompts]
+        if having:
+            texts = {text for sample in having for text in sample.prompts[level]}
+            example = having[0].prompts[level][0].replace("|", "\\|") or "(empty)"
+            rows.append([level, str(len(having)), str(len(texts)), example[:200]])
+    return _table(["level", "samples", "different texts", "example"], rows)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _counts(names: Iterable[str]) -> list[tuple[str, int]]:
+    """Names with their counts, train, val and test first, then by count."""
+    first = {"train": 0, "val": 1, "test": 2}
+    return sorted(Counter(names).items(), key=lambda item: (first.get(item[0], 3), -item[1], item[0]))
+
+
+def _contact_sheet(dataset: PreparedDataset) -> Image.Image:
+    """Images at even distances through the dataset, each target outlined in the colour of its prompt."""
+    by_image: dict[str, list[Sample]] = {}
+    for sample in dataset.samples:
+        by_image.setdefault(sample.image, []).append(sample)
+    groups = list(by_image.values())
+    shown = [groups[round(i)] for i in np.linspace(0, len(groups) - 1, min(_TILES, len(groups)))]
+    tiles = [_tile(dataset, samples[:len(_COLOURS)]) for samples in shown]
+    width, height = _SIDE + _MARGIN, max(tile.height for tile in tiles) + _MARGIN
+    columns = min(_COLUMNS, len(tiles))
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), "white")
+    for number, tile in enumerate(tiles):
+        sheet.paste(tile, (_MARGIN + number % columns * width, _MARGIN + number // columns * height))
+    return sheet
+
+
+def _tile(dataset: PreparedDataset, samples: list[Sample]) -> Image.Image:
+    image = Image.fromarray(dataset.image(samples[0]))
+    scale = _SIDE / max(image.size)
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    pixels = np.array(image.resize(size, Image.Resampling.LANCZOS))
+    for sample, colour in zip(samples, _COLOURS, strict=False):
+        full = Image.fromarray(dataset.mask(sample).astype(np.uint8) * 255)
+        mask = np.asarray(full.resize(size, Image.Resampling.BILINEAR)) > 127
+        pixels[_border(~mask, 1)] = 255
+        pixels[_border(mask, 2)] = tuple(bytes.fromhex(colour[1:]))
+    font = _font()
+    captions = [line for sample, colour in zip(samples, _COLOURS, strict=False)
+                for line in _caption(sample, colour, font)]
+    tile = Image.new("RGB", (_SIDE, _SIDE + _LINE * (len(captions) + 1)), "white")
+    tile.paste(Image.fromarray(pixels), ((_SIDE - size[0]) // 2, (_SIDE - size[1]) // 2))
+    draw = ImageDraw.Draw(tile)
+    draw.text((0, _SIDE), f"{samples[0].split}: {samples[0].image_id}", "#666666", font)
+    for number, (text, colour) in enumerate(captions, start=1):
+        draw.text((0, _SIDE + number * _LINE), text, colour, font)
+    return tile
+
+
+def _border(mask: np.ndarray, width: int) -> np.ndarray:
+    """Inner border of a mask, `width` pixels wide, not along the image's own border: bool (H, W)."""
+    core = mask
+    for _ in range(width):
+        padded = np.pad(core, 1, mode="edge")
+        core = core & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~core
+
+
+def _caption(sample: Sample, colour: str, font: ImageFont.FreeTypeFont) -> list[tuple[str, str]]:
+    """A sample's prompt in at most two lines that fit the tile."""
+    level = UNIQUE if UNIQUE in sample.prompts else "p6"
+    words, lines = (prompt_of(sample, level) or "(empty prompt)").split(), [""]
+    if sample.area_fraction == 0:
+        words.append("(empty mask)")
+    for word in words:
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= _SIDE or not lines[-1]:
+            lines[-1] = longer
+        elif len(lines) == 2:
+            lines[-1] += " …"
+            break
+        else:
+            lines.append(word)
+    return [(line, colour) for line in lines]
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    import matplotlib
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", _FONT_SIZE)

@@ -1,0 +1,36 @@
+"""Checksums of downloads: pinned by the project, or recorded at the first use and checked from then on."""
+
+from pathlib import Path
+
+from featherseg.errors import UserError
+from featherseg.files import read_json, sha256_file, write_json
+
+
+class Checksums:
+    """The recorded checksums, a JSON map from `<dataset>/<file>` to SHA-256 that is kept in git."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._recorded: dict[str, str] = read_json(path) if path.exists() else {}
+        self._new: dict[str, str] = {}
+
+    def check(self, key: str, file: Path, pinned: str | None = None) -> None:
+        """Compare a file with its pinned or recorded checksum; note its checksum where there is neither.
+
+        Raises:
+            UserError: it differs.
+        """
+        expected, actual = pinned or self._recorded.get(key), sha256_file(file)
+        if expected is None:
+            self._new[key] = actual
+        elif actual != expected and pinned:
+            raise UserError(f"{file} has the sha256 {actual} but the project pins {expected}; "
+                            "get the file again.")
+        elif actual != expected:
+            raise UserError(f"{file} has the sha256 {actual} but {self._path} recorded {expected} at its "
+                            f"first use; get the file again, or remove the record '{key}' for a new version.")
+
+    def record(self) -> None:
+        """Write down what `check` noted."""
+        if self._new:
+            write_json(self._path, self._recorded | self._new)

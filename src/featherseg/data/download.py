@@ -1,0 +1,119 @@
+"""Raw data: a published dataset's archives and lists, from a mirror, the inbox or their address."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from featherseg.data.checksums import Checksums
+from featherseg.data.extract import extract, is_archive
+from featherseg.data.fetch import Unreachable, fetch
+from featherseg.data.spec import DatasetSpec, Resource
+from featherseg.data.specs import SPECS
+from featherseg.errors import NotRun, UserError
+from featherseg.files import atomic_path, cache_root, not_run_reason, write_status
+from featherseg.registry import unknown
+
+RAW = Path("data/raw")
+INBOX = Path("data/inbox")
+CHECKSUMS = Path("data/checksums.json")
+
+
+def download_dataset(dataset: str, mirror: str | None = None) -> None:
+    """Fill `data/raw/<dataset>`, or say there in `status.json` why it is not to be had.
+
+    Raises:
+        UserError: an unknown dataset, an absent mirror, a wrong checksum, a bad archive, a full disk.
+    """
+    if dataset not in SPECS:
+        raise unknown("dataset", dataset, list(SPECS))
+    download(SPECS[dataset], RAW / dataset, INBOX / dataset, Path(mirror) if mirror else None)
+    reason = not_run_reason(RAW / dataset)
+    print(f"{dataset}: not run: {reason}" if reason else f"{dataset}: downloaded")
+
+
+def download(spec: DatasetSpec, raw_dir: Path, inbox_dir: Path, mirror: Path | None = None,
+             checksums: Path = CHECKSUMS) -> None:
+    """Fill `raw_dir` with a dataset's unpacked archives and, in `anns/`, its lists.
+
+    Each file is looked for in the mirror, then in the inbox, then at its address. Downloads stay in the cache
+    root, so that a repeated stage asks no server again. A file whose checksum nobody publishes gets it
+    recorded in `checksums` once it has been unpacked, and is checked from then on.
+
+    Data that is not to be had is a result: `raw_dir` then holds a `status.json` with the reason.
+
+    Raises:
+        UserError: an absent mirror, a wrong checksum, a bad archive, a full disk; `raw_dir` stays as it was.
+    """
+    if mirror is not None and not mirror.is_dir():
+        raise UserError(f"data.mirror: the folder {mirror} does not exist; name an existing one or null.")
+    known = Checksums(checksums)
+    try:
+        archives = _archives(spec, inbox_dir, mirror, known)
+        lists = [_find(spec, resource, inbox_dir, mirror, known) for resource in spec.lists]
+    except NotRun as reason:
+        write_not_run(raw_dir, str(reason))
+        return
+    with atomic_path(raw_dir) as folder:
+        (folder / "anns").mkdir(parents=True)
+        for archive in archives:
+            with _kept_only_if_good(spec, archive):
+                extract(archive, folder)
+        for path in lists:
+            (folder / "anns" / path.name).write_bytes(path.read_bytes())
+        write_status(folder)
+    known.record()
+
+
+def write_not_run(folder: Path, reason: str) -> None:
+    """Make a stage's output folder that holds nothing but the reason for which it is empty."""
+    with atomic_path(folder) as partial:
+        partial.mkdir()
+        write_status(partial, reason)
+
+
+def _archives(spec: DatasetSpec, inbox_dir: Path, mirror: Path | None, known: Checksums) -> list[Path]:
+    if spec.layout is None:
+        raise NotRun(f"{spec.title} {spec.how}; featherseg cannot prepare its archive, so bring it into "
+                     "images/, masks/ and anns/ yourself and name that folder under data.folders.")
+    if spec.archives:
+        return [_find(spec, resource, inbox_dir, mirror, known) for resource in spec.archives]
+    for folder in filter(None, (mirror and mirror / spec.name, inbox_dir)):
+        found = [path for path in sorted(folder.glob("*")) if path.is_file() and is_archive(path)]
+        for path in found:
+            known.check(f"{spec.name}/{path.name}", path)
+        if found:
+            return found
+    raise NotRun(f"{spec.title} {spec.how} and put the archive, unchanged, into {inbox_dir}/.")
+
+
+def _find(spec: DatasetSpec, resource: Resource, inbox_dir: Path, mirror: Path | None,
+          known: Checksums) -> Path:
+    """One file of a dataset, its checksum checked."""
+    places = [mirror / place for place in resource.mirror] if mirror else []
+    path = next((path for path in (*places, inbox_dir / resource.file) if path.is_file()), None)
+    if path is None:
+        path = _downloads(spec) / resource.file
+        if not path.is_file():
+            try:
+                fetch(resource.url, path)
+            except Unreachable as cause:
+                raise NotRun(f"{resource.url} cannot be had ({cause}); force this download stage when it "
+                             f"can, or put {resource.file} into {inbox_dir}/.") from None
+    with _kept_only_if_good(spec, path):
+        known.check(f"{spec.name}/{resource.file}", path, resource.sha256)
+    return path
+
+
+def _downloads(spec: DatasetSpec) -> Path:
+    return cache_root() / "downloads" / spec.name
+
+
+@contextlib.contextmanager
+def _kept_only_if_good(spec: DatasetSpec, path: Path) -> Iterator[None]:
+    """Remove our own download where it proves bad, so that the next run gets it again."""
+    try:
+        yield
+    except UserError:
+        if path.is_relative_to(_downloads(spec)):
+            path.unlink()
+        raise

@@ -1,0 +1,217 @@
+"""Any folder with images/ and masks/, with or without a list of splits and prompts.
+
+    images/<image>.<ext>
+    masks/<image>.<ext>               one target an image, or
+    masks/<image>__<target>.<ext>     several, or
+    masks/<target>/<image>.<ext>      several
+    anns/<split>.json                 optional: a list in medvlsm's form (`lists.read_list`), or
+    <any>.csv                         optional: a list as a table (`lists.read_table`)
+
+JPEG, PNG, TIFF, BMP, GIF and WebP; 8 or 16 bits, grey or colour (`images.read_image` and `read_mask` say how
+each is read). Without splits in a list, samples are split by the hash of their group where the list names
+one, else of their image.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from featherseg.data.assemble import Row, faults, write_rows
+from featherseg.data.card import About, write_card
+from featherseg.data.images import EXTENSIONS
+from featherseg.data.lists import IMAGE_COLUMNS, Entry, column_of, header_of, read_list, read_table
+from featherseg.data.prepared import PreparedWriter
+from featherseg.errors import UserError
+from featherseg.files import atomic_path
+
+_MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_gt", "_label")
+_CONVERSION = ("8-bit JPEG and PNG images, RGB or grey, are copied as they are, all others converted to "
+               "8-bit RGB PNG; grey of more than 8 bits is scaled from its 0.5th to its 99.5th percentile.")
+
+
+def prepare_folder(name: str, path: Path | str, out_dir: Path | str, class_name: str | None = None,
+                   threshold: int | None = None) -> None:
+    """Write a folder of images and masks as the prepared dataset `name`, with its card.
+
+    Args:
+        class_name: what the masks show where neither a list nor a mask's name says it; None for `object`.
+        threshold: grey level at and above which a mask pixel is target; None for masks of two levels.
+
+    Raises:
+        UserError: the first fault, and how many more there are; nothing is written.
+    """
+    rows, problems, notes = _scan(Path(path), class_name)
+    if problems:
+        more = f" ({len(problems) - 1} more faults: `featherseg check` lists them.)"
+        raise UserError(problems[0] + (more if len(problems) > 1 else ""))
+    papers = [file for file in ("LICENSE", "PROVENANCE.md") if (Path(path) / file).is_file()]
+    about = About(title=name, source=f"the folder {path}", notes=(*notes, _CONVERSION),
+                  licence=f"see {' and '.join(papers)} there" if papers else "not stated")
+    with atomic_path(out_dir) as folder:
+        with PreparedWriter(folder, dataset=name) as writer:
+            write_rows(rows, writer, threshold)
+        write_card(folder, about)
+
+
+def check_folder(path: Path | str, class_name: str | None = None, threshold: int | None = None) -> list[str]:
+    """Everything that is wrong with a folder, one sentence each; empty where it can be prepared."""
+    try:
+        rows, problems, _ = _scan(Path(path), class_name)
+    except UserError as error:
+        return [str(error)]
+    return [*problems, *faults(rows, threshold)]
+
+
+def _scan(folder: Path, class_name: str | None) -> tuple[list[Row], list[str], list[str]]:
+    """Rows of a folder, what is wrong with it, and notes for its card; no pixel is read."""
+    if not folder.is_dir():
+        raise UserError(f"the folder {folder} does not exist; correct its path.")
+    for part in ("images", "masks"):
+        if not (folder / part).is_dir():
+            raise UserError(f"{folder} has no folder {part}/; put the {part} there.")
+    problems: list[str] = []
+    images = _images(folder / "images", problems)
+    masks = _Masks(folder / "masks", images)
+    entries = _entries(folder, problems)
+    if entries is None:
+        rows = _rows_by_name(images, masks, problems)
+    else:
+        rows = _rows_by_list(entries, images, masks, problems)
+    rows = [row if row.target else replace(row, target=class_name or "object") for row in rows]
+    return _distinct(rows, problems), problems, _notes(rows, images)
+
+
+class _Masks:
+    """The mask files of a folder, found by place or by the image that they belong to.
+
+    Attributes:
+        of_image: by image stem, its masks.
+        orphans: masks whose name fits no image.
+        target: by mask, the target that its name or folder says; None where it says none.
+    """
+
+    def __init__(self, folder: Path, images: dict[str, Path]) -> None:
+        self.folder = folder
+        self.of_image: dict[str, list[Path]] = {}
+        self.orphans: list[Path] = []
+        self.target: dict[Path, str | None] = {}
+        self._by_place: dict[str, Path] = {}
+        for path in _pictures(folder):
+            place = path.relative_to(folder)
+            self._by_place[str(place.with_suffix(""))] = path
+            stem, target = _owner(path.stem, images)
+            if place.parent != Path():
+                target = place.parent.as_posix()
+            self.target[path] = target.replace("_", " ") if target else None
+            if stem is None:
+                self.orphans.append(path)
+            else:
+                self.of_image.setdefault(stem, []).append(path)
+
+    def find(self, name: str) -> Path | None:
+        """The mask that a list names, with whatever extension it has here."""
+        return self._by_place.get(str(Path(name.removeprefix("masks/")).with_suffix("")))
+
+
+def _owner(mask: str, images: dict[str, Path]) -> tuple[str | None, str | None]:
+    """The image stem that a mask's stem belongs to, and the target that it names."""
+    if mask in images:
+        return mask, None
+    image, mark, target = mask.rpartition("__")
+    if mark and image in images:
+        return image, target
+    shorter = (mask[:-len(ending)] for ending in _MASK_ENDINGS if mask.lower().endswith(ending))
+    return next((stem for stem in shorter if stem in images), None), None
+
+
+def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
+    """Images by stem."""
+    images: dict[str, Path] = {}
+    for path in _pictures(folder):
+        if path.parent != folder:
+            problems.append(f"{path} lies in a folder of its own; put all images directly into {folder}.")
+        elif path.stem in images:
+            problems.append(f"{path} and {images[path.stem]} have one name; rename one of them and its mask.")
+        else:
+            images[path.stem] = path
+    if not images:
+        raise UserError(f"{folder} holds no image ({', '.join(EXTENSIONS)}); put the images there.")
+    return images
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*")
+                  if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."))
+
+
+def _entries(folder: Path, problems: list[str]) -> list[Entry] | None:
+    """Rows of the folder's lists, None where it has none."""
+    lists = sorted((folder / "anns").glob("*.json"))
+    if lists:
+        return [entry for path in lists for entry in read_list(path, problems)]
+    tables = [path for path in sorted(folder.glob("*.csv")) if column_of(header_of(path), IMAGE_COLUMNS)]
+    if len(tables) > 1:
+        raise UserError(f"{folder} has several lists ({', '.join(path.name for path in tables)}); "
+                        "keep the one that is meant.")
+    return read_table(tables[0], problems) if tables else None
+
+
+def _rows_by_name(images: dict[str, Path], masks: _Masks, problems: list[str]) -> list[Row]:
+    problems.extend(f"{path} belongs to no image; name it masks/<image>.png, masks/<image>__<target>.png or "
+                    "masks/<target>/<image>.png." for path in masks.orphans)
+    problems.extend(f"{image} has no mask; add {masks.folder / stem}.png (all black where nothing is to be "
+                    "found) or take the image away."
+                    for stem, image in images.items() if stem not in masks.of_image)
+    return [_row(Entry(str(path), image.name), stem, image, path, masks)
+            for stem, image in images.items() for path in masks.of_image.get(stem, [])]
+
+
+def _rows_by_list(entries: list[Entry], images: dict[str, Path], masks: _Masks,
+                  problems: list[str]) -> list[Row]:
+    rows = []
+    for entry in entries:
+        name = Path(entry.image)
+        stem = name.stem if name.suffix.lower() in EXTENSIONS else name.name
+        if stem not in images:
+            problems.append(f"{entry.where}: images/ has no {entry.image}; add it or remove the row.")
+            continue
+        if entry.mask is not None:
+            found = [path for path in [masks.find(entry.mask)] if path]
+        else:
+            found = [path for path in masks.of_image.get(stem, [])
+                     if entry.target is None or masks.target[path] in (None, entry.target)]
+        if not found:
+            problems.append(f"{entry.where}: masks/ has no {entry.mask or f'mask of {entry.image}'}; "
+                            "add it or remove the row.")
+        rows.extend(_row(entry, stem, images[stem], path, masks) for path in found)
+    return rows
+
+
+def _row(entry: Entry, stem: str, image: Path, mask: Path, masks: _Masks) -> Row:
+    return Row(entry.where, stem, image, (mask,), entry.target or masks.target[mask] or "", entry.split,
+               entry.group, entry.prompts, entry.attributes)
+
+
+def _distinct(rows: list[Row], problems: list[str]) -> list[Row]:
+    """The rows without those that repeat an image's target."""
+    first: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        kept = first.setdefault((row.image_id, row.target), row)
+        if kept is not row:
+            problems.append(f"{row.where}: image {row.image_id!r} has a target {row.target!r} already "
+                            f"({kept.where}); list it once, or name the targets of an image differently.")
+    return list(first.values())
+
+
+def _notes(rows: list[Row], images: dict[str, Path]) -> list[str]:
+    notes = []
+    unlisted = len(images) - len({row.image_id for row in rows})
+    if unlisted:
+        notes.append(f"{unlisted} images are in no list and left out.")
+    splits: dict[str, set[str]] = {}
+    for row in rows:
+        if row.group is not None and row.split is not None:
+            splits.setdefault(row.group, set()).add(row.split)
+    cut = sum(len(names) > 1 for names in splits.values())
+    if cut:
+        notes.append(f"The given splits cut through {cut} groups (patients), which makes scores too high.")
+    return notes

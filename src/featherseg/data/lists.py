@@ -1,0 +1,174 @@
+"""Lists that say which image, mask, split and prompts belong together: JSON in medvlsm's form, or CSV."""
+
+import csv
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from featherseg.data.prepared import LEVELS, UNIQUE, clean_prompts
+from featherseg.errors import UserError
+from featherseg.files import read_json
+
+IMAGE_COLUMNS = ("image", "img_name", "image_name", "file_name", "filename")
+_COLUMNS = {
+    "image": IMAGE_COLUMNS,
+    "mask": ("mask", "mask_name", "mask_file"),
+    "target": ("target", "structure", "class", "label"),
+    "split": ("split", "set"),
+    "group": ("group", "patient", "patient_id"),
+}
+_ATTRIBUTES = ("number", "size", "location", "shape", "colour")
+_KNOWN_KEYS = {"bbox", "cat", "segment_id", "img_name", "mask_name", "width", "height", "area_fraction",
+               "split", "sentences", "sentences_num", "prompts", "attributes",
+               *_COLUMNS["target"], *_COLUMNS["group"]}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a list.
+
+    Attributes:
+        where: file and row, for messages.
+        image, mask: as the list names them; mask None where it follows from the image's name.
+        split, group, target, prompts: None where the list does not say.
+    """
+
+    where: str
+    image: str
+    mask: str | None = None
+    split: str | None = None
+    group: str | None = None
+    target: str | None = None
+    prompts: dict[str, list[str]] | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+def read_list(path: Path, problems: list[str]) -> list[Entry]:
+    """Entries of one `<split>.json` in medvlsm's form.
+
+    A row has `img_name` and `mask_name`, and may have `prompts` (level -> prompt or prompts), `structure` (or
+    `target`), `split` (else the file's name), a group (`group`, `patient` or `patient_id`) and `attributes`;
+    further plain values become attributes too. What is wrong with a row is appended to `problems` and the
+    row left out.
+
+    Raises:
+        UserError: the file is not JSON or not a list.
+    """
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise UserError(f"{path} is not a list of rows; each row needs img_name and mask_name.")
+    entries = []
+    for number, row in enumerate(rows):
+        try:
+            entries.append(_entry(row, f"{path}, row {number}", path.stem))
+        except UserError as error:
+            problems.append(str(error))
+    return entries
+
+
+def read_table(path: Path, problems: list[str]) -> list[Entry]:
+    """Entries of a CSV list, one line a target, or one an image where it has no mask column.
+
+    Columns: image; where needed mask, target, split and group (under the names of `_COLUMNS`); prompts as p0
+    to p9, or one as `prompt`, taken as p1, each a text or a JSON list of texts; attributes (number, size,
+    location, shape, colour). What is wrong with a line is appended to `problems` and the line left out.
+
+    Raises:
+        UserError: the file is not CSV in UTF-8.
+    """
+    header = header_of(path)
+    columns = {key: column_of(header, names) for key, names in _COLUMNS.items()}
+    prompts = {level: column_of(header, (level,)) for level in (*LEVELS, UNIQUE)}
+    prompts["p1"] = prompts["p1"] or column_of(header, ("prompt",))
+    attributes = {name: column_of(header, (name,)) for name in _ATTRIBUTES}
+    entries = []
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            for number, line in enumerate(csv.DictReader(file), start=2):
+                where = f"{path}, line {number}"
+                cells = {key: (line.get(column) or "").strip() or None for key, column in columns.items()}
+                if cells["image"] is None:
+                    problems.append(f"{where}: the column {columns['image']!r} is empty; name the image.")
+                    continue
+                try:
+                    levels = _table_prompts(line, prompts, where)
+                except UserError as error:
+                    problems.append(str(error))
+                    continue
+                given = {name: line[column] for name, column in attributes.items() if column and line[column]}
+                given = attributes_of(levels) | given
+                entries.append(Entry(where, **cells, prompts=levels, attributes=given))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a CSV file in UTF-8 ({error}); save it as one.") from None
+    return entries
+
+
+def header_of(path: Path) -> list[str]:
+    """Column names of a CSV file."""
+    with open(path, encoding="utf-8-sig", newline="", errors="replace") as file:
+        return next(csv.reader(file), [])
+
+
+def column_of(header: list[str], names: tuple[str, ...]) -> str | None:
+    """The first column that has one of some names, whatever its case."""
+    return next((column for column in header if column.strip().lower() in names), None)
+
+
+def attributes_of(prompts: dict[str, list[str]] | None) -> dict[str, str]:
+    """Shape, colour, size, number and location, as MedVLSM's cumulative prompts P1 to P6 name them.
+
+    Empty where the prompts are not of that form (each level a word before the level below, P6 with "located
+    in ... of the image"), so that no attribute is guessed.
+    """
+    prompts = prompts or {}
+    phrases = [prompts.get(f"p{level}", [""])[0] for level in range(1, 7)]
+    attributes = {}
+    names = ("shape", "colour", "size", "number")
+    for name, shorter, longer in zip(names, phrases[:4], phrases[1:5], strict=True):
+        if not shorter or not longer.endswith(f" {shorter}"):
+            return {}
+        attributes[name] = longer.removesuffix(f" {shorter}")
+    location = re.search(r"located in (.+) of the image", phrases[5])
+    return attributes | {"location": location[1]} if location else {}
+
+
+def _entry(row: Any, where: str, split: str) -> Entry:
+    if not isinstance(row, dict):
+        raise UserError(f"{where} is {row!r}; give an object with img_name and mask_name.")
+    for key in ("img_name", "mask_name"):
+        if not row.get(key):
+            raise UserError(f"{where}: {key} is missing; give the file's name.")
+    group, target = (next((row[key] for key in _COLUMNS[column] if row.get(key) is not None), None)
+                     for column in ("group", "target"))
+    texts = {"img_name": row["img_name"], "mask_name": row["mask_name"], "split": row.get("split", split),
+             "target": "" if target is None else target}
+    for key, value in texts.items():
+        if not isinstance(value, str):
+            raise UserError(f"{where}: {key} is {value!r}; give a text.")
+    attributes = row.get("attributes", {})
+    if not isinstance(attributes, dict):
+        raise UserError(f"{where}: attributes is {attributes!r}; give a map from name to value.")
+    prompts = clean_prompts(row["prompts"], target or "", where) if "prompts" in row else None
+    further = {key: value for key, value in row.items()
+               if key not in _KNOWN_KEYS and isinstance(value, str | int | float | bool)}
+    return Entry(where, texts["img_name"], texts["mask_name"], texts["split"],
+                 None if group is None else str(group), target, prompts,
+                 attributes_of(prompts) | further | attributes)
+
+
+def _table_prompts(line: dict[str, str], columns: dict[str, str | None],
+                   where: str) -> dict[str, list[str]] | None:
+    """Prompts of a line; None where it has none, and an empty cell is a level that it lacks."""
+    texts = {level: line[column] for level, column in columns.items() if column and line[column]}
+    if not texts:
+        return None
+    for level, text in texts.items():
+        if text.startswith("["):
+            try:
+                texts[level] = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{where}: prompt {level} starts like a JSON list but is none ({error}); "
+                                "correct it.") from None
+    return clean_prompts({"p0": ""} | texts, "", where)

@@ -1,0 +1,1 @@
+"""One module a published dataset, holding it as `SPEC`."""

@@ -1,0 +1,56 @@
+"""The stage that turns any source of data into a prepared dataset with a card."""
+
+from pathlib import Path
+
+from featherseg.config import DataParams
+from featherseg.data.card import About, summary, write_card
+from featherseg.data.download import write_not_run
+from featherseg.data.folder import prepare_folder
+from featherseg.data.prepared import PreparedDataset
+from featherseg.data.published import prepare_published
+from featherseg.data.specs import SPECS
+from featherseg.files import atomic_path, not_run_reason
+from featherseg.registry import unknown
+
+RAW = Path("data/raw")
+PROCESSED = Path("data/processed")
+
+
+def prepare_dataset(name: str, params: DataParams) -> None:
+    """Write `data/processed/<name>`: a synthetic set, an own folder, or a published dataset of `data/raw`.
+
+    Raises:
+        UserError: an unknown name, or data that cannot be worked with.
+    """
+    out_dir = PROCESSED / name
+    if name in params.synthetic:
+        settings = params.synthetic[name]
+        prepare_synthetic_set(name, settings.images, settings.size, settings.seed, out_dir)
+    elif name in params.folders:
+        own = params.folders[name]
+        prepare_folder(name, own.path, out_dir, own.class_name, own.threshold)
+    elif name in SPECS:
+        prepare_official(name, RAW / name, out_dir, params.keep_published_faults)
+    else:
+        raise unknown("dataset", name, [*params.synthetic, *params.folders, *SPECS])
+    print(summary(PreparedDataset.read(out_dir), name))
+
+
+def prepare_synthetic_set(name: str, images: int, size: int, seed: int, out_dir: Path) -> None:
+    """Draw a synthetic set and write its card."""
+    from featherseg.data.synthetic import prepare_synthetic
+
+    with atomic_path(out_dir) as folder:
+        prepare_synthetic(name, images, size, seed, folder)
+        write_card(folder, About(
+            title=f"{name} (synthetic stand-in)", source=f"drawn by featherseg: {images} images, seed {seed}",
+            licence="MIT, with the package", notes=("No figure from it says anything about real images.",)))
+
+
+def prepare_official(name: str, raw_dir: Path, out_dir: Path, keep_published_faults: bool = False) -> None:
+    """Prepare a downloaded dataset; where it was not to be had, hand the reason on."""
+    reason = not_run_reason(raw_dir)
+    if reason:
+        write_not_run(out_dir, reason)
+    else:
+        prepare_published(SPECS[name], raw_dir, out_dir, keep_published_faults)

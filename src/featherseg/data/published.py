@@ -1,0 +1,84 @@
+"""Published datasets: unpacked archives joined with their published splits and prompts."""
+
+from collections import Counter
+from pathlib import Path
+
+from featherseg.data.assemble import Row, write_rows
+from featherseg.data.card import About, write_card
+from featherseg.data.lists import Entry, read_list
+from featherseg.data.prepared import PreparedWriter
+from featherseg.data.spec import DatasetSpec
+from featherseg.errors import UserError
+from featherseg.files import atomic_path
+
+_RANK = {"train": 0, "val": 1}
+
+
+def prepare_published(spec: DatasetSpec, raw_dir: Path, out_dir: Path,
+                      keep_published_faults: bool = False) -> None:
+    """Write the prepared dataset of a downloaded one, with its card.
+
+    The published lists name some images in two splits, or twice in one. Such a row is left out unless
+    `keep_published_faults`, which keeps every row as it was published.
+
+    Raises:
+        UserError: a list or an archive that is not as it was published, or an unreadable file.
+    """
+    problems: list[str] = []
+    entries = [entry for resource in spec.lists
+               for entry in read_list(raw_dir / "anns" / resource.file, problems)]
+    if problems:
+        raise UserError(problems[0])
+    named, notes = with_leaks(entries) if keep_published_faults else without_leaks(entries)
+    files = spec.layout(raw_dir)
+    with atomic_path(out_dir) as folder:
+        with PreparedWriter(folder, dataset=spec.name) as writer:
+            write_rows((_row(spec, image_id, entry, *files(entry)) for image_id, entry in named), writer,
+                       spec.threshold)
+        write_card(folder, About(spec.title, spec.source, spec.licence, spec.citation,
+                                 tuple(notes) + ((spec.note,) if spec.note else ())))
+
+
+def without_leaks(entries: list[Entry]) -> tuple[list[tuple[str, Entry]], list[str]]:
+    """Keep one row of each image and mask: that of test before val before train, else the first one.
+
+    Returns:
+        (image id, entry) in order, and one sentence for each kind of row left out.
+    """
+    best: dict[tuple, Entry] = {}
+    for entry in entries:
+        kept = best.setdefault(_identity(entry), entry)
+        if _RANK.get(entry.split, 2) > _RANK.get(kept.split, 2):
+            best[_identity(entry)] = entry
+    dropped = Counter((entry.split, best[_identity(entry)].split) for entry in entries
+                      if best[_identity(entry)] is not entry)
+    notes = [f"Left out: {count} {'row' if count == 1 else 'rows'} of {split}, "
+             + ("listed twice." if split == other else f"which {other} lists too.")
+             for (split, other), count in sorted(dropped.items())]
+    return [(Path(entry.image).stem, entry) for entry in entries if best[_identity(entry)] is entry], notes
+
+
+def with_leaks(entries: list[Entry]) -> tuple[list[tuple[str, Entry]], list[str]]:
+    """Keep every row, each with an image id of its own: a repeated one gets its split and a number appended.
+
+    Returns:
+        (image id, entry) in order, and a sentence that counts the repeated ones.
+    """
+    seen: Counter[tuple] = Counter()
+    named = []
+    for entry in entries:
+        stem, before = Path(entry.image).stem, seen[_identity(entry)]
+        named.append((f"{stem}.{entry.split}{before}" if before else stem, entry))
+        seen[_identity(entry)] += 1
+    repeated = len(named) - len(seen)
+    note = f"Kept as published: {repeated} rows repeat an image of another row or split."
+    return named, [note] if repeated else []
+
+
+def _identity(entry: Entry) -> tuple:
+    return entry.image, entry.mask
+
+
+def _row(spec: DatasetSpec, image_id: str, entry: Entry, image: Path, masks: list[Path]) -> Row:
+    return Row(entry.where, image_id, image, tuple(masks), spec.target, entry.split,
+               entry.group or Path(entry.image).stem, entry.prompts, entry.attributes)

@@ -1,0 +1,80 @@
+"""What is known of a published dataset: where its files are, who may have them, and how they are laid out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from featherseg.data.lists import Entry
+
+MEDVLSM = "https://raw.githubusercontent.com/naamiinepal/medvlsm/dc36a3af83035efa344c8ce26397528ad173569e"
+Files = Callable[[Entry], tuple[Path, list[Path]]]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One file of a published dataset.
+
+    Attributes:
+        file: its name.
+        url: where it is to be had without an account.
+        sha256: known beforehand ("pinned"); None where nobody publishes it: then it is recorded in
+            data/checksums.json at the first download and checked from then on.
+        mirror: the places below a mirror's root where it is looked for.
+    """
+
+    file: str
+    url: str
+    sha256: str | None
+    mirror: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One published dataset of VLSM-Adapter's Table 1.
+
+    Attributes:
+        name: its folder in data/raw, data/inbox and data/processed.
+        title, source, licence, citation: for the dataset card; source is the page that offers it.
+        archives: what is downloaded; empty where an account or a request is needed, then every archive in the
+            inbox is taken.
+        how: how to get it where there is no open address, as the end of a sentence; None for an open set.
+        target: what the masks show.
+        lists: the published splits and prompts P0 to P9 (medvlsm).
+        layout: from the folder of raw files to a function that finds an entry's image and its masks (of which
+            the union is the target); None where this package cannot prepare the set.
+        threshold: grey level at and above which a mask pixel is target; None for masks of two levels.
+        note: what else a reader of the card should know.
+    """
+
+    name: str
+    title: str
+    source: str
+    licence: str
+    citation: str
+    target: str
+    lists: tuple[Resource, ...] = ()
+    archives: tuple[Resource, ...] = ()
+    how: str | None = None
+    layout: Callable[[Path], Files] | None = None
+    threshold: int | None = None
+    note: str | None = None
+
+
+def open_archive(dataset: str, url: str) -> Resource:
+    """An archive at an open address whose checksum nobody publishes."""
+    file = url.rsplit("/", 1)[-1]
+    return Resource(file, url, None, (f"{dataset}/{file}", file))
+
+
+def medvlsm_lists(dataset: str, folder: str, **sha256: str | None) -> tuple[Resource, ...]:
+    """MedVLSM's annotation lists of one dataset, `<split>.json` each, at a fixed commit (MIT).
+
+    Args:
+        folder: its folder in medvlsm's `data/`.
+        sha256: by split; None where the file could not be seen.
+    """
+    return tuple(
+        Resource(f"{split}.json", f"{MEDVLSM}/data/{folder}/anns/{split}.json", digest,
+                 (f"{dataset}/{split}.json", f"medvlsm/{folder}/{split}.json"))
+        for split, digest in sha256.items()
+    )
