@@ -1,0 +1,147 @@
+"""From the declared runs of a study to its results: one tidy table, the metrics of DVC, and training curves.
+
+Only the plan says which runs there are. What a shrunk grid left on disk is never read.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featherseg.config import Run, read_params
+from featherseg.errors import UserError
+from featherseg.files import atomic_path, not_run_reason, read_json, write_json
+from featherseg.reporting.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SYNTHETIC, OWN, OFFICIAL = "synthetic stand-in", "own folder", "official"
+COUNTS = ("n", "n_empty_truth", "n_empty_prediction", "n_own_prompt")
+COLUMNS = (
+    "study",
+    "run",
+    "recipe",
+    "model",
+    "adapter",
+    "positions",
+    "dim",
+    "dataset",
+    "seed",
+    "text_condition",
+    "metric",
+    "mean",
+    "std",
+    *COUNTS,
+    "trainable_parameters",
+    "total_parameters",
+    "weights",
+    "data",
+    "status",
+    "reason",
+)
+CURVES = ("run", "recipe", "dataset", "seed", "epoch", "loss", "val_dsc")
+
+
+def collect(study: str) -> None:
+    """Write `results.csv`, `metrics.json` and `curves.csv` of a study into its folder in reports/.
+
+    `results.csv` has one row per run, text condition and metric; a run that was not made has one row with its
+    reason. `metrics.json` holds the mean DSC of each recipe with its own prompt, over datasets and seeds.
+    Equal runs give equal bytes.
+
+    Raises:
+        UserError: the study has no plan, or a declared run was neither scored nor marked as not run.
+    """
+    import pandas as pd
+
+    opened = Study(study)
+    rows = [row for run in opened.runs for row in result_rows(opened, run)]
+    results = pd.DataFrame(rows, columns=list(COLUMNS))
+    _write_csv(opened.reports / "results.csv", results)
+    _write_csv(opened.reports / "curves.csv", curves(opened))
+    write_json(opened.reports / "metrics.json", {"dsc": mean_dsc(results)})
+
+
+def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
+    """Rows of `results.csv` for one run.
+
+    Raises:
+        UserError: the run has no scores; the message names the stage that makes them.
+    """
+    folder = study.evaluate(run.name)
+    if not (folder / "status.json").is_file():
+        raise UserError(
+            f"run '{run.name}' is declared but not scored: {folder} is absent; "
+            f"run it first: dvc repro evaluate@{run.name}."
+        )
+    row = {
+        "study": study.name,
+        "run": run.name,
+        "recipe": run.recipe,
+        "model": run.model.name,
+        "adapter": run.adapter["name"],
+        "positions": run.adapter.get("positions", ""),
+        "dim": run.adapter.get("dim"),
+        "dataset": run.dataset,
+        "seed": run.seed,
+        "weights": weights_of(run),
+        "data": data_of(run.dataset),
+        "status": "ok",
+        "reason": "",
+    }
+    reason = not_run_reason(folder)
+    if reason is not None:
+        return [row | {"status": "not_run", "reason": reason}]
+    metrics = read_json(folder / "metrics.json")
+    row |= {key: metrics[key] for key in ("trainable_parameters", "total_parameters")}
+    return [
+        row
+        | {
+            "text_condition": condition,
+            "metric": metric,
+            "mean": round(scores[metric]["mean"], 6),
+            "std": round(scores[metric]["std"], 6),
+        }
+        | {key: scores[key] for key in COUNTS}
+        for condition, scores in sorted(metrics["conditions"].items())
+        for metric in ("dsc", "hd95", "iou")
+    ]
+
+
+def weights_of(run: Run) -> str:
+    """Which base weights a run started from: their folder and the start of their SHA-256."""
+    if run.model.sha256 is None:
+        return run.model.weights
+    return f"{Path(run.model.weights).name} (sha256 {run.model.sha256[:12]})"
+
+
+def data_of(dataset: str) -> str:
+    """Where a dataset comes from: a synthetic stand-in, an own folder, or an official archive."""
+    data = read_params("study").data
+    return SYNTHETIC if dataset in data.synthetic else OWN if dataset in data.folders else OFFICIAL
+
+
+def mean_dsc(results: "pd.DataFrame") -> dict[str, float]:
+    """Mean DSC by recipe with the own prompt, over datasets and seeds; without a score it is left out."""
+    own = results[(results.text_condition == "own") & (results.metric == "dsc")]
+    return {recipe: round(float(mean), 4) for recipe, mean in own.groupby("recipe")["mean"].mean().items()}
+
+
+def curves(study: Study) -> "pd.DataFrame":
+    """Loss and validation DSC of every epoch of every declared run that was trained."""
+    import pandas as pd
+
+    frames = [pd.DataFrame(columns=list(CURVES))]
+    for run in study.runs:
+        history = study.train(run.name) / "history.csv"
+        if history.is_file():
+            frames.append(
+                pd.read_csv(history).assign(
+                    run=run.name, recipe=run.recipe, dataset=run.dataset, seed=run.seed
+                )[list(CURVES)]
+            )
+    return pd.concat(frames[1:] or frames, ignore_index=True)
+
+
+def _write_csv(path: Path, frame: "pd.DataFrame") -> None:
+    with atomic_path(path) as partial:
+        frame.to_csv(partial, index=False, lineterminator="\n")

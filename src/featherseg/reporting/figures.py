@@ -1,0 +1,227 @@
+"""The charts of the notebooks. Each draws what a table holds, and says when there is nothing to draw."""
+
+from typing import TYPE_CHECKING
+
+from featherseg.reporting import published, style
+from featherseg.reporting.experiments import with_experiments
+from featherseg.reporting.study import Study, title_of
+from featherseg.reporting.tables import own_dsc
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def parameters_and_dsc(study: Study) -> "Figure":
+    """Trainable parameters (log scale) against DSC in %: a panel for the paper, one for each dataset here."""
+    frame = own_dsc(study.results)
+    datasets = sorted(frame.dataset.unique())
+    figure, axes = style.panels(1 + len(datasets), width=3.7, height=3.5)
+    _published_panel(axes[0])
+    for axis, dataset in zip(axes[1:], datasets, strict=True):
+        rows = frame[frame.dataset == dataset]
+        for row in rows.itertuples():
+            look = {"color": style.colour(row.adapter, row.positions), "label": row.title}
+            if row.trainable_parameters:
+                axis.scatter(
+                    row.trainable_parameters,
+                    row.dsc,
+                    s=62,
+                    marker=style.marker(row.adapter),
+                    zorder=3,
+                    edgecolor="white",
+                    linewidth=0.7,
+                    **look,
+                )
+            else:
+                axis.axhline(row.dsc, linestyle="--", linewidth=1.4, **look)
+        axis.set(xscale="log", title=f"{dataset} ({rows.data.iloc[0]})", xlabel="trainable parameters")
+        axis.margins(x=0.12, y=0.15)
+    _legend(figure, axes[1:])
+    return figure
+
+
+def position_bars(study: Study) -> "Figure | Markdown":
+    """DSC in % of the dense and shallow adapters by position V, VL, VLC, one panel a dataset."""
+    frame = own_dsc(study.results)
+    frame = frame[frame.adapter.str.startswith("vlsm_") & ~frame.recipe.str.endswith(published.AS_RELEASED)]
+    if frame.empty:
+        return style.note("No dense or shallow adapter has been run in this study.")
+    datasets = sorted(frame.dataset.unique())
+    figure, axes = style.panels(len(datasets), width=4.6, height=3.2, sharey=True)
+    for axis, dataset in zip(axes, datasets, strict=True):
+        rows = frame[frame.dataset == dataset].sort_values(["adapter", "positions"])
+        bars = axis.bar(
+            [f"{row.title}\n(dim {row.dim:.0f})" for row in rows.itertuples()],
+            rows.dsc,
+            width=0.65,
+            color=[style.colour(row.adapter, row.positions) for row in rows.itertuples()],
+        )
+        axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=9)
+        axis.set(title=f"{dataset} ({rows.data.iloc[0]})", ylim=(0, 105))
+        axis.grid(axis="x", visible=False)
+    axes[0].set_ylabel("DSC (%)")
+    return figure
+
+
+def dim_lines(study: Study) -> "Figure | Markdown":
+    """DSC in % by adapter width, one panel a dataset; a note where only one width has been run.
+
+    Widths come from this study's runs, and from the experiments of this commit that changed nothing else.
+    """
+    frame = own_dsc(with_experiments(study))
+    frame = frame[frame.adapter.str.startswith("vlsm_")]
+    dims = sorted(int(dim) for dim in frame.dim.unique())
+    if len(dims) < 2:
+        ran = (
+            f"Only dim {dims[0]} has been run here"
+            if dims
+            else "No dense or shallow adapter has been run here"
+        )
+        return style.note(f"{ran}; more widths: dvc exp run -S adapter.dim=64, then this notebook again.")
+    datasets = sorted(frame.dataset.unique())
+    figure, axes = style.panels(len(datasets), width=4.6, height=3.3, sharey=True)
+    for axis, dataset in zip(axes, datasets, strict=True):
+        rows = frame[frame.dataset == dataset]
+        for _, line in rows.groupby("recipe"):
+            line, first = line.sort_values("dim"), next(line.itertuples())
+            axis.plot(
+                line.dim,
+                line.dsc,
+                marker=style.marker(first.adapter),
+                label=first.title,
+                color=style.colour(first.adapter, first.positions),
+            )
+        axis.set(xscale="log", title=f"{dataset} ({rows.data.iloc[0]})", xlabel="adapter width (dim)")
+        axis.set_xticks(dims, [str(dim) for dim in dims])
+        axis.minorticks_off()
+    axes[0].set_ylabel("DSC (%)")
+    _legend(figure, axes)
+    return figure
+
+
+def language_check(study: Study) -> "Figure | Markdown":
+    """DSC in % with the own prompt, an empty one and another sample's: a line a method, one panel a dataset.
+
+    Markers far apart: the model reads its prompt. Markers on top of each other: it looks only at the image.
+    """
+    looks = {
+        "other": ("another sample's prompt", style.OTHER, "X"),
+        "empty": ("empty prompt", style.EMPTY, "s"),
+        "own": ("own prompt", style.OWN, "o"),
+    }
+    frames = {condition: own_dsc(study.results, condition) for condition in looks}
+    own = frames["own"]
+    if own.empty:
+        return style.note("No run of this study has been scored.")
+    datasets, methods = sorted(own.dataset.unique()), list(dict.fromkeys(own.title))[::-1]
+    figure, axes = style.panels(len(datasets), width=4.9, height=0.9 + 0.34 * len(methods), sharey=True)
+    for axis, dataset in zip(axes, datasets, strict=True):
+        rows = own[own.dataset == dataset]
+        spread = {
+            condition: frame[frame.dataset == dataset].set_index("title").dsc
+            for condition, frame in frames.items()
+        }
+        for title in rows.title:
+            values = [values[title] for values in spread.values()]
+            axis.plot(
+                [min(values), max(values)], [methods.index(title)] * 2, color="#cccccc", linewidth=3, zorder=1
+            )
+        for condition, (label, colour, mark) in looks.items():
+            axis.scatter(
+                [spread[condition][title] for title in rows.title],
+                [methods.index(title) for title in rows.title],
+                s=52,
+                color=colour,
+                marker=mark,
+                label=label,
+                zorder=2,
+                edgecolor="white",
+                linewidth=0.6,
+            )
+        axis.set(
+            title=f"{dataset} ({rows.data.iloc[0]})",
+            xlabel="DSC (%)",
+            xlim=(-3, 103),
+            ylim=(-0.6, len(methods) - 0.4),
+        )
+    axes[0].set_yticks(range(len(methods)), methods)
+    _legend(figure, axes)
+    return figure
+
+
+def training_curves(study: Study) -> "Figure | Markdown":
+    """Validation DSC in % by epoch, one panel a dataset, one line a run."""
+    curves = study.curves
+    if curves.empty:
+        return style.note("No run of this study has been trained.")
+    known = study.results.drop_duplicates("run").set_index("run")
+    datasets = sorted(curves.dataset.unique())
+    figure, axes = style.panels(len(datasets), width=4.6, height=3.3, sharey=True)
+    for axis, dataset in zip(axes, datasets, strict=True):
+        for run, line in curves[curves.dataset == dataset].groupby("run", sort=False):
+            adapter, positions, recipe = known.loc[run, ["adapter", "positions", "recipe"]]
+            axis.plot(
+                line.epoch,
+                100 * line.val_dsc,
+                linewidth=1.6,
+                color=style.colour(adapter, positions),
+                marker=style.marker(adapter),
+                markersize=4,
+                label=title_of(recipe),
+            )
+        data = known.data[known.dataset == dataset].iloc[0]
+        axis.set(title=f"{dataset} ({data})", xlabel="epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].set_ylabel("validation DSC (%)")
+    _legend(figure, axes)
+    return figure
+
+
+def _published_panel(axis: "Axes") -> None:
+    """Table 1's means over eight sets, with the parameters that Table 1 prints."""
+    means, millions = published.table_1("DSC").mean(), published.published_millions()
+    for method in published.TABLE_1:
+        adapter = {
+            "clipseg-decoder": "decoder",
+            "clipseg-vlsm_shallow-vlc": "vlsm_shallow",
+            "clipseg-vlsm_dense-vl": "vlsm_dense",
+        }.get(method.recipe or "", "")
+        axis.scatter(
+            1e6 * millions[method.title],
+            means[method.title],
+            s=62,
+            marker=style.marker(adapter),
+            color=style.colour(adapter, (method.counted or "-").split("-")[1]),
+            zorder=3,
+            edgecolor="white",
+            linewidth=0.7,
+        )
+        large = millions[method.title] > 50
+        axis.annotate(
+            method.title,
+            (1e6 * millions[method.title], means[method.title]),
+            fontsize=8.5,
+            va="center",
+            xytext=(6, -12) if large else (7, 0),
+            textcoords="offset points",
+            ha="right" if large else "left",
+        )
+    axis.set(
+        xscale="log", title="published: mean of eight sets", xlabel="trainable parameters", ylabel="DSC (%)"
+    )
+    axis.margins(x=0.15, y=0.15)
+
+
+def _legend(figure: "Figure", axes: list["Axes"]) -> None:
+    """One legend below the panels, each label once."""
+    handles = {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    if handles:
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 6)
+        )

@@ -1,0 +1,58 @@
+"""reports/index.html: one line for everything that there is to read."""
+
+import html
+from pathlib import Path
+
+from featherseg.files import atomic_path
+from featherseg.reporting.page import page, title_and_summary
+
+REPORTS = Path("reports")
+TABLES = {
+    "results.csv": "every score of every declared run, with its provenance",
+    "curves.csv": "loss and validation DSC of every epoch",
+    "metrics.json": "mean DSC of each recipe, as `dvc metrics show` prints it",
+    "benchmarks.csv": "speed and memory of each method, with hardware and versions",
+}
+
+
+def write_index() -> Path:
+    """Link every notebook's page and every table in reports/, by study, each with one line; return the page.
+
+    The study `study`, which `dvc repro` runs, comes first.
+    """
+    folders = sorted(
+        (path for path in REPORTS.iterdir() if path.is_dir()), key=lambda path: (path.name != "study", path)
+    )
+    sections = [_section(folder) for folder in folders]
+    loose = _tables(REPORTS)
+    body = "\n".join(
+        ["<h1>Reports</h1>", *filter(None, sections), f"<h2>Benchmarks</h2><ul>{loose}</ul>" if loose else ""]
+    )
+    target = REPORTS / "index.html"
+    with atomic_path(target) as beside:
+        beside.write_text(
+            page("featherseg reports", body, "Everything that featherseg reports"), encoding="utf-8"
+        )
+    return target
+
+
+def _section(folder: Path) -> str:
+    pages = []
+    for path in sorted(folder.glob("*.html")):
+        notebook = path.with_suffix(".ipynb")
+        if notebook.is_file():
+            title, summary = title_and_summary(notebook)
+            pages.append(_line(path, title, summary))
+    items = "".join(pages) + _tables(folder)
+    return f"<h2>{html.escape(folder.name)}</h2>\n<ul>{items}</ul>" if items else ""
+
+
+def _tables(folder: Path) -> str:
+    return "".join(
+        _line(folder / name, name, what) for name, what in TABLES.items() if (folder / name).is_file()
+    )
+
+
+def _line(path: Path, title: str, what: str) -> str:
+    link = html.escape(path.relative_to(REPORTS).as_posix())
+    return f'<li><a href="{link}">{html.escape(title)}</a>: {html.escape(what)}</li>\n'

@@ -1,0 +1,128 @@
+"""Predictions to look at: the best, the median and the worst sample of a run, from its stored masks."""
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featherseg.data.prepared import PreparedDataset
+from featherseg.reporting import style
+from featherseg.reporting.study import Study, title_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from IPython.display import Image
+    from matplotlib.axes import Axes
+
+TRUTH, PREDICTION = "#FFD23F", "#00C2FF"
+SIDE = 360  # pixels to which the longer side of a picture is reduced
+
+
+def extremes(scores: "pd.Series") -> dict[str, str]:
+    """The samples with the best, the median (the lower one of two) and the worst score.
+
+    Args:
+        scores: DSC by sample id; equal scores are ordered by id.
+    """
+    ordered = scores.sort_index().sort_values(kind="stable").index
+    return {"best": ordered[-1], "median": ordered[(len(ordered) - 1) // 2], "worst": ordered[0]}
+
+
+def overlays(study: Study, dataset: str) -> "Image":
+    """Best, median and worst sample of every recipe that was scored on a dataset, from its first seed.
+
+    Each picture has the outline of the truth and of the prediction, the DSC above and the prompt below.
+    """
+    scored = study.results[(study.results.dataset == dataset) & (study.results.status == "ok")]
+    first = scored.sort_values("seed").drop_duplicates("recipe").set_index("recipe").run
+    runs = first.reindex(scored.recipe.unique())
+    data = PreparedDataset.read(f"data/processed/{dataset}")
+    samples = {sample.sample_id: sample for sample in data.samples}
+    figure, axes = style.panels(3 * len(runs), width=2.75, height=3.2, columns=3)
+    figure.get_layout_engine().set(h_pad=0.09, w_pad=0.05)
+    rows = zip(runs.items(), [axes[k : k + 3] for k in range(0, len(axes), 3)], strict=True)
+    for (recipe, run), row in rows:
+        predictions = _predictions(study, run)
+        for axis, (rank, sample_id) in zip(row, extremes(predictions.dsc).items(), strict=True):
+            shown, sample = predictions.loc[sample_id], samples[sample_id]
+            _draw(
+                axis, data.image(sample), data.mask(sample), _decode(shown)
+            )
+            axis.set_title(
+                f"{title_of(recipe)}: {rank}, DSC {100 * shown.dsc:.1f} %", fontsize=8.5, loc="left"
+            )
+            axis.set_xlabel(_caption(shown.prompt), fontsize=8, loc="left")
+    return style.picture(figure)
+
+
+def gallery(study: Study) -> list:
+    """The overlays of every dataset on which a run was scored, each after a line that names the dataset."""
+    from IPython.display import Markdown
+
+    scored = study.results[study.results.status == "ok"].drop_duplicates("dataset").sort_values("dataset")
+    if scored.empty:
+        return [style.note("No run of this study has been scored, so there is nothing to show.")]
+    return [
+        item
+        for row in scored.itertuples()
+        for item in (Markdown(f"### {row.dataset} ({row.data})"), overlays(study, row.dataset))
+    ]
+
+
+def _predictions(study: Study, run: str) -> "pd.DataFrame":
+    """Stored predictions with the own prompt, and their DSC, by sample id."""
+    import pandas as pd
+
+    folder = study.evaluate(run)
+    masks = pd.read_parquet(folder / "predictions.parquet", filters=[("text_condition", "=", "own")])
+    scores = pd.read_parquet(
+        folder / "per_sample.parquet", filters=[("text_condition", "=", "own"), ("metric", "=", "dsc")]
+    )
+    return masks.set_index("sample_id").assign(dsc=scores.set_index("sample_id").value)
+
+
+def _decode(prediction: "pd.Series") -> np.ndarray:
+    """The mask, bool (height, width), of a row of predictions: COCO's compressed run lengths."""
+    from pycocotools import mask
+
+    size = [int(prediction.height), int(prediction.width)]
+    return mask.decode({"size": size, "counts": prediction.rle}).astype(bool)
+
+
+def _draw(axis: "Axes", image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
+    """An image with both outlines, reduced to `SIDE` pixels."""
+    step = max(1, -(-max(image.shape[:2]) // SIDE))
+    axis.imshow(image[::step, ::step], interpolation="antialiased")
+    for mask, colour, line in ((truth, TRUTH, "solid"), (prediction, PREDICTION, "dashed")):
+        reduced = mask[::step, ::step]
+        if reduced.any() and not reduced.all():
+            axis.contour(
+                np.pad(reduced, 1), levels=[0.5], colors="black", linewidths=2.6, extent=_extent(reduced)
+            )
+            axis.contour(
+                np.pad(reduced, 1),
+                levels=[0.5],
+                colors=colour,
+                linewidths=1.5,
+                linestyles=line,
+                extent=_extent(reduced),
+            )
+    axis.set(
+        xticks=[],
+        yticks=[],
+        xlim=(-0.5, image[::step, ::step].shape[1] - 0.5),
+        ylim=(image[::step, ::step].shape[0] - 0.5, -0.5),
+    )
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+
+
+def _extent(mask: np.ndarray) -> tuple[float, float, float, float]:
+    """Pixel coordinates of the first and the last pixel of a mask once padded by one pixel on each side."""
+    height, width = mask.shape
+    return -1, width, -1, height
+
+
+def _caption(prompt: str) -> str:
+    lines = textwrap.wrap(f"“{prompt}”", 46) or ["“”"]
+    return "\n".join(lines if len(lines) <= 4 else [*lines[:3], f"{lines[3][:44]}…"])

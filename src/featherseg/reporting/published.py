@@ -1,0 +1,128 @@
+"""The papers' numbers, under this project's names for methods and datasets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featherseg.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOLDER = Path("data/published")
+DATASETS: Mapping[str, str] = {
+    "Kvasir-SEG": "kvasir_seg",
+    "ClinicDB": "clinicdb",
+    "BKAI": "bkai",
+    "ISIC-16": "isic2016",
+    "DFU": "dfu",
+    "CAMUS": "camus",
+    "BUSI": "busi",
+    "CheXlocalize": "chexlocalize",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A column of VLSM-Adapter's Table 1 and the recipe that makes it here, if there is one.
+
+    Attributes:
+        title: how reports call it.
+        model, variant: how `data/published/vlsm_adapter.csv` calls it; empty where the paper has no such row.
+        recipe: the correct recipe; the one that follows the released code is `<recipe>-published`.
+        counted: its name in `data/published/derived.csv`, whose counts come from the released code.
+    """
+
+    title: str
+    model: str
+    variant: str
+    recipe: str | None = None
+    counted: str | None = None
+
+
+AS_RELEASED = "-published"
+END_TO_END = "end-to-end fine-tune (upper bound)"
+TABLE_1 = (
+    # the released code trains the decoder alone under this name, as 90_audit shows
+    Method("CLIPSeg end-to-end", "CLIPSeg", END_TO_END, "clipseg-decoder"),
+    Method("CRIS end-to-end", "CRIS", END_TO_END),
+    Method("SAN", "SAN", "adapter fine-tune"),
+    Method("SA (shallow, VLC)", "CLIPSeg SA", "shallow adapter (ours)", "clipseg-vlsm_shallow-vlc", "SA-VLC"),
+    Method("DA (dense, VL)", "CLIPSeg DA", "dense adapter (ours)", "clipseg-vlsm_dense-vl", "DA-VL"),
+)
+
+FULL = Method("full (both towers)", "", "", "clipseg-full")
+
+
+def read(name: str) -> "pd.DataFrame":
+    """The verified rows of `data/published/<name>.csv`; DSC and IoU are percentages, HD95 is in pixels.
+
+    Columns: paper, table, model, variant, train_params_m, dataset, split, metric, value, source.
+
+    Raises:
+        UserError: the file is absent or lacks a column.
+    """
+    import pandas as pd
+
+    path = FOLDER / f"{name}.csv"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; restore it from git.")
+    frame = pd.read_csv(path, dtype={"verified": str})
+    if "verified" not in frame:
+        raise UserError(f"{path} lacks the column 'verified'; restore it from git.")
+    return frame[frame.verified == "yes"].drop(columns="verified").reset_index(drop=True)
+
+
+def table_1(metric: str) -> "pd.DataFrame":
+    """VLSM-Adapter's Table 1 for one metric (`DSC`, `IoU` or `HD95`): our dataset names by method titles."""
+    rows = read("vlsm_adapter")
+    rows = rows[(rows.table == "Table 1") & (rows.metric == metric)]
+    titles = {(method.model, method.variant): method.title for method in TABLE_1}
+    rows = rows.assign(
+        method=[titles[key] for key in zip(rows.model, rows.variant, strict=True)],
+        dataset=rows.dataset.map(dict(DATASETS)),
+    )
+    values = rows.pivot(index="dataset", columns="method", values="value")
+    return values.reindex(index=list(DATASETS.values()), columns=[method.title for method in TABLE_1])
+
+
+def source() -> str:
+    """Where Table 1 was read: repository, file and commit."""
+    rows = read("vlsm_adapter")
+    return rows[rows.table == "Table 1"].source.iloc[0].partition(" (")[0]
+
+
+def position_means() -> list[tuple[str, str, str, float, str]]:
+    """Published mean DSC in % by adapter and position: (adapter, positions, datasets, DSC, source).
+
+    Table 1 holds one position of each adapter, a later paper quotes one more; all are means of five sets.
+    """
+    adapters = {"CLIPSeg DA": ("vlsm_dense", "VL"), "CLIPSeg SA": ("vlsm_shallow", "VLC")}
+    derived, quoted = read("derived"), read("vlsm_adapter")
+    derived = derived[
+        derived.table.str.endswith("mean over 5 datasets of Table 1") & derived.model.isin(adapters)
+    ]
+    quoted = quoted[quoted.table.str.startswith("Position ablation")]
+    lines = [(*adapters[row.model], "mean of 5 sets", row.value, f"Table 1 ({source()}), averaged here")
+             for row in derived.itertuples()]
+    lines += [
+        (adapters[row.model][0], row.variant, "mean of 5 sets", row.value, f"{row.source}, quoting the paper")
+        for row in quoted.itertuples()
+    ]
+    return sorted(lines)
+
+
+def published_millions() -> dict[str, float]:
+    """Trainable parameters in millions by method title, as Table 1 prints them."""
+    rows = read("vlsm_adapter")
+    rows = rows[rows.table == "Table 1"].drop_duplicates(["model", "variant"])
+    printed = {(row.model, row.variant): float(row.train_params_m) for row in rows.itertuples()}
+    return {method.title: printed[method.model, method.variant] for method in TABLE_1}
+
+
+def counts_of_released_code() -> dict[str, int]:
+    """Exact trainable parameters by title (`DA-V`, `SA-VLC`, ...), computed from the released code."""
+    rows = read("derived")
+    rows = rows[(rows.paper == "VLSM-Adapter") & (rows.metric == "parameters")]
+    return {row.model: int(row.value) for row in rows.itertuples()}

@@ -1,0 +1,130 @@
+"""Where a study's files lie, and reading them back."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from featherseg.config import Recipe, Run, parse, read_run, read_yaml
+from featherseg.errors import UserError
+from featherseg.files import read_json
+from featherseg.registry import unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROOT_FILES = ("dvc.yaml", "params.yaml")
+TEXT = (
+    "study",
+    "run",
+    "recipe",
+    "model",
+    "adapter",
+    "positions",
+    "dataset",
+    "text_condition",
+    "metric",
+    "weights",
+    "data",
+    "status",
+    "reason",
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study by name; every path is relative to the project root, which must be the working directory."""
+
+    name: str
+
+    @property
+    def reports(self) -> Path:
+        """Folder of what people read."""
+        return Path("reports") / self.name
+
+    def train(self, run: str) -> Path:
+        """Folder of a run's checkpoint and history."""
+        return Path("runs") / self.name / "train" / run
+
+    def evaluate(self, run: str) -> Path:
+        """Folder of a run's scores and predictions."""
+        return Path("runs") / self.name / "evaluate" / run
+
+    def info(self, run: str) -> Path:
+        """File of a run's times, hardware and commit."""
+        return Path("runs") / self.name / "info" / f"{run}.json"
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """The declared runs, those with a plan file, in the order of their names.
+
+        Raises:
+            UserError: the study has no plan.
+        """
+        folder = Path("runs") / self.name / "plan"
+        files = sorted(path for path in folder.glob("*.yaml") if not path.stem.endswith(".evaluate"))
+        if not files:
+            studies = sorted(path.parent.name for path in Path("runs").glob("*/plan"))
+            if studies and self.name not in studies:
+                raise unknown("study", self.name, studies)
+            raise UserError(f"{folder} holds no plan; run the stage first: featherseg plan.")
+        return [read_run(path) for path in files]
+
+    @cached_property
+    def results(self) -> "pd.DataFrame":
+        """`results.csv` as `collect` wrote it; absent text is the empty string.
+
+        Raises:
+            UserError: the results have not been collected.
+        """
+        return self._table("results.csv")
+
+    @cached_property
+    def curves(self) -> "pd.DataFrame":
+        """`curves.csv`: one row per run and epoch."""
+        return self._table("curves.csv")
+
+    def facts(self, run: str) -> dict:
+        """What `info` holds about a run (hardware, commit, times), empty where it was not recorded here."""
+        path = self.info(run)
+        return read_json(path) if path.is_file() else {}
+
+    def _table(self, name: str) -> "pd.DataFrame":
+        path = self.reports / name
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; collect the study first: featherseg collect.")
+        return read_results(path)
+
+
+def read_results(source: "Path | TextIO") -> "pd.DataFrame":
+    """A table that `collect` wrote, from a file; absent text is the empty string, absent numbers are NaN."""
+    import pandas as pd
+
+    frame = pd.read_csv(source, dtype=dict.fromkeys(TEXT, str), float_precision="round_trip")
+    return frame.fillna(dict.fromkeys(frame.columns.intersection(TEXT), ""))
+
+
+def title_of(recipe: str) -> str:
+    """A recipe's title, as tables and figures call it."""
+    path = Path("recipes") / f"{recipe}.yaml"
+    return parse(Recipe, read_yaml(path), str(path)).title
+
+
+def find_root(start: Path | None = None) -> Path:
+    """The project root: the closest folder with dvc.yaml and params.yaml, from `start` (here) upward.
+
+    Raises:
+        UserError: there is none.
+    """
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if all((folder / name).is_file() for name in ROOT_FILES):
+            return folder
+    raise UserError(f"no project root above {start}: no folder there holds {' and '.join(ROOT_FILES)}.")
+
+
+def open_study(name: str) -> Study:
+    """The study, with the project root as working directory: for notebooks, opened from wherever."""
+    os.chdir(find_root())
+    return Study(name)

@@ -1,0 +1,99 @@
+"""How figures look: one typography, and one colour-blind-safe colour and marker for each method."""
+
+import io
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from IPython.display import Image, Markdown
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette; the adapters' positions are shades of one colour
+COLOURS = {
+    ("zero_shot", ""): "#7f7f7f",
+    ("decoder", ""): "#E69F00",
+    ("full", ""): "#D55E00",
+    ("lora", "VL"): "#CC79A7",
+    ("lora", "V"): "#E3B1CC",
+    ("vlsm_dense", "V"): "#8FC3E8",
+    ("vlsm_dense", "VL"): "#2F8AC9",
+    ("vlsm_dense", "VLC"): "#0B4F82",
+    ("vlsm_shallow", "V"): "#8AD3BC",
+    ("vlsm_shallow", "VL"): "#1FA27C",
+    ("vlsm_shallow", "VLC"): "#00634A",
+}
+MARKERS = {"zero_shot": "D", "decoder": "o", "full": "s", "lora": "X", "vlsm_dense": "^", "vlsm_shallow": "v"}
+OWN, EMPTY, OTHER = "#0072B2", "#999999", "#D55E00"
+RC = {
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 10,
+    "legend.fontsize": 9,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.dpi": 96,
+    "savefig.dpi": 96,
+}
+
+
+def colour(adapter: str, positions: str = "") -> str:
+    """The colour of a method, black for one that has none yet."""
+    return COLOURS.get((adapter, positions), "#000000")
+
+
+def marker(adapter: str) -> str:
+    """The marker of a method."""
+    return MARKERS.get(adapter, "*")
+
+
+def panels(
+    count: int, width: float = 4.2, height: float = 3.4, columns: int = 3, **shared
+) -> tuple["Figure", list["Axes"]]:
+    """A figure of `count` panels in rows of at most `columns`, each of the given size in inches."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    # titles and legends read the settings when they are drawn, so a context around this would not reach them
+    matplotlib.rcParams.update(RC)
+    columns = min(columns, max(count, 1))
+    rows = -(-max(count, 1) // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
+
+
+def note(text: str) -> "Markdown":
+    """What stands in the place of a figure when there is nothing to draw: a sentence that says why."""
+    from IPython.display import Markdown
+
+    return Markdown(text)
+
+
+def for_notebooks() -> None:
+    """Have a notebook draw figures at twice the resolution, so that they are sharp on any screen."""
+    from IPython import get_ipython
+
+    if get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina")
+
+
+def picture(figure: "Figure", dpi: int = 120) -> "Image":
+    """A figure of photographs as a JPEG, so that a report with many of them stays small."""
+    from IPython.display import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="jpeg", dpi=dpi, pil_kwargs={"quality": 82})
+    return Image(buffer.getvalue(), format="jpeg", width=int(figure.get_figwidth() * 96))

@@ -1,0 +1,74 @@
+"""What every table of a notebook has in common: how it looks, and that each line says where it comes from."""
+
+from numbers import Integral, Real
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from featherseg.reporting.study import Study, title_of
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+FROM = "where from"
+METRICS = {"DSC": ("dsc", 100), "IoU": ("iou", 100), "HD95": ("hd95", 1)}
+
+
+def show(frame: pd.DataFrame, caption: str = "", digits: int = 2) -> "Styler":
+    """A frame as a table for people: numbers to the right, text to the left, a dash for no number."""
+    text = [name for name in frame.columns if frame[name].dtype.kind not in "iuf"]
+    short = [name for name in text if frame[name].astype(str).str.len().max() <= 34]
+    style = frame.style.hide(axis="index").format(lambda value: _cell(value, digits)).set_caption(caption)
+    style = style.set_properties(subset=text, **{"text-align": "left"})
+    style = style.set_properties(subset=short, **{"white-space": "nowrap"})
+    heads = {name: [{"selector": "th", "props": "text-align: left"}] for name in text}
+    return style.set_table_styles(heads, overwrite=False)
+
+
+def honest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame without its column `data` (the provenance of what was made here), which every line must say.
+
+    A line is published (and by whom), made here (on which data), or not run (and why).
+
+    Raises:
+        ValueError: a line with numbers made here does not carry the label of their data, or a line says
+            nothing about where it comes from.
+    """
+    for line in frame.to_dict("records"):
+        if not line[FROM]:
+            raise ValueError(f"a line does not say where it comes from: {line}")
+        if line["data"] and line["data"] not in line[FROM]:
+            raise ValueError(f"a line with numbers from '{line['data']}' data lacks that label: {line}")
+    return frame.drop(columns="data")
+
+
+def own_dsc(results: pd.DataFrame, condition: str = "own") -> pd.DataFrame:
+    """DSC in % (`dsc`) by recipe, dataset and width, mean over seeds, for one text condition; with titles."""
+    rows = results[(results.text_condition == condition) & (results.metric == "dsc")]
+    keys = ["recipe", "adapter", "positions", "dim", "dataset", "data", "trainable_parameters"]
+    frame = rows.groupby(keys, dropna=False, sort=False)["mean"].mean().mul(100).rename("dsc").reset_index()
+    return frame.assign(title=[title_of(recipe) for recipe in frame.recipe])
+
+
+def own_means(rows: pd.DataFrame, metric: str) -> pd.Series:
+    """Means of one metric with the own prompt, one a run, in the unit of the tables (%, pixels)."""
+    name, factor = METRICS[metric]
+    return factor * rows[(rows.text_condition == "own") & (rows.metric == name)]["mean"]
+
+
+def made_here(study: Study, row) -> str:
+    """Data, weights, hardware and commit of a run (a row of the results), or why it was not made."""
+    if row.status != "ok":
+        return f"not run: {row.reason}"
+    facts = study.facts(row.run)
+    commit, changed, _ = (facts.get("commit") or "not recorded").partition("+changes")
+    return (f"{row.data}; weights {row.weights}; {facts.get('hardware') or 'hardware not recorded'}; "
+            f"commit {commit[:12]}{' with changes' if changed else ''}")
+
+
+def _cell(value: object, digits: int) -> str:
+    if value is None or value is pd.NA or value != value:
+        return "–"
+    if isinstance(value, Integral):
+        return f"{value:,}"
+    return f"{value:.{digits}f}" if isinstance(value, Real) else str(value)
