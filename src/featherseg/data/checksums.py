@@ -1,4 +1,4 @@
-"""Checksums of downloads: pinned by the project, or recorded at the first use and checked from then on."""
+"""Checksums and revisions of downloads: pinned, or recorded at the first use and kept to from then on."""
 
 from pathlib import Path
 
@@ -7,7 +7,10 @@ from featherseg.files import read_json, sha256_file, write_json
 
 
 class Checksums:
-    """The recorded checksums, a JSON map from `<dataset>/<file>` to SHA-256 that is kept in git."""
+    """What is recorded: a JSON map from `<dataset>/<file>` to SHA-256, kept in git.
+
+    A repository of the model hub has its revision under `weights/<name>/revision`.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -30,7 +33,15 @@ class Checksums:
             raise UserError(f"{file} has the sha256 {actual} but {self._path} recorded {expected} at its "
                             f"first use; get the file again, or remove the record '{key}' for a new version.")
 
+    def get(self, key: str) -> str | None:
+        """What is recorded under `key`, or noted in this run."""
+        return self._recorded.get(key) or self._new.get(key)
+
+    def note(self, key: str, value: str) -> None:
+        """Note a value that was met for the first time."""
+        self._new[key] = value
+
     def record(self) -> None:
-        """Write down what `check` noted."""
+        """Write down what was noted."""
         if self._new:
             write_json(self._path, self._recorded | self._new)

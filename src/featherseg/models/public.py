@@ -8,7 +8,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from featherseg.data.download import check_recorded, recorded
+from featherseg.data.checksums import Checksums
+from featherseg.data.download import CHECKSUMS
 from featherseg.errors import NotRun
 from featherseg.files import atomic_path, write_status
 from featherseg.registry import unknown
@@ -42,22 +43,25 @@ def fetch_weights(name: str, mirror: str | None = None) -> None:
     if name not in WEIGHTS:
         raise unknown("weights", name, list(WEIGHTS))
     weights, inbox = WEIGHTS[name], Path("data/inbox") / name
-    reason = None
+    known, reason = Checksums(CHECKSUMS), None
     with atomic_path(FOLDER / name) as folder:
         folder.mkdir()
         try:
             for file in weights.files:
-                _fetch(weights, file, [Path(mirror) / name] if mirror else [], inbox, folder / file)
-                check_recorded(f"weights/{name}/{file}", folder / file)
+                _fetch(weights, file, [Path(mirror) / name] if mirror else [], inbox, folder / file, known)
+                known.check(f"weights/{name}/{file}", folder / file)
         except NotRun as error:
             reason = str(error)
             shutil.rmtree(folder)
             folder.mkdir()
         write_status(folder, reason)
+    if reason is None:
+        known.record()
     print(reason or f"weights of {name} are in data/weights/{name}")
 
 
-def _fetch(weights: PublicWeights, file: str, mirrors: list[Path], inbox: Path, target: Path) -> None:
+def _fetch(weights: PublicWeights, file: str, mirrors: list[Path], inbox: Path, target: Path,
+           known: Checksums) -> None:
     for local in (*mirrors, inbox):
         if (local / file).is_file():
             shutil.copyfile(local / file, target)
@@ -65,10 +69,12 @@ def _fetch(weights: PublicWeights, file: str, mirrors: list[Path], inbox: Path, 
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    key = f"weights/{inbox.name}/revision"
+    revision = f"weights/{inbox.name}/revision"
     try:
-        path = Path(hf_hub_download(weights.repository, file, revision=recorded(key)))
+        path = Path(hf_hub_download(weights.repository, file, revision=known.get(revision)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
         raise NotRun(f"{file} of {weights.repository} could not be fetched from the model hub; put "
                      f"{' and '.join(weights.files)} into {inbox}/.") from None
+    if known.get(revision) is None:
+        known.note(revision, path.parent.name)  # the hub's cache names a snapshot's folder by its commit
     shutil.copyfile(path, target)

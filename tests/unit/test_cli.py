@@ -1,0 +1,121 @@
+"""The command line: quick to answer, one sentence for what it cannot do."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from featherseg import cli
+from featherseg.cli import main
+from featherseg.config import write_yaml
+from featherseg.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "transformers", "accelerate", "peft", "matplotlib", "pandas", "scipy", "monai", "pydantic")
+COMMANDS = ("download", "prepare", "weights", "plan", "train", "evaluate", "collect", "notebook", "index",
+            "pretrain", "describe", "predict", "check", "bench")
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+
+
+def test_help_names_every_command_without_a_heavy_import():
+    done = run("-c", "import sys; from featherseg.cli import main\n"
+                     "try: main(['--help'])\n"
+                     "finally: print('IMPORTED', *sys.modules)")
+    assert done.returncode == 0, done.stderr
+    text, _, imported = done.stdout.partition("IMPORTED")
+    assert [name for name in COMMANDS if f"    {name} " not in text] == []
+    assert set(HEAVY) & set(imported.split()) == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_what_it_does(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert getattr(cli, command).__doc__.splitlines()[0].split(",")[0].split(";")[0][:30] in capsys.readouterr().out
+
+
+def test_an_unknown_command_names_the_valid_ones(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["evalute"])
+    assert ended.value.code == 2
+    assert "evaluate" in capsys.readouterr().err
+
+
+def test_a_user_error_is_one_sentence_and_status_1(tmp_path):
+    done = run("-m", "featherseg", "plan", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "featherseg: params.yaml does not exist.\n"
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
+    def broken(study, params_only):
+        raise KeyError("inner")
+
+    monkeypatch.setattr("featherseg.check.check_project", broken)
+    with pytest.raises(KeyError):
+        main(["check"])
+
+
+@pytest.mark.parametrize(("raised", "said"), [
+    (UserError("the mask is empty."), "featherseg: the mask is empty."),
+    (KeyboardInterrupt(), "goes on after the last finished epoch"),
+    (ModuleNotFoundError("no", name="papermill"), "'papermill' is not installed"),
+])
+def test_what_a_user_can_act_on_ends_in_one_sentence(monkeypatch, raised, said):
+    def stop(study, params_only):
+        raise raised
+
+    monkeypatch.setattr("featherseg.check.check_project", stop)
+    with pytest.raises(SystemExit) as ended:
+        main(["check"])
+    assert said in str(ended.value.code) and "\n" not in str(ended.value.code)
+
+
+@pytest.mark.parametrize(("given", "values"), [
+    (["-p", "study=vlsm_adapter", "-p", "width=3"], {"study": "vlsm_adapter", "width": 3}),
+    (["-p", "names=[\"a\"]", "-p", "text=a=b"], {"names": ["a"], "text": "a=b"}),
+    ([], {}),
+])
+def test_notebook_parameters_are_json_or_text(monkeypatch, given, values):
+    called = []
+    monkeypatch.setattr("featherseg.reporting.notebook.execute", lambda *arguments: called.append(arguments))
+    main(["notebook", "00_overview", *given])
+    assert called == [("00_overview", "study", values)]
+
+
+def test_a_notebook_parameter_without_a_value_is_refused():
+    with pytest.raises(SystemExit, match="-p dim: .*name=value"):
+        main(["notebook", "00_overview", "-p", "dim"])
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_an_undeclared_run_is_refused_with_the_planned_ones(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    write_yaml("runs/study/plan/clipseg-decoder-lesions-0.yaml", {})
+    with pytest.raises(SystemExit, match="did you mean 'clipseg-decoder-lesions-0'"):
+        main([command, "clipseg-decoder-lesion-0"])
+
+
+def test_describe_prints_json_that_adds_up(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    main(["describe", "clipseg-vlsm_dense-v", "--json"])
+    described = json.loads(capsys.readouterr().out)
+    assert described["trainable"] == sum(group["trainable"] for group in described["groups"].values()) == 1_784_448
+
+
+def test_describe_with_params_is_the_model_that_they_choose(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / "params.yaml"
+    write_yaml(path, {"study": {"datasets": [], "recipes": [], "seeds": []},
+                      "model": {"weights": {"clipseg": "random"}}, "adapter": {"dim": 32}})
+    main(["describe", "clipseg-vlsm_dense-v", "--params", str(path), "--json"])
+    blocks, width, dim = 9 * 2, 768, 32
+    assert json.loads(capsys.readouterr().out)["trainable"] == blocks * (2 * width * dim + width + dim)
