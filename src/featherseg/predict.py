@@ -1,0 +1,243 @@
+"""Masks from a model: of pictures in memory, and of files for the command line."""
+
+import hashlib
+import re
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from featherseg import adapters, checkpoint, models
+from featherseg.config import Run, read_run
+from featherseg.data.images import EXTENSIONS, open_image, read_image
+from featherseg.data.transforms import Squash
+from featherseg.errors import UserError
+from featherseg.files import atomic_path, not_run_reason
+from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
+from featherseg.registry import unknown
+
+IMAGES_AT_ONCE = 8
+COLOUR = (255, 220, 0)
+
+
+def load_model(run: Run, train_dir: Path | str) -> SegmentationModel:
+    """A run's model as it was trained, in eval mode, on the accelerator where there is one.
+
+    Args:
+        run: the resolved run.
+        train_dir: its folder with `checkpoint.safetensors`; not read where nothing is trained.
+
+    Raises:
+        UserError: weights or checkpoint are absent, unreadable or those of another run.
+    """
+    model = adapters.apply(models.build(run.model, run.seed), run.adapter, run.seed)
+    if run.train is not None:
+        checkpoint.load(Path(train_dir) / "checkpoint.safetensors", model, run)
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def predict_probabilities(model: SegmentationModel, images: Sequence[np.ndarray], prompts: Sequence[str],
+                          batch_size: int = 32) -> list[np.ndarray]:
+    """Probability maps of images, each with its prompt, at the images' own resolution.
+
+    Equal images are encoded once, and so are equal prompts: twelve prompts on one image cost one pass of the
+    vision tower.
+
+    Args:
+        model: in eval mode.
+        images: uint8 (H, W, 3) of any sizes.
+        prompts: one for each image.
+        batch_size: how many are encoded or decoded at once.
+
+    Returns:
+        float32 (H, W) in [0, 1] for each image.
+
+    Example:
+        left, right = predict_probabilities(model, [image, image], ["left lung", "right lung"])
+    """
+    return list(iterate_probabilities(model, images, prompts, batch_size))
+
+
+@torch.inference_mode()
+def iterate_probabilities(model: SegmentationModel, images: Sequence[np.ndarray], prompts: Sequence[str],
+                          batch_size: int = 32) -> Iterator[np.ndarray]:
+    """`predict_probabilities` one by one, for when the maps together would not fit into memory."""
+    device = next(model.parameters()).device
+    squash = Squash(model.image_size)
+    digests = [(image.shape, hashlib.sha256(image.tobytes()).digest()) for image in images]
+    pictures, picture_of = _distinct(images, digests)
+    texts, text_of = _distinct(prompts, prompts)
+    pixels = torch.stack([torch.from_numpy(squash.image(picture)) for picture in pictures]).to(device)
+    vision = ImageFeatures.concat(
+        [model.encode_image(model.normalise(some)) for some in pixels.split(batch_size)])
+    text = TextFeatures.concat(
+        [model.encode_text(model.tokenize(some).to(device)) for some in batches(texts, batch_size)])
+    for some in batches(range(len(images)), batch_size):
+        logits = model.decode(vision.index(picture_of[some]), text.index(text_of[some]))
+        yield from original_resolution(model, logits, [images[k].shape[:2] for k in some])
+
+
+def original_resolution(model: SegmentationModel, logits: Tensor,
+                        sizes: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
+    """Probability maps, float32 (H, W), of logits (B, h, w) of the head's grid, at each image's (H, W).
+
+    Logits are interpolated, then turned into probabilities.
+    """
+    squash = Squash(model.image_size)
+    for plane, (height, width) in zip(model.to_input(logits).float(), sizes, strict=True):
+        yield squash.inverse(plane[None], height, width)[0, 0].sigmoid().cpu().numpy()
+
+
+def batches(items: Sequence, size: int) -> Iterator[Sequence]:
+    """Consecutive parts of at most `size` items."""
+    return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def predict_files(run: str, images: Sequence[Path], prompts: Sequence[str], out: Path,
+                  overlay: Path | None = None, threshold: float | None = None) -> None:
+    """Segment picture files with a trained run and write 0/255 PNG masks of the pictures' size.
+
+    Args:
+        run: a planned run, as `<run>` or `<study>/<run>`, in the working directory's `runs/`.
+        images: files, or folders of files.
+        prompts: one for all images, one for each, or several for one image.
+        out: a file for one mask; a folder for several, named `<image>.png`, or `<image>_<prompt>.png` where
+            an image has several prompts.
+        overlay: where the pictures with the masks drawn in are written, named like `out`.
+        threshold: probability above which a pixel belongs to the mask; None for the run's own.
+
+    Raises:
+        UserError: an unknown run or one that was not trained, images that are absent or unreadable, results
+            that would overwrite each other or an image; all of it before the first mask is written.
+    """
+    resolved, train_dir = find_run(run)
+    if threshold is None:
+        threshold = resolved.evaluate.threshold
+    if not 0 < threshold < 1:
+        raise UserError(f"the threshold is {threshold}; give a probability between 0 and 1.")
+    queries = _queries(_image_files(images), prompts)
+    masks = _output_files(queries, out)
+    overlays = _output_files(queries, overlay) if overlay else []
+    _refuse_overwriting([*masks, *overlays], queries)
+    for path in {query.image for query in queries}:
+        open_image(path)
+    model = load_model(resolved, train_dir)
+    for first in range(0, len(queries), IMAGES_AT_ONCE):
+        rows = slice(first, first + IMAGES_AT_ONCE)
+        pictures = {query.image: read_image(query.image) for query in queries[rows]}
+        given = [pictures[query.image] for query in queries[rows]]
+        found = iterate_probabilities(model, given, [query.prompt for query in queries[rows]])
+        for k, (picture, probability) in enumerate(zip(given, found, strict=True), start=first):
+            mask = probability > threshold
+            _write_png(masks[k], mask.astype(np.uint8) * 255)
+            if overlays:
+                _write_png(overlays[k], draw_mask(picture, mask))
+
+
+def find_run(name: str) -> tuple[Run, Path]:
+    """A planned run by `<run>` or `<study>/<run>`, and the folder of its training.
+
+    Raises:
+        UserError: no such run (the message lists those that exist), one of several studies, or one that was
+            not run, with the reason.
+    """
+    plans = {f"{path.parent.parent.name}/{path.stem}": path
+             for path in sorted(Path("runs").glob("*/plan/*.yaml")) if not path.stem.endswith(".evaluate")}
+    found = [key for key, path in plans.items() if name in (key, path.stem)]
+    if not plans:
+        raise UserError("the folder runs/ holds no run; go to the project's folder, or make runs: dvc repro.")
+    if not found:
+        raise unknown("run", name, sorted({path.stem for path in plans.values()}))
+    if len(found) > 1:
+        raise UserError(f"run '{name}' belongs to several studies; name one of {', '.join(found)}.")
+    plan = plans[found[0]]
+    run, train_dir = read_run(plan), plan.parent.parent / "train" / plan.stem
+    reason = run.not_run or ((train_dir / "status.json").is_file() and not_run_reason(train_dir))
+    if reason:
+        raise UserError(f"run '{name}' was not made here: {reason}")
+    return run, train_dir
+
+
+def draw_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """An image uint8 (H, W, 3) with a mask, bool (H, W), tinted and outlined."""
+    from scipy.ndimage import binary_dilation
+
+    drawn = image.copy()
+    drawn[mask] = (0.75 * image[mask] + 0.25 * np.array(COLOUR)).astype(np.uint8)
+    drawn[binary_dilation(mask, iterations=max(1, min(mask.shape) // 150)) & ~mask] = COLOUR
+    return drawn
+
+
+@dataclass(frozen=True)
+class _Query:
+    """One mask that is asked for, and the stem of its file."""
+
+    image: Path
+    prompt: str
+    stem: str
+
+
+def _distinct(items: Sequence, keys: Sequence[Hashable]) -> tuple[list, Tensor]:
+    """One item of each key, in order of appearance, and for each item the position of its key's."""
+    place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return list(dict(zip(keys, items, strict=True)).values()), torch.tensor([place[key] for key in keys])
+
+
+def _image_files(paths: Sequence[Path]) -> list[Path]:
+    files = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS)
+        if not inside:
+            raise UserError(f"the folder {path} holds no images; known endings are {', '.join(EXTENSIONS)}.")
+        files += inside
+    return files
+
+
+def _queries(images: list[Path], prompts: Sequence[str]) -> list[_Query]:
+    if len(images) == 1:
+        images = images * len(prompts)
+    elif len(prompts) == 1:
+        prompts = list(prompts) * len(images)
+    if len(images) != len(prompts):
+        raise UserError(f"there are {len(images)} images and {len(prompts)} prompts; "
+                        "give one prompt for all images, one for each, or one image.")
+    return [_Query(image, prompt, image.stem if images.count(image) == 1 else f"{image.stem}_{_slug(prompt)}")
+            for image, prompt in zip(images, prompts, strict=True)]
+
+
+def _slug(prompt: str) -> str:
+    """A prompt as part of a file name: letters and digits of any script, at most 60."""
+    return re.sub(r"\W+", "-", prompt).strip("-")[:60] or "empty"
+
+
+def _output_files(queries: list[_Query], out: Path) -> list[Path]:
+    if not out.is_dir() and out.suffix.lower() in EXTENSIONS:
+        if out.suffix.lower() != ".png":
+            raise UserError(f"{out}: results are written as PNG; name a .png file or a folder.")
+        if len(queries) > 1:
+            raise UserError(f"{out} is one file, but there are {len(queries)} results; name a folder.")
+        return [out]
+    if out.is_file():
+        raise UserError(f"{out} is a file, not a folder; name a .png file or a folder.")
+    return [out / f"{query.stem}.png" for query in queries]
+
+
+def _refuse_overwriting(outputs: list[Path], queries: list[_Query]) -> None:
+    taken = {query.image.resolve() for query in queries}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise UserError(f"{path} would be written over an image or another result; "
+                            "choose another folder, or rename one of the images.")
+        taken.add(path.resolve())
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    with atomic_path(path) as partial:
+        Image.fromarray(pixels).save(partial, format="PNG")

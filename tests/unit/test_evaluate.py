@@ -1,0 +1,226 @@
+"""Evaluation of tiny runs: what is scored, at which resolution, how often towers run, and what is written."""
+
+import json
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pycocotools import mask as coco
+from tiny_run import HEIGHT, TARGETS, WIDTH, make_run, write_dataset, write_training, write_weights
+
+from featherseg.data.prepared import PreparedDataset, PreparedWriter
+from featherseg.errors import UserError
+from featherseg.evaluate import evaluate, plan_trials
+from featherseg.files import write_status
+from featherseg.metrics import score
+from featherseg.models.clipseg import CLIPSeg
+from featherseg.predict import load_model, predict_probabilities
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path / "cache"))
+    write_dataset(tmp_path / "data")
+    return tmp_path
+
+
+def scored(project, adapter="vlsm_dense", out="out", **settings):
+    run = make_run(write_weights(project / "weights"), adapter, **settings)
+    write_training(run, project / "train" / adapter)
+    evaluate(run, project / "data", project / "train" / adapter, project / out)
+    return run
+
+
+def tables(folder):
+    return pd.read_parquet(folder / "per_sample.parquet"), pd.read_parquet(folder / "predictions.parquet")
+
+
+def test_every_sample_is_scored_under_three_prompts(project):
+    scored(project)
+    per_sample, predictions = tables(project / "out")
+    assert len(predictions) == 15 * 3 and len(per_sample) == 15 * 3 * 3
+    assert not per_sample.duplicated(["sample_id", "text_condition", "metric"]).any()
+    assert set(per_sample.image_condition) == {"own"} and set(per_sample.grid) == {"original"}
+    by_condition = dict(list(predictions.groupby("text_condition")))
+    assert by_condition["own"].prompt.str.startswith("the ").all()
+    assert (by_condition["empty"].prompt == "").all()
+    merged = by_condition["other"].merge(by_condition["own"], on="sample_id", suffixes=("", "_own"))
+    assert (merged.prompt != merged.prompt_own).all()
+
+
+def test_metrics_follow_from_the_stored_scores(project):
+    scored(project)
+    per_sample, _ = tables(project / "out")
+    metrics = json.loads((project / "out/metrics.json").read_text())
+    for condition, means in metrics["conditions"].items():
+        for target, expected in [(None, means), *means["targets"].items()]:
+            rows = per_sample[per_sample.text_condition == condition]
+            rows = rows if target is None else rows[rows.target == target]
+            for metric in ("dsc", "iou", "hd95"):
+                values = rows[rows.metric == metric].value.to_numpy()
+                assert expected[metric]["mean"] == pytest.approx(np.mean(values), rel=1e-12)
+                assert expected[metric]["std"] == pytest.approx(np.std(values), rel=1e-12)
+            assert expected["n"] == len(values) == (5 if target else 15)
+    own = metrics["conditions"]["own"]
+    assert set(own["targets"]) == set(TARGETS)
+    assert own["n_empty_truth"] == 1 and own["targets"]["left disc"]["n_empty_truth"] == 1
+    assert own["n_own_prompt"] == 15 and metrics["conditions"]["other"]["n_own_prompt"] == 0
+
+
+def test_stored_masks_reproduce_the_scores_at_original_resolution(project):
+    scored(project)
+    per_sample, predictions = tables(project / "out")
+    data = PreparedDataset.read(project / "data")
+    samples = {sample.sample_id: sample for sample in data.samples}
+    values = per_sample.set_index(["sample_id", "text_condition", "metric"]).value
+    areas = set()
+    for row in predictions.itertuples():
+        assert (row.height, row.width) == (HEIGHT, WIDTH)
+        mask = coco.decode({"size": [row.height, row.width], "counts": row.rle}).astype(bool)
+        areas.add(int(mask.sum()))
+        for metric, value in score(mask, data.mask(samples[row.sample_id])).items():
+            assert values[row.sample_id, row.text_condition, metric] == value
+    assert len(areas) > 5, "the masks are all alike, so this test compares nothing"
+
+
+def test_predicting_by_hand_gives_the_stored_masks(project):
+    run = scored(project)
+    _, predictions = tables(project / "out")
+    data = PreparedDataset.read(project / "data")
+    images = {sample.sample_id: data.image(sample) for sample in data.samples}
+    model = load_model(run, project / "train/vlsm_dense")
+    given = [images[sample_id] for sample_id in predictions.sample_id]
+    maps = predict_probabilities(model, given, list(predictions.prompt))
+    for row, probabilities in zip(predictions.itertuples(), maps, strict=True):
+        stored = coco.decode({"size": [HEIGHT, WIDTH], "counts": row.rle}).astype(bool)
+        assert ((probabilities > 0.5) != stored).mean() < 0.002
+
+
+@pytest.mark.parametrize("adapter", ["zero_shot", "decoder", "vlsm_shallow", "full"])
+def test_scoring_twice_gives_the_same_bytes_whatever_the_global_generators(project, adapter):
+    scored(project, adapter, out="first")
+    random.seed(99), np.random.seed(99), torch.manual_seed(99)
+    scored(project, adapter, out="second")
+    for name in ("per_sample.parquet", "predictions.parquet", "metrics.json", "status.json"):
+        assert (project / "first" / name).read_bytes() == (project / "second" / name).read_bytes()
+
+
+@pytest.mark.parametrize("adapter", ["full", "decoder"])
+def test_each_image_and_each_prompt_is_encoded_once(project, monkeypatch, adapter):
+    seen = {"image": 0, "text": 0}
+    encode_image, encode_text = CLIPSeg.encode_image, CLIPSeg.encode_text
+    monkeypatch.setattr(CLIPSeg, "encode_image",
+                        lambda self, x: seen.update(image=seen["image"] + len(x)) or encode_image(self, x))
+    monkeypatch.setattr(CLIPSeg, "encode_text",
+                        lambda self, x: seen.update(text=seen["text"] + len(x)) or encode_text(self, x))
+    scored(project, adapter, batch_size=4)
+    looked_at_shapes = 1 if adapter == "decoder" else 0
+    assert seen == {"image": 5 + looked_at_shapes, "text": 15 + 1 + looked_at_shapes}
+
+
+def test_the_batch_size_changes_no_score(project):
+    scored(project, out="large")
+    scored(project, out="small", batch_size=2)
+    large, small = (tables(project / out)[0] for out in ("large", "small"))
+    assert (large.drop(columns="value") == small.drop(columns="value")).all(axis=None)
+    dsc = large.metric == "dsc"
+    assert np.abs(large.value - small.value)[dsc].max() < 5e-3
+
+
+def test_the_threshold_decides(project):
+    scored(project, out="low", threshold=0.1)
+    scored(project, out="high", threshold=0.999999)
+    low, high = (tables(project / out) for out in ("low", "high"))
+    sizes = [[coco.area({"size": [HEIGHT, WIDTH], "counts": counts}) for counts in predictions.rle]
+             for _, predictions in (low, high)]
+    assert (np.array(sizes[0]) > 2 * np.array(sizes[1])).all()
+    assert set(low[0].threshold) == {0.1} and set(low[1].threshold) == {0.1}
+
+
+def test_the_checkpoint_is_used(project):
+    scored(project, "decoder", out="trained")
+    scored(project, "zero_shot", out="untrained")
+    trained, untrained = (tables(project / out)[0] for out in ("trained", "untrained"))
+    assert not np.array_equal(trained.value, untrained.value)
+
+
+@pytest.mark.parametrize("where", ["data", "train", "plan"])
+def test_a_reason_is_handed_on(project, where):
+    run = make_run(write_weights(project / "weights"), "decoder")
+    write_training(run, project / "train")
+    if where == "plan":
+        run = run.model_copy(update={"not_run": "no plan here"})
+    else:
+        write_status(project / where, f"no {where} here")
+    evaluate(run, project / "data", project / "train", project / "out")
+    assert [file.name for file in (project / "out").iterdir()] == ["status.json"]
+    assert json.loads((project / "out/status.json").read_text()) == {
+        "status": "not_run", "reason": f"no {where} here"}
+
+
+def test_an_empty_split_is_named_and_leaves_nothing(project):
+    with pytest.raises(UserError, match="'discs' has no samples in split 'testA'; .* that it has \\(test\\)"):
+        scored(project, split="testA")
+    assert not (project / "out").exists() and not list(project.glob(".out*"))
+
+
+def test_a_corrupt_checkpoint_is_named_and_leaves_nothing(project):
+    run = make_run(write_weights(project / "weights"), "decoder")
+    write_training(run, project / "train")
+    file = project / "train/checkpoint.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        evaluate(run, project / "data", project / "train", project / "out")
+    assert not (project / "out").exists() and not list(project.glob(".out*"))
+
+
+def test_the_other_prompt_comes_from_the_same_image_where_it_can(project):
+    samples = PreparedDataset.read(project / "data").samples
+    image_of = {sample.sample_id: sample.image for sample in samples}
+    others = [trial for trial in plan_trials(samples, "fullest", 0) if trial.condition == "other"]
+    assert all(image_of[trial.prompt_of] == trial.sample.image for trial in others)
+    assert all(trial.prompt_of != trial.sample.sample_id for trial in others)
+    assert len({trial.prompt_of for trial in others}) > 5
+
+
+def test_the_other_prompt_comes_from_another_image_where_it_must(tmp_path):
+    write_dataset(tmp_path / "data", images=6, targets=("disc",))
+    samples = PreparedDataset.read(tmp_path / "data").samples
+    image_of = {sample.sample_id: sample.image for sample in samples}
+    chosen = set()
+    for seed in range(100):
+        for trial in plan_trials(samples, "fullest", seed):
+            if trial.condition == "other":
+                assert image_of[trial.prompt_of] != trial.sample.image
+                chosen.add((trial.sample.image, trial.prompt_of))
+    assert len(chosen) == 6 * 5, "some other sample is never drawn"
+
+
+def test_where_all_prompts_are_one_the_other_is_the_same_and_counted(project):
+    scored(project, prompts="p0")
+    other = json.loads((project / "out/metrics.json").read_text())["conditions"]["other"]
+    assert other["n_own_prompt"] == other["n"] == 15
+
+
+def test_trials_do_not_depend_on_the_order_of_samples_but_on_the_seed(project):
+    samples = PreparedDataset.read(project / "data").samples
+    trials = plan_trials(samples, "random", 0)
+    assert plan_trials(samples[::-1], "random", 0) == trials
+    assert plan_trials(samples, "random", 1) != trials
+    prompts = [trial.prompt for trial in trials if trial.condition == "own"]
+    assert set(prompts) & set(TARGETS), "level p1 is never drawn"
+    assert any(prompt.startswith("row ") for prompt in prompts), "the second prompt of p2 is never drawn"
+
+
+def test_images_of_different_sizes_are_scored_each_at_its_own(project):
+    with PreparedWriter(project / "data", dataset="discs") as writer:
+        for k, shape in enumerate([(1, 1), (10, 3), (300, 40)]):
+            writer.add_image(f"image{k}", np.full((*shape, 3), 90, np.uint8))
+            writer.add_sample(image_id=f"image{k}", target="disc", mask=np.ones(shape, bool), split="test",
+                              prompts={"p1": "größerer Kreis " * 300})
+    scored(project)
+    _, predictions = tables(project / "out")
+    assert set(zip(predictions.height, predictions.width, strict=True)) == {(1, 1), (10, 3), (300, 40)}

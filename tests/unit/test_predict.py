@@ -1,0 +1,207 @@
+"""Masks of pictures in memory and of files, on tiny random models."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_run import HEIGHT, WIDTH, make_run, write_training, write_weights
+
+from featherseg.config import write_run
+from featherseg.data.images import read_image
+from featherseg.errors import UserError
+from featherseg.files import write_status
+from featherseg.models.clipseg import CLIPSeg
+from featherseg.predict import draw_mask, load_model, predict_files, predict_probabilities
+
+RUN = "clipseg-decoder-discs-3"
+
+
+def picture(seed, height=HEIGHT, width=WIDTH):
+    tiles = np.random.default_rng(seed).integers(0, 256, (4, 7, 3), dtype=np.uint8)
+    return tiles.repeat(-(-height // 4), axis=0).repeat(-(-width // 7), axis=1)[:height, :width]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with one trained run and three pictures."""
+    monkeypatch.chdir(tmp_path)
+    run = make_run(write_weights(tmp_path / "weights"), "decoder")
+    (tmp_path / "runs/study/plan").mkdir(parents=True)
+    write_run(tmp_path / "runs/study/plan", run)
+    write_training(run, tmp_path / "runs/study/train" / run.name)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture(0)).save("in/colour.png")
+    Image.fromarray(picture(1)[..., 0]).save("in/grey.bmp")
+    Image.fromarray(picture(2)[..., 0].astype(np.uint16) * 16).save("in/deep.tiff")
+    return tmp_path
+
+
+@pytest.fixture
+def model(project):
+    run = make_run(write_weights(project / "weights"), "decoder")
+    return load_model(run, project / "runs/study/train" / RUN)
+
+
+def read_png(path):
+    image = Image.open(path)
+    assert image.format == "PNG"
+    return np.asarray(image)
+
+
+def test_probabilities_have_each_images_own_resolution(model):
+    images = [picture(0), picture(1, 33, 12), picture(2, 1, 1), picture(3, 10, 700)]
+    maps = predict_probabilities(model, images, ["disc"] * 4)
+    assert [p.shape for p in maps] == [image.shape[:2] for image in images]
+    assert all(p.dtype == np.float32 and 0 <= p.min() <= p.max() <= 1 for p in maps)
+
+
+def test_probabilities_are_those_of_the_model_called_directly(model):
+    image = picture(0, 32, 32)
+    with torch.no_grad():
+        pixels = model.normalise(torch.from_numpy(image)[None])
+        expected = model.to_input(model(pixels, model.tokenize(["a disc"]))).sigmoid()[0, 0].numpy()
+    assert np.abs(predict_probabilities(model, [image], ["a disc"])[0] - expected).max() < 1e-5
+
+
+def test_order_and_batches_do_not_change_a_map(model):
+    images = [picture(k % 3) for k in range(7)]
+    prompts = ["left disc", "right disc", "", "left disc", "a", "b", "c"]
+    together = predict_probabilities(model, images, prompts, batch_size=3)
+    for image, prompt, found in zip(images, prompts, together, strict=True):
+        assert np.abs(predict_probabilities(model, [image], [prompt])[0] - found).max() < 1e-4
+    assert np.abs(together[0] - together[1]).max() > 0.01, "image and prompt make no difference to this model"
+
+
+def test_twelve_prompts_on_one_image_encode_it_once(model, monkeypatch):
+    encoded = []
+    encode_image, encode_text = CLIPSeg.encode_image, CLIPSeg.encode_text
+    monkeypatch.setattr(CLIPSeg, "encode_image",
+                        lambda self, x: encoded.append(("image", len(x))) or encode_image(self, x))
+    monkeypatch.setattr(CLIPSeg, "encode_text",
+                        lambda self, x: encoded.append(("text", len(x))) or encode_text(self, x))
+    predict_probabilities(model, [picture(0) for _ in range(12)], [f"disc {k % 6}" for k in range(12)])
+    assert encoded == [("image", 1), ("text", 6)]
+
+
+def test_one_mask_of_one_file(project, model):
+    predict_files(RUN, [project / "in/colour.png"], ["left disc"], project / "new/mask.png")
+    mask = read_png(project / "new/mask.png")
+    expected = predict_probabilities(model, [picture(0)], ["left disc"])[0] > 0.5
+    assert mask.dtype == np.uint8 and set(np.unique(mask)) == {0, 255}
+    assert np.array_equal(mask > 0, expected)
+
+
+def test_the_threshold_and_the_overlay(project):
+    arguments = (RUN, [project / "in/colour.png"], ["left disc"])
+    predict_files(*arguments, project / "low.png", overlay=project / "over.png", threshold=0.1)
+    predict_files(*arguments, project / "high.png", threshold=0.999)
+    low, high = read_png(project / "low.png") > 0, read_png(project / "high.png") > 0
+    assert low.sum() > high.sum() and not (high & ~low).any()
+    assert np.array_equal(read_png(project / "over.png"), draw_mask(picture(0), low))
+
+
+def test_a_folder_of_pictures_of_every_depth(project, model):
+    predict_files(RUN, [project / "in"], ["left disc"], project / "masks", overlay=project / "overlays")
+    for folder in ("masks", "overlays"):
+        names = sorted(path.name for path in (project / folder).iterdir())
+        assert names == ["colour.png", "deep.png", "grey.png"]
+    for name in ("colour.png", "grey.bmp", "deep.tiff"):
+        expected = predict_probabilities(model, [read_image(project / "in" / name)], ["left disc"])[0] > 0.5
+        mask = read_png(project / "masks" / f"{name.split('.')[0]}.png") > 0
+        assert (mask != expected).mean() < 0.002
+
+
+def test_more_pictures_than_are_held_at_once(project, model):
+    for k in range(19):
+        Image.fromarray(picture(k)).save(project / f"in/many{k:02}.png")
+    files = sorted((project / "in").glob("many*.png"))
+    predict_files(RUN, files, [f"disc {k}" for k in range(19)], project / "masks")
+    for k in (0, 7, 8, 18):
+        expected = predict_probabilities(model, [picture(k)], [f"disc {k}"])[0] > 0.5
+        assert ((read_png(project / f"masks/many{k:02}.png") > 0) != expected).mean() < 0.002
+
+
+def test_several_prompts_on_one_picture_are_told_apart_by_name(project):
+    prompts = ["left disc", "größter Kreis!", ""]
+    predict_files(RUN, [project / "in/colour.png"], prompts, project / "masks")
+    assert sorted(path.name for path in (project / "masks").iterdir()) == [
+        "colour_empty.png", "colour_größter-Kreis.png", "colour_left-disc.png"]
+
+
+def test_a_run_may_be_named_with_its_study(project):
+    predict_files(f"study/{RUN}", [project / "in/colour.png"], ["disc"], project / "mask.png")
+    assert (project / "mask.png").is_file()
+
+
+@pytest.mark.parametrize(("images", "prompts", "out", "sentence"), [
+    (["in/colour.png"], ["a"], "mask.jpg", "written as PNG"),
+    (["in"], ["a"], "mask.png", "one file, but there are 3"),
+    (["in"], ["a", "b"], "masks", "3 images and 2 prompts"),
+    (["in/none.png"], ["a"], "mask.png", "none.png does not exist"),
+    (["in/colour.png", "in/broken.png"], ["a"], "masks", "broken.png cannot be read"),
+    (["empty"], ["a"], "masks", "empty holds no images"),
+    (["in"], ["a"], "in", "in/colour.png would be written over an image"),
+    (["in/colour.png", "copy/colour.png"], ["a"], "masks", "masks/colour.png would be written over"),
+    (["in/colour.png"], ["a b", "a-b"], "masks", "masks/colour_a-b.png would be written over"),
+    (["in"], ["a"], "taken", "taken is a file"),
+])
+def test_bad_input_is_one_sentence_and_writes_nothing(project, images, prompts, out, sentence):
+    if "in/broken.png" in images:
+        (project / "in/broken.png").write_bytes((project / "in/colour.png").read_bytes()[:80])
+    (project / "empty").mkdir()
+    (project / "taken").write_text("kept")
+    (project / "copy").mkdir()
+    (project / "copy/colour.png").write_bytes((project / "in/colour.png").read_bytes())
+    before = {path: path.stat().st_mtime_ns for path in project.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=sentence) as caught:
+        predict_files(RUN, [project / path for path in images], prompts, project / out)
+    assert "\n" not in str(caught.value)
+    assert {path: path.stat().st_mtime_ns for path in project.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -3, float("nan")])
+def test_a_threshold_out_of_range(project, threshold):
+    with pytest.raises(UserError, match="between 0 and 1"):
+        predict_files(RUN, [project / "in/colour.png"], ["a"], project / "mask.png", threshold=threshold)
+
+
+def test_an_unknown_run_lists_those_that_exist(project):
+    with pytest.raises(UserError, match=f"unknown run 'clipseg-decodr-discs-3': did you mean '{RUN}'"):
+        predict_files("clipseg-decodr-discs-3", [project / "in/colour.png"], ["a"], project / "mask.png")
+
+
+def test_outside_of_a_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="runs/ holds no run"):
+        predict_files(RUN, [tmp_path / "x.png"], ["a"], tmp_path / "mask.png")
+
+
+def test_a_run_of_two_studies_must_be_named_with_its_study(project):
+    (project / "runs/other/plan").mkdir(parents=True)
+    for name in (f"{RUN}.yaml", f"{RUN}.evaluate.yaml"):
+        (project / "runs/other/plan" / name).write_bytes((project / "runs/study/plan" / name).read_bytes())
+    with pytest.raises(UserError, match=f"name one of other/{RUN}, study/{RUN}"):
+        predict_files(RUN, [project / "in/colour.png"], ["a"], project / "mask.png")
+
+
+def test_a_run_that_was_not_made_says_why(project):
+    write_status(project / "runs/study/train" / RUN, "the archive is absent")
+    with pytest.raises(UserError, match="was not made here: the archive is absent"):
+        predict_files(RUN, [project / "in/colour.png"], ["a"], project / "mask.png")
+
+
+def test_a_run_that_was_not_trained_yet(project):
+    (project / "runs/study/train" / RUN / "checkpoint.safetensors").unlink()
+    with pytest.raises(UserError, match="train the run first"):
+        predict_files(RUN, [project / "in/colour.png"], ["a"], project / "mask.png")
+
+
+def test_a_mask_is_drawn_inside_tinted_and_around_outlined():
+    image = np.full((60, 60, 3), 100, np.uint8)
+    mask = np.zeros((60, 60), bool)
+    mask[20:40, 20:40] = True
+    drawn = draw_mask(image, mask)
+    changed = (drawn != image).any(axis=2)
+    assert changed[mask].all() and changed.sum() == mask.sum() + 4 * 20
+    assert (image == 100).all(), "the image itself was drawn on"
+    assert np.array_equal(draw_mask(image, np.zeros((60, 60), bool)), image)
