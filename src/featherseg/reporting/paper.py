@@ -18,10 +18,10 @@ def table_1(study: Study, metric: str = "DSC") -> pd.DataFrame:
     """
     values, lines = published.table_1(metric), []
     for dataset in values.index:
-        theirs = values.loc[dataset].to_dict()
+        theirs = values.loc[dataset].dropna().to_dict()
         said = f"published: {published.source()}"
         lines.append({"dataset": dataset, "": "published", FROM: said, "data": ""}
-                     | {method.title: f"{theirs[method.title]:.2f}" for method in TABLE_1})
+                     | {title: f"{value:.2f}" for title, value in theirs.items()})
         lines += _lines_here(study, dataset, metric, theirs) or [_not_declared(study, dataset)]
     for dataset in sorted(set(study.results.dataset) - set(values.index)):
         lines += _lines_here(study, dataset, metric, {})

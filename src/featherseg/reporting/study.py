@@ -101,7 +101,7 @@ def read_results(source: "Path | TextIO") -> "pd.DataFrame":
     """A table that `collect` wrote, from a file; absent text is the empty string, absent numbers are NaN."""
     import pandas as pd
 
-    frame = pd.read_csv(source, dtype=dict.fromkeys(TEXT, str), float_precision="round_trip")
+    frame = pd.read_csv(source, dtype=dict.fromkeys(TEXT, str))
     return frame.fillna(dict.fromkeys(frame.columns.intersection(TEXT), ""))
 
 

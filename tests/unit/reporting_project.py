@@ -12,7 +12,7 @@ from featherseg.evaluate import run_lengths, summarise
 from featherseg.files import write_json, write_status
 from featherseg.metrics import score
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 ADAPTERS = {
     "clipseg-zero_shot": {"name": "zero_shot"},
     "clipseg-decoder": {"name": "decoder"},

@@ -1,0 +1,114 @@
+"""What collect gathers: the declared runs and nothing else, with their provenance or their reason."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from reporting_project import declare, make_project, scored_run
+
+from featherseg.errors import UserError
+from featherseg.files import write_status
+from featherseg.reporting import overview
+from featherseg.reporting.collect import collect
+from featherseg.reporting.study import Study, find_root
+
+RECIPES = ("clipseg-decoder", "clipseg-vlsm_dense-vl")
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_project(tmp_path, RECIPES)
+    return tmp_path
+
+
+def results() -> pd.DataFrame:
+    collect("study")
+    return Study("study").results
+
+
+def test_runs_that_a_shrunk_grid_left_on_disk_are_not_read():
+    scored_run("study", "clipseg-lora", "lesions")
+    assert "clipseg-lora-lesions-0" not in set(results().run)
+    declare("study", "clipseg-lora", "lesions")
+    assert "clipseg-lora-lesions-0" in set(results().run)
+
+
+def test_a_row_holds_what_evaluate_measured():
+    rows = results()
+    measured = json.loads(Path("runs/study/evaluate/clipseg-decoder-organs-0/metrics.json").read_text())
+    row = rows[(rows.run == "clipseg-decoder-organs-0") & (rows.text_condition == "other")
+               & (rows.metric == "hd95")]
+    assert row["mean"].item() == pytest.approx(measured["conditions"]["other"]["hd95"]["mean"], abs=1e-6)
+    assert row.n.item() == 9
+    assert row.trainable_parameters.item() == 260_000
+    assert row.weights.item() == "clipseg-small (sha256 abababababab)"
+    assert len(rows) == len(RECIPES) * 2 * 3 * 3  # datasets, text conditions, metrics
+
+
+def test_a_run_that_was_not_made_appears_with_its_reason():
+    shutil.rmtree("runs/study/evaluate/clipseg-decoder-organs-0")
+    write_status("runs/study/evaluate/clipseg-decoder-organs-0", "organs are given out by request only")
+    row = results().set_index("run").loc["clipseg-decoder-organs-0"]
+    assert (row.status, row.reason) == ("not_run", "organs are given out by request only")
+    assert pd.isna(row["mean"])
+    shown = overview.scores(Study("study"))
+    line = shown[(shown.dataset == "organs") & (shown.recipe == "clipseg-decoder")]
+    assert line["where from"].item() == "not run: organs are given out by request only"
+    assert line.DSC.isna().item()
+
+
+def test_a_declared_run_without_scores_is_an_error():
+    shutil.rmtree("runs/study/evaluate/clipseg-decoder-organs-0")
+    with pytest.raises(UserError, match=r"'clipseg-decoder-organs-0' is declared but not scored.*dvc repro"):
+        collect("study")
+    assert not Path("reports").exists()
+
+
+def test_equal_runs_give_equal_bytes():
+    files = [Path("reports/study") / name for name in ("results.csv", "metrics.json", "curves.csv")]
+    collect("study")
+    first = [file.read_bytes() for file in files]
+    collect("study")
+    assert [file.read_bytes() for file in files] == first
+
+
+def test_metrics_are_one_number_a_recipe():
+    collect("study")
+    metrics = json.loads(Path("reports/study/metrics.json").read_text())
+    assert set(metrics) == {"dsc"} and set(metrics["dsc"]) == set(RECIPES)
+    rows = Study("study").results
+    own = rows[(rows.recipe == RECIPES[0]) & (rows.text_condition == "own") & (rows.metric == "dsc")]
+    assert metrics["dsc"][RECIPES[0]] == pytest.approx(own["mean"].mean(), abs=1e-4)
+
+
+def test_curves_are_those_of_trained_runs():
+    declare("study", "clipseg-zero_shot", "lesions")
+    scored_run("study", "clipseg-zero_shot", "lesions")
+    collect("study")
+    curves = pd.read_csv("reports/study/curves.csv")
+    assert set(curves.recipe) == set(RECIPES)
+    assert curves.groupby("run").epoch.max().eq(5).all()
+
+
+@pytest.mark.parametrize(("dataset", "label"), [
+    ("lesions", "synthetic stand-in"), ("clinic", "own folder"), ("kvasir_seg", "official")])
+def test_every_row_says_what_its_data_are(project, dataset, label):
+    shutil.rmtree("runs")
+    make_project(project, RECIPES[:1], (dataset,))
+    assert set(results().data) == {label}
+
+
+def test_an_unknown_study_is_named_with_the_known_ones():
+    with pytest.raises(UserError, match="unknown study 'studdy'.*study"):
+        collect("studdy")
+
+
+def test_the_project_root_is_found_from_a_folder_below(project, tmp_path_factory):
+    below = project / "notebooks" / "deeper"
+    below.mkdir()
+    assert find_root(below) == project
+    with pytest.raises(UserError, match="no project root"):
+        find_root(tmp_path_factory.mktemp("elsewhere"))

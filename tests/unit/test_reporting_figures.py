@@ -1,0 +1,138 @@
+"""What the figures draw: the numbers of the tables, the right samples, and nothing where there is nothing."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from reporting_project import declare, make_project, scored_run
+
+from featherseg.data.prepared import PreparedDataset
+from featherseg.evaluate import run_lengths
+from featherseg.metrics import dice
+from featherseg.reporting import figures, overlays, overview
+from featherseg.reporting.collect import collect
+from featherseg.reporting.study import Study
+
+RECIPES = ("clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vl")
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_project(tmp_path, RECIPES, ("lesions",))
+    collect("study")
+    return Study("study")
+
+
+def git(*arguments: str) -> str:
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_best_median_and_worst_are_what_they_are_called():
+    scores = pd.Series({"c": 0.5, "a": 0.9, "e": 0.1, "b": 0.7, "d": 0.2})
+    assert overlays.extremes(scores) == {"best": "a", "median": "c", "worst": "e"}
+    assert overlays.extremes(scores.drop("a")) == {"best": "b", "median": "d", "worst": "e"}
+    equal = pd.Series({"b": 0.5, "a": 0.5, "c": 0.5})
+    assert overlays.extremes(equal) == {"best": "c", "median": "b", "worst": "a"}
+
+
+def test_overlays_show_those_samples_with_their_prompt_and_score(study, monkeypatch):
+    seen, drawn = [], []
+    monkeypatch.setattr(overlays.style, "picture", seen.append)
+    monkeypatch.setattr(overlays, "_draw", lambda axis, image, *masks: drawn.append(dice(*masks)))
+    overlays.overlays(study, "lesions")
+    scores = pd.read_parquet("runs/study/evaluate/clipseg-decoder-lesions-0/per_sample.parquet")
+    scores = scores[(scores.text_condition == "own") & (scores.metric == "dsc")].sort_values("value")
+    axes = {axis.get_title(loc="left"): axis for axis in seen[0].axes}
+    worst, best = (f"{100 * scores.value.iloc[k]:.1f}" for k in (0, -1))
+    assert f"decoder: worst, DSC {worst} %" in axes
+    assert scores.prompt.iloc[0] in axes[f"decoder: worst, DSC {worst} %"].get_xlabel()
+    assert f"decoder: best, DSC {best} %" in axes
+    assert len(drawn) == 3 * len(RECIPES)
+    assert [float(title.split()[-2]) / 100 for title in axes] == pytest.approx(drawn, abs=6e-4)
+
+
+def test_stored_masks_come_back_as_they_were():
+    mask = np.random.default_rng(0).random((33, 50)) > 0.6
+    row = pd.Series({"height": 33, "width": 50, "rle": run_lengths(mask)})
+    assert (overlays._decode(row) == mask).all()
+
+
+def test_outlines_survive_empty_and_full_masks_and_odd_sizes():
+    image = np.zeros((1, 700, 3), np.uint8)
+    axis = Figure().subplots()
+    for mask in (np.zeros((1, 700), bool), np.ones((1, 700), bool)):
+        overlays._draw(axis, image, mask, ~mask)
+
+
+def test_a_gallery_names_each_dataset_with_its_provenance(study):
+    heading, picture = overlays.gallery(study)
+    assert heading.data == "### lesions (synthetic stand-in)"
+    assert picture.data[:2] == b"\xff\xd8" and len(picture.data) < 2_000_000
+    assert PreparedDataset.read("data/processed/lesions").samples
+
+
+def test_the_language_check_draws_what_its_table_says(study):
+    figure = figures.language_check(study)
+    table = overview.language(study).set_index("method")
+    drawn = {points.get_label(): points.get_offsets() for points in figure.axes[0].collections
+             if not points.get_label().startswith("_")}
+    assert sorted(drawn["own prompt"][:, 0]) == pytest.approx(sorted(table["own prompt"]))
+    assert sorted(drawn["another sample's prompt"][:, 0]) == pytest.approx(sorted(table["another's prompt"]))
+
+
+def test_zero_shot_is_a_line_since_it_trains_nothing(study):
+    published, here = figures.parameters_and_dsc(study).axes
+    assert "synthetic stand-in" in here.get_title() and "published" in published.get_title()
+    assert [line.get_label() for line in here.lines] == ["zero-shot"]
+    assert {float(p.get_offsets()[0, 0]) for p in here.collections} == {260_000, 46_000}
+
+
+def test_one_width_is_said_and_two_are_drawn(study):
+    assert "Only dim 16 has been run here" in figures.dim_lines(study).data
+    declare("study", "clipseg-vlsm_dense-vl", "lesions", seed=1, dim=64)
+    scored_run("study", "clipseg-vlsm_dense-vl", "lesions", seed=1)
+    collect("study")
+    (axis,) = figures.dim_lines(Study("study")).axes
+    assert list(axis.lines[0].get_xdata()) == [16, 64]
+
+
+def test_widths_of_experiments_count_where_nothing_else_differs(study):
+    """An experiment is a commit under refs/exps/<baseline>, with its own params and results."""
+    file, results = Path("params.yaml"), Path("reports/study/results.csv")
+    params = file.read_text() + "adapter: {dim: 16}\ntrain: {epochs: 5}\n"
+    file.write_text(params)
+    git("init", "-q")
+    git("add", "params.yaml", "reports")
+    git("commit", "-q", "-m", "baseline")
+    baseline, own = git("rev-parse", "HEAD"), results.read_text()
+    for name, dim, epochs in (("wide", "64", "5"), ("long", "32", "9")):
+        file.write_text(params.replace("16", dim).replace("epochs: 5", f"epochs: {epochs}"))
+        results.write_text(own.replace(",VL,16.0,", f",VL,{dim}.0,"))
+        git("commit", "-q", "-a", "-m", name)
+        git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}", "HEAD")
+        git("reset", "-q", "--hard", baseline)
+    (axis,) = figures.dim_lines(Study("study")).axes
+    assert list(axis.lines[0].get_xdata()) == [16, 64]
+
+
+def test_a_study_without_scores_says_so(tmp_path, monkeypatch):
+    from featherseg.files import write_status
+
+    monkeypatch.chdir(tmp_path)
+    make_project(tmp_path, (), ())
+    declare("study", "clipseg-decoder", "lesions")
+    write_status("runs/study/evaluate/clipseg-decoder-lesions-0", "no data")
+    collect("study")
+    empty = Study("study")
+    assert "No run" in figures.language_check(empty).data
+    assert "No run" in figures.training_curves(empty).data
+    assert "No dense or shallow" in figures.position_bars(empty).data
+    assert "No dense or shallow" in figures.dim_lines(empty).data
+    assert "No run" in overlays.gallery(empty)[0].data
+    assert "No run" in overview.verdict(empty)
+    assert len(figures.parameters_and_dsc(empty).axes) == 1

@@ -1,0 +1,93 @@
+"""Executing notebooks: on this code, with known parameters, all or nothing; and the notebooks in git."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from reporting_project import REPOSITORY
+
+import featherseg
+from featherseg.errors import UserError
+from featherseg.reporting.index import write_index
+from featherseg.reporting.notebook import execute
+
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path / "cache"))
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).write_text("")
+    return tmp_path
+
+
+def write_notebook(name: str, code: str) -> None:
+    parameters = new_code_cell('study = "study"', metadata={"tags": ["parameters"]})
+    cells = [new_markdown_cell("# A title\n\nOne *line*."), parameters, new_code_cell(code)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    Path("notebooks").mkdir(exist_ok=True)
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), f"notebooks/{name}.ipynb")
+
+
+def test_a_notebook_runs_on_this_code_from_the_root_with_its_study(project, monkeypatch):
+    kernel = project / "foreign" / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(json.dumps({"argv": ["/bin/false"], "display_name": "foreign", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(project / "foreign"))
+    write_notebook("where", "import os, featherseg\nprint(featherseg.__file__, os.getcwd(), study)")
+    page = execute("where", "mine", {})
+    text = page.read_text()
+    assert page == Path("reports/mine/where.html")
+    assert featherseg.__file__ in text and f"{project} mine" in text
+    assert "import os" not in text and "<title>A title</title>" in text
+    assert "http" not in text and "<script" not in text
+    executed = nbformat.read("reports/mine/where.ipynb", as_version=4)
+    assert executed.metadata.kernelspec.name == "python3"
+    assert sorted(path.name for path in Path("reports/mine").iterdir()) == ["where.html", "where.ipynb"]
+    index = write_index().read_text()
+    assert '<a href="mine/where.html">A title</a>: One *line*.' in index
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs():
+    write_notebook("sweep", "raise SystemExit")
+    with pytest.raises(UserError, match="unknown parameter .* 'studdy': did you mean 'study'"):
+        execute("sweep", "study", {"studdy": "x"})
+    assert not Path("reports").exists()
+
+
+def test_an_unknown_notebook_is_named_with_the_known_ones():
+    write_notebook("sweep", "")
+    with pytest.raises(UserError, match="unknown notebook 'sweeep'.*valid values are sweep"):
+        execute("sweeep", "study")
+
+
+def test_a_failing_cell_is_one_sentence_and_leaves_the_last_report_as_it_was():
+    write_notebook("fragile", "print('sound')")
+    before = execute("fragile", "study").read_text()
+    write_notebook("fragile", "1 / 0")
+    with pytest.raises(UserError, match="'fragile' failed in its cell 3: ZeroDivisionError: div") as error:
+        execute("fragile", "study")
+    partly = Path(str(error.value).partition("notebook is ")[2].rstrip(".)"))
+    assert "division by zero" in partly.read_text()
+    assert Path("reports/study/fragile.html").read_text() == before
+    assert len(list(Path("reports/study").iterdir())) == 2
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_hold_no_output_and_no_logic(path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(notebook.cells) <= 12
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    parameters = [cell.source for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert parameters == ['study = "study"']
+    for word in ("def ", "class ", "for ", "while ", "if ", "lambda", "import torch", "pd."):
+        assert not any(word in cell.source for cell in code), f"{path.name} holds logic: {word!r}"
+
+
+def test_there_are_notebooks():
+    assert [path.stem for path in NOTEBOOKS] == ["00_overview", "10_vlsm_adapter", "90_audit"]

@@ -1,0 +1,132 @@
+"""What the tables show: every line says where it comes from, and no number takes another's place."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from reporting_project import declare, make_project, scored_run
+
+from featherseg.errors import UserError
+from featherseg.reporting import overview, paper, published, tables
+from featherseg.reporting.collect import SYNTHETIC, collect
+from featherseg.reporting.study import Study
+
+RECIPES = ("clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vl", "clipseg-vlsm_shallow-vlc")
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_project(tmp_path, RECIPES)
+    collect("study")
+    return Study("study")
+
+
+@pytest.mark.parametrize("table", [
+    overview.runs, overview.scores, overview.language, paper.table_1, paper.gains, paper.positions])
+def test_every_line_made_here_carries_its_label(study, table):
+    frame = table(study)
+    assert (frame["where from"] != "").all()
+    here = frame[frame["where from"].str.contains(r"lesions|organs|stand-in") |
+                 frame.get("dataset", pd.Series("", frame.index)).isin(["lesions", "organs"])]
+    assert len(here) and here["where from"].str.contains(SYNTHETIC).all()
+
+
+def test_a_stand_in_without_its_label_is_refused(study, monkeypatch):
+    frame = pd.DataFrame([{"published": 89.1, "here": 71.2, "where from": "Table 1", "data": SYNTHETIC}])
+    with pytest.raises(ValueError, match="lacks that label"):
+        tables.honest(frame)
+    with pytest.raises(ValueError, match="does not say where it comes from"):
+        tables.honest(frame.assign(**{"where from": "", "data": ""}))
+    monkeypatch.setattr(paper, "made_here", lambda study, row: f"weights {row.weights}")
+    with pytest.raises(ValueError, match="lacks that label"):
+        paper.table_1(study)
+
+
+def test_rows_that_are_not_verified_stay_out_of_every_table(study):
+    file = Path("data/published/vlsm_adapter.csv")
+    rows = pd.read_csv(file, dtype=str)
+    wrong = (rows.model == "CLIPSeg DA") & (rows.dataset == "Kvasir-SEG") & (rows.metric == "DSC")
+    rows.loc[wrong, ["value", "verified"]] = ["12.34", "yes"]
+    rows.to_csv(file, index=False)
+    assert "12.34" in paper.table_1(study).to_string()
+    rows.loc[wrong, "verified"] = "no"
+    rows.to_csv(file, index=False)
+    frames = [paper.table_1(study), paper.gains(study), paper.positions(study)]
+    shown = " ".join(frame.to_string() for frame in frames)
+    assert "12.34" not in shown
+    for name in Path("data/published").glob("*.csv"):
+        unverified = (pd.read_csv(name, dtype=str).verified != "yes").sum()
+        assert len(published.read(name.stem)) + unverified == len(pd.read_csv(name))
+
+
+def test_table_1_is_the_papers(study):
+    table = published.table_1("DSC")
+    assert table.shape == (8, 5) and table.notna().all().all()
+    assert table.loc["busi", "DA (dense, VL)"] == 65.02
+    assert published.table_1("HD95").loc["chexlocalize", "SAN"] == 724.55
+
+
+def test_a_number_on_the_papers_data_stands_below_the_published_one_with_the_distance(study, tmp_path):
+    shutil.rmtree("runs")
+    make_project(tmp_path, RECIPES, ("kvasir_seg",))
+    collect("study")
+    study = Study("study")
+    table = paper.table_1(study)
+    theirs, ours = (line for _, line in table[table.dataset == "kvasir_seg"].iterrows())
+    assert theirs["DA (dense, VL)"] == "89.10" and theirs["where from"].startswith("published")
+    scored = tables.own_dsc(study.results)
+    own = scored[scored.recipe == "clipseg-vlsm_dense-vl"].dsc.item()
+    assert ours["DA (dense, VL)"] == f"{own:.2f} ({own - 89.10:+.2f})"
+    assert ours["CRIS end-to-end"] == "not run" and ours["where from"].startswith("official")
+    rest = table[(table.dataset == "busi") & (table[""] == "here")]
+    assert rest["where from"].item() == "not run: 'busi' is not in study 'study'"
+
+
+def test_the_best_method_of_a_dataset_comes_first_and_wins(study):
+    frame = overview.scores(study)
+    lesions = frame[frame.dataset == "lesions"]
+    assert list(lesions.DSC) == sorted(lesions.DSC, reverse=True)
+    best = lesions[lesions.trainable > 0].iloc[0]
+    said = overview.verdict(study)
+    assert f"**{best.method}**: DSC {best.DSC:.1f} % at {best.trainable:,} trainable parameters" in said
+    assert "one seed" in said and SYNTHETIC in said
+
+
+def test_seeds_are_averaged_and_their_spread_shown(study):
+    assert "seeds" not in overview.scores(study)
+    declare("study", "clipseg-decoder", "lesions", seed=1)
+    scored_run("study", "clipseg-decoder", "lesions", seed=1)
+    collect("study")
+    frame = overview.scores(Study("study")).set_index(["dataset", "recipe"])
+    line = frame.loc[("lesions", "clipseg-decoder")]
+    assert line.seeds == 2 and line["± of DSC over seeds"] == 0
+
+
+def test_the_language_check_is_own_minus_other(study):
+    line = overview.language(study).iloc[0]
+    assert line["lost with another's"] == pytest.approx(line["own prompt"] - line["another's prompt"])
+    assert line["lost without prompt"] == pytest.approx(line["own prompt"] - line["empty prompt"]) != 0
+
+
+def test_counts_that_differ_from_the_released_codes_are_shouted(study):
+    counted = {"clipseg-vlsm_dense-vl": {"title": "DA-VL", "trainable": 2_974_464, "total": 153_722_210},
+               "clipseg-vlsm_shallow-vlc": {"title": "SA-VLC", "trainable": 4_201_985, "total": 154_949_731},
+               "clipseg-lora": {"title": "LoRA", "trainable": 884_736, "total": 151_632_482}}
+    frame = paper.parameters(study, counted).set_index("method")
+    assert list(frame.equal) == ["yes", "NO", "nothing to compare"]
+    assert list(frame["Table 1"]) == ["3M", "4.2M", "not in Table 1"]
+    assert frame.loc["DA-VL", "this study's model"] == 46_000
+
+
+def test_a_table_shows_a_dash_and_never_a_zero_for_what_is_absent():
+    frame = pd.DataFrame({"method": ["a", "b"], "DSC": [71.234, None], "trainable": [1234567, None]})
+    shown = tables.show(frame.astype({"trainable": "Int64"})).to_html()
+    assert "71.23" in shown and "1,234,567" in shown and shown.count("–") == 2
+
+
+def test_an_absent_table_names_the_command(study):
+    shutil.rmtree("reports")
+    with pytest.raises(UserError, match=r"results.csv does not exist; .*featherseg collect"):
+        overview.scores(Study("study"))
