@@ -21,6 +21,7 @@ from featherseg.config import (
 from featherseg.data.specs import SPECS
 from featherseg.errors import UserError
 from featherseg.plan import missing, recipe_names, resolve_study, write_plan
+from featherseg.resume import TRAINING_CODE
 
 ROOT = Path(__file__).parents[2]
 ALL_NULL = {"positions": None, "dim": None, "cond_dim": None, "rank": None, "alpha": None, "targets": None}
@@ -277,6 +278,18 @@ def test_every_knob_stands_in_the_params_file_since_set_refuses_others(path):
     assert set(params["train"]) == set(TrainConfig.model_fields)
     assert set(params["train"]["loss"]) == set(LossConfig.model_fields)
     assert set(params["evaluate"]) == set(EvaluateConfig.model_fields)
+
+
+@pytest.mark.parametrize("path", ["dvc.yaml", "pipelines/vlsm_adapter/dvc.yaml"])
+def test_stages_depend_on_the_code_by_which_a_killed_training_is_resumed(path):
+    stages = read_yaml(ROOT / path)["stages"]
+    code = {f"src/featherseg/{name}" for name in TRAINING_CODE}
+    assert {dep for dep in stages["train"]["deps"] if dep.startswith("src")} == code - {"src/featherseg/resume.py"}
+    training_only = {f"src/featherseg/{name}.py" for name in ("config", "losses", "engine", "resume")}
+    scoring = {f"src/featherseg/{name}.py" for name in ("metrics", "evaluate", "predict")}
+    assert {dep for dep in stages["evaluate"]["deps"] if dep.startswith("src")} == code - training_only | scoring
+    for dep in code | scoring:
+        assert (ROOT / dep).exists(), dep
 
 
 def test_the_pretraining_params_are_valid():
