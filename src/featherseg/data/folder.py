@@ -13,6 +13,7 @@ one, else of their image.
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from featherseg.data.assemble import Row, faults, write_rows
@@ -21,7 +22,6 @@ from featherseg.data.images import EXTENSIONS
 from featherseg.data.lists import IMAGE_COLUMNS, Entry, column_of, header_of, read_list, read_table
 from featherseg.data.prepared import PreparedWriter
 from featherseg.errors import UserError
-from featherseg.files import atomic_path
 
 _MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_gt", "_label")
 _CONVERSION = ("8-bit JPEG and PNG images, RGB or grey, are copied as they are, all others converted to "
@@ -46,10 +46,8 @@ def prepare_folder(name: str, path: Path | str, out_dir: Path | str, class_name:
     papers = [file for file in ("LICENSE", "PROVENANCE.md") if (Path(path) / file).is_file()]
     about = About(title=name, source=f"the folder {path}", notes=(*notes, _CONVERSION),
                   licence=f"see {' and '.join(papers)} there" if papers else "not stated")
-    with atomic_path(out_dir) as folder:
-        with PreparedWriter(folder, dataset=name) as writer:
-            write_rows(rows, writer, threshold)
-        write_card(folder, about)
+    with PreparedWriter(out_dir, dataset=name, finish=partial(write_card, about=about)) as writer:
+        write_rows(rows, writer, threshold)
 
 
 def check_folder(path: Path | str, class_name: str | None = None, threshold: int | None = None) -> list[str]:

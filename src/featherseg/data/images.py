@@ -82,7 +82,7 @@ def read_mask(path: Path | str, threshold: int | None = None) -> np.ndarray:
         threshold = 128
     if threshold is not None:
         return levels >= threshold
-    values = np.unique(levels)
+    values = _distinct(levels)
     if len(values) > 2:
         shown = ", ".join(str(value) for value in values[:5]) + (", ..." if len(values) > 5 else "")
         raise UserError(f"{path} has {len(values)} grey levels ({shown}) where a mask has two; set "
@@ -99,6 +99,13 @@ def _mask_levels(image: Image.Image) -> np.ndarray:
         return levels.astype(np.uint8) if levels.dtype == bool else levels
     colours = 1 if image.mode in ("LA", "La") else 3
     return levels[..., :colours].max(axis=2)
+
+
+def _distinct(levels: np.ndarray) -> np.ndarray:
+    """Sorted distinct values; counted where they are few, which is quicker than sorting pixels."""
+    if levels.dtype.kind == "u":
+        return np.flatnonzero(np.bincount(levels.ravel()))
+    return np.unique(levels)
 
 
 def _to_8_bit(grey: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The stage that turns any source of data into a prepared dataset with a card."""
 
+from functools import partial
 from pathlib import Path
 
 from featherseg.config import DataParams
@@ -9,7 +10,7 @@ from featherseg.data.folder import prepare_folder
 from featherseg.data.prepared import PreparedDataset
 from featherseg.data.published import prepare_published
 from featherseg.data.specs import SPECS
-from featherseg.files import atomic_path, not_run_reason
+from featherseg.files import not_run_reason
 from featherseg.registry import unknown
 
 RAW = Path("data/raw")
@@ -38,13 +39,12 @@ def prepare_dataset(name: str, params: DataParams) -> None:
 
 def prepare_synthetic_set(name: str, images: int, size: int, seed: int, out_dir: Path) -> None:
     """Draw a synthetic set and write its card."""
-    from featherseg.data.synthetic import prepare_synthetic
+    from featherseg.data.synthetic import DESCRIPTIONS, prepare_synthetic
 
-    with atomic_path(out_dir) as folder:
-        prepare_synthetic(name, images, size, seed, folder)
-        write_card(folder, About(
-            title=f"{name} (synthetic stand-in)", source=f"drawn by featherseg: {images} images, seed {seed}",
-            licence="MIT, with the package", notes=("No figure from it says anything about real images.",)))
+    about = About(title=f"{name} (synthetic stand-in)", licence="MIT, as the package",
+                  source=f"drawn by featherseg: {images} images of {size} px, seed {seed}",
+                  notes=(DESCRIPTIONS[name], "No figure from it says anything about real images."))
+    prepare_synthetic(name, images, size, seed, out_dir, finish=partial(write_card, about=about))
 
 
 def prepare_official(name: str, raw_dir: Path, out_dir: Path, keep_published_faults: bool = False) -> None:

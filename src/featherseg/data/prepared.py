@@ -8,6 +8,7 @@
 import hashlib
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -65,7 +66,8 @@ class Sample:
 class PreparedWriter:
     """Writes a prepared dataset beside its place and renames it on success; on an error nothing is left.
 
-    Memory does not grow with the images: rows go to disk in groups, pixels at once.
+    Memory does not grow with the images: rows go to disk in groups, pixels at once. `finish` gets the
+    complete folder before it is renamed, for instance to add a card.
 
     Example:
         with PreparedWriter("data/processed/lesions", dataset="lesions") as writer:
@@ -73,8 +75,10 @@ class PreparedWriter:
             writer.add_sample(image_id="0001", target="lesion", mask=mask)
     """
 
-    def __init__(self, out_dir: Path | str, dataset: str) -> None:
+    def __init__(self, out_dir: Path | str, dataset: str,
+                 finish: Callable[[Path], None] | None = None) -> None:
         self.dataset = dataset
+        self._finish = finish
         self._place = atomic_path(out_dir)
         self._images: dict[str, tuple[str, int, int]] = {}
         self._masks: set[str] = set()
@@ -94,8 +98,11 @@ class PreparedWriter:
         try:
             if error is None:
                 self._flush()
-                write_status(self._folder)
             self._table.close()
+            if error is None:
+                write_status(self._folder)
+                if self._finish:
+                    self._finish(self._folder)
         except Exception as late:
             self._place.__exit__(type(late), late, late.__traceback__)
             raise
@@ -240,7 +247,7 @@ class PreparedDataset:
         Raises:
             UserError: the file is absent or damaged.
         """
-        return images.read_mask(self.path / sample.mask)
+        return images.read_mask(self.path / sample.mask, threshold=128)
 
     def fingerprint(self) -> str:
         """SHA-256 over the names and bytes of the samples' table, images and masks: a key for caches."""

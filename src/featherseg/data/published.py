@@ -1,6 +1,7 @@
 """Published datasets: unpacked archives joined with their published splits and prompts."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from featherseg.data.assemble import Row, write_rows
@@ -9,7 +10,6 @@ from featherseg.data.lists import Entry, read_list
 from featherseg.data.prepared import PreparedWriter
 from featherseg.data.spec import DatasetSpec
 from featherseg.errors import UserError
-from featherseg.files import atomic_path
 
 _RANK = {"train": 0, "val": 1}
 
@@ -30,13 +30,12 @@ def prepare_published(spec: DatasetSpec, raw_dir: Path, out_dir: Path,
     if problems:
         raise UserError(problems[0])
     named, notes = with_leaks(entries) if keep_published_faults else without_leaks(entries)
+    about = About(spec.title, spec.source, spec.licence, spec.citation,
+                  tuple(notes) + ((spec.note,) if spec.note else ()))
     files = spec.layout(raw_dir)
-    with atomic_path(out_dir) as folder:
-        with PreparedWriter(folder, dataset=spec.name) as writer:
-            write_rows((_row(spec, image_id, entry, *files(entry)) for image_id, entry in named), writer,
-                       spec.threshold)
-        write_card(folder, About(spec.title, spec.source, spec.licence, spec.citation,
-                                 tuple(notes) + ((spec.note,) if spec.note else ())))
+    rows = (_row(spec, image_id, entry, *files(entry)) for image_id, entry in named)
+    with PreparedWriter(out_dir, dataset=spec.name, finish=partial(write_card, about=about)) as writer:
+        write_rows(rows, writer, spec.threshold)
 
 
 def without_leaks(entries: list[Entry]) -> tuple[list[tuple[str, Entry]], list[str]]:

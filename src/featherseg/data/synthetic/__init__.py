@@ -3,6 +3,7 @@
 One (name, index, seed) is the same picture, with the same attributes and prompts, at any size.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,11 @@ def draw(name: str, index: int, seed: int, size: int) -> Scene:
     return _SETS[name].paint(np.random.default_rng([NAMES.index(name), seed, index]), size)
 
 
-def prepare_synthetic(name: str, images: int, size: int, seed: int, out_dir: Path | str) -> None:
+def prepare_synthetic(name: str, images: int, size: int, seed: int, out_dir: Path | str,
+                      finish: Callable[[Path], None] | None = None) -> None:
     """Draw `images` images of a set into a prepared dataset, split 60/20/20 by hash of the image's id.
+
+    `finish` gets the complete folder before it takes its place (`PreparedWriter`).
 
     Raises:
         UserError: unknown name, a number out of range, or the folder cannot be written.
@@ -49,7 +53,7 @@ def prepare_synthetic(name: str, images: int, size: int, seed: int, out_dir: Pat
 
     if images < 1:
         raise UserError(f"Synthetic set {name!r}: images is {images}, but a dataset needs at least 1.")
-    with PreparedWriter(out_dir, dataset=name) as writer:
+    with PreparedWriter(out_dir, dataset=name, finish=finish) as writer:
         for index in range(images):
             scene, image_id = draw(name, index, seed, size), f"{name}_{index:05d}"
             writer.add_image(image_id, scene.image)

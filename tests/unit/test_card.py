@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from data_files import box, everything_below
+from PIL import Image
+
+from featherseg.data.card import About, summary, write_card
+from featherseg.data.prepare import prepare_synthetic_set
+from featherseg.data.prepared import PreparedDataset, PreparedWriter
+
+ABOUT = About("My set", "https://example.org", "CC0", "A. Author, 2020", ("Two images were left out.",))
+
+
+def write(folder, images=3, targets=("heart", "left lung"), **sample):
+    with PreparedWriter(folder, dataset="set") as writer:
+        for number in range(images):
+            writer.add_image(f"image{number}", np.full((40, 80, 3), 120, dtype=np.uint8))
+            for target in targets:
+                writer.add_sample(**{
+                    "image_id": f"image{number}", "target": target,
+                    "split": ("train", "val", "testB")[number % 3],
+                    "mask": box(40, 80) if number else np.zeros((40, 80), dtype=bool),
+                    "prompts": {"p0": "", "p1": f"{target} | of image {number}"}, **sample})
+    return folder
+
+
+def test_the_card_says_what_is_in_the_set(tmp_path):
+    write_card(write(tmp_path / "set"), ABOUT)
+    text = (tmp_path / "set/card.md").read_text()
+    for line in ("# My set", "- Source: https://example.org", "- Licence: CC0", "- Citation: A. Author, 2020",
+                 "- Masks: 6, 2 of them empty; median share of the image 0.9%", "- Two images were left out.",
+                 "| target | train | val | testB | all |", "| heart | 1 | 1 | 1 | 3 |",
+                 "| (images) | 1 | 1 | 1 | 3 |", "| p1 | 6 | 6 | heart \\| of image 0 |",
+                 "| p0 | 6 | 1 | (empty) |"):
+        assert line in text.splitlines(), line
+    assert "most common 80x40 (3)" in text and "contact_sheet.png" in text
+
+
+def test_equal_data_have_equal_cards(tmp_path):
+    files = []
+    for name in ("a", "b"):
+        write_card(write(tmp_path / name), ABOUT)
+        files.append([(tmp_path / name / file).read_bytes() for file in ("card.md", "contact_sheet.png")])
+    assert files[0] == files[1]
+
+
+def test_the_sheet_outlines_each_target_in_its_colour(tmp_path):
+    mask = box(40, 80, slice(10, 30), slice(20, 60))
+    write_card(write(tmp_path / "set", targets=("heart",), mask=mask), ABOUT)
+    sheet = np.asarray(Image.open(tmp_path / "set/contact_sheet.png"))
+    red = (sheet == (0xE6, 0x19, 0x4B)).all(axis=2)
+    tile = red[12:12 + 256, 12:12 + 256]
+    rows, columns = np.flatnonzero(tile.any(axis=1)), np.flatnonzero(tile.any(axis=0))
+    assert [columns[0], columns[-1] + 1] == pytest.approx([64, 192], abs=2)
+    assert [rows[0], rows[-1] + 1] == pytest.approx([64 + 32, 64 + 96], abs=2)
+    assert not tile[128, 100:150].any()
+
+
+@pytest.mark.parametrize(("prompt", "targets"), [
+    ("поліп " * 500, ["x"]), ("", ["x"]), ("short", [f"target {number}" for number in range(11)]),
+])
+def test_any_prompt_and_number_of_targets_has_a_card(tmp_path, prompt, targets):
+    write_card(write(tmp_path / "set", targets=targets, prompts={"p1": prompt}), ABOUT)
+    text = (tmp_path / "set/card.md").read_text()
+    assert ("| 3 more | 3 | 3 | 3 | 9 |" in text) == (len(targets) > 8)
+    assert Image.open(tmp_path / "set/contact_sheet.png").size[1] < 700
+
+
+def test_many_images_are_twelve_on_the_sheet(tmp_path):
+    write_card(write(tmp_path / "set", images=30, targets=("x",)), ABOUT)
+    assert Image.open(tmp_path / "set/contact_sheet.png").size[0] == 4 * 268 + 12
+
+
+def test_one_line_for_the_terminal(tmp_path):
+    line = summary(PreparedDataset.read(write(tmp_path / "set")), "set")
+    assert line == "set: 6 samples of 3 images (train 2, val 2, testB 2); 2 masks are empty"
+
+
+def test_a_synthetic_set_has_a_card(tmp_path):
+    prepare_synthetic_set("scenes", 4, 64, 0, tmp_path / "scenes")
+    assert everything_below(tmp_path)[:3] == ["scenes", "scenes/card.md", "scenes/contact_sheet.png"]
+    assert "synthetic stand-in" in (tmp_path / "scenes/card.md").read_text()
+    assert "| unique |" in (tmp_path / "scenes/card.md").read_text()

@@ -1,0 +1,331 @@
+import hashlib
+import io
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from archive_server import running
+from data_files import everything_below, full_disk, write_zip
+
+from featherseg.data import extract as extract_module
+from featherseg.data.download import download, download_dataset
+from featherseg.data.extract import extract
+from featherseg.data.fetch import Unreachable
+from featherseg.data.fetch import fetch as fetch_now
+from featherseg.data.spec import DatasetSpec, Resource
+from featherseg.errors import UserError
+from featherseg.files import read_json
+
+CONTENT = bytes(os.urandom(50_000))
+KEY = "toy/toy.zip"
+
+
+@pytest.fixture
+def server():
+    with running() as server:
+        server.files["file"] = CONTENT
+        yield server
+
+
+def fetch(server, folder, **options):
+    fetch_now(server.url("file"), folder / "file", pause=0, **{"attempts": 2, **options})
+    return (folder / "file").read_bytes()
+
+
+# ---------------------------------------------------------------- one file
+
+
+def test_a_cut_costs_only_the_rest(server, tmp_path):
+    server.cut_after = [12_000, 9_000]
+    assert fetch(server, tmp_path) == CONTENT
+    assert [asked for _, asked in server.requests] == [None, "bytes=12000-", "bytes=21000-"]
+    assert everything_below(tmp_path) == ["file"]
+
+
+def test_a_partial_download_outlives_its_process(server, tmp_path):
+    server.cut_after = [12_000, 0, 0, 0]
+    with pytest.raises(Unreachable, match="cut after 12000 of 50000 bytes"):
+        fetch(server, tmp_path)
+    assert everything_below(tmp_path) == ["file.part", "file.part.json"]
+    server.cut_after.clear()
+    server.requests.clear()
+    assert fetch(server, tmp_path) == CONTENT
+    assert server.requests == [("file", "bytes=12000-")]
+
+
+def test_two_versions_are_never_joined(server, tmp_path):
+    server.cut_after = [12_000, 0, 0, 0]
+    with pytest.raises(Unreachable):
+        fetch(server, tmp_path)
+    server.cut_after.clear()
+    server.etag, server.files["file"] = '"v2"', CONTENT[::-1]
+    assert fetch(server, tmp_path) == CONTENT[::-1]
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_without_a_version_a_download_starts_over(server, tmp_path, etag):
+    server.etag, server.cut_after = etag, [12_000]
+    assert fetch(server, tmp_path) == CONTENT
+    assert [asked for _, asked in server.requests] == [None, None]
+
+
+def test_last_modified_is_a_version_too(server, tmp_path):
+    server.etag, server.last_modified = None, "Sat, 01 Jan 2022 00:00:00 GMT"
+    server.cut_after = [12_000]
+    assert fetch(server, tmp_path) == CONTENT
+    assert server.requests[-1] == ("file", "bytes=12000-")
+
+
+def test_a_server_without_ranges_is_asked_for_all_of_it(server, tmp_path):
+    server.ranges, server.cut_after = False, [12_000]
+    assert fetch(server, tmp_path) == CONTENT
+
+
+def test_a_server_that_always_cuts_at_the_same_byte_is_given_up(server, tmp_path):
+    server.ranges, server.cut_after = False, [12_000] * 50
+    with pytest.raises(Unreachable, match="cut after"):
+        fetch(server, tmp_path, attempts=3)
+    assert len(server.requests) == 4
+
+
+def test_a_wrong_range_is_not_appended(server, tmp_path):
+    server.wrong_range, server.cut_after = True, [12_000]
+    assert fetch(server, tmp_path) == CONTENT
+
+
+def test_a_complete_part_is_not_asked_for_beyond_its_end(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    (tmp_path / "file.part.json").write_text('{"version": "\\"v1\\""}')
+    assert fetch(server, tmp_path) == CONTENT
+
+
+def test_a_slow_server_is_waited_for_and_a_silent_one_is_not(server, tmp_path):
+    server.files["file"], server.pause = CONTENT[:5000], 0.1
+    assert fetch(server, tmp_path, timeout=0.35) == CONTENT[:5000]
+    (tmp_path / "file").unlink()
+    server.pause = 0.8
+    with pytest.raises(Unreachable, match="timed out"):
+        fetch(server, tmp_path, timeout=0.2, attempts=1)
+
+
+def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, tmp_path):
+    server.errors = [503, 429]
+    assert fetch(server, tmp_path, attempts=3) == CONTENT
+    server.errors, before = [404], len(server.requests)
+    with pytest.raises(Unreachable, match="404"):
+        fetch(server, tmp_path, attempts=3)
+    assert len(server.requests) == before + 1
+
+
+def test_a_full_disk_keeps_what_has_arrived(server, tmp_path):
+    with pytest.raises(UserError, match="file.part could not be written.*goes on where it stopped"), \
+            full_disk(20_000):
+        fetch(server, tmp_path)
+    server.requests.clear()
+    assert fetch(server, tmp_path) == CONTENT
+    assert server.requests == [("file", "bytes=20000-")]
+
+
+# ---------------------------------------------------------------- one archive
+
+
+def tar_of(path, *members):
+    with tarfile.open(path, "w:gz") as file:
+        for name, kind, content in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.size = kind, len(content)
+            info.linkname = "/etc/passwd"
+            file.addfile(info, io.BytesIO(content))
+    return path
+
+
+def zip_with_link(path):
+    info = zipfile.ZipInfo("link")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(info, "/etc/passwd")
+    return path
+
+
+@pytest.mark.parametrize(("make", "fault"), [
+    (lambda path: write_zip(path, {"a": "x", "../evil": "x"}), r"'\.\./evil' would land outside"),
+    (lambda path: write_zip(path, {"a": "x", "b/../../evil": "x"}), "would land outside"),
+    (lambda path: write_zip(path, {"a": "x", "..\\evil": "x"}), "would land outside"),
+    (lambda path: write_zip(path, {"a": "x", "/tmp/evil": "x"}), "would land outside"),
+    (lambda path: write_zip(path, {"a": "x", "C:/evil": "x"}), "would land outside"),
+    (lambda path: tar_of(path, ("a", tarfile.REGTYPE, b"x"), ("../evil", tarfile.REGTYPE, b"x")), "outside"),
+    (lambda path: tar_of(path, ("a", tarfile.REGTYPE, b"x"), ("l", tarfile.SYMTYPE, b"")), "'l' is a link"),
+    (lambda path: tar_of(path, ("a", tarfile.REGTYPE, b"x"), ("l", tarfile.LNKTYPE, b"")), "'l' is a link"),
+    (lambda path: tar_of(path, ("a", tarfile.REGTYPE, b"x"), ("l", tarfile.FIFOTYPE, b"")), "or a device"),
+    (zip_with_link, "'link' is a link"),
+])
+def test_what_reaches_out_of_the_folder_is_refused_before_anything_is_written(tmp_path, make, fault):
+    archive = make(tmp_path / "x.zip")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=fault):
+        extract(archive, tmp_path / "folder")
+    assert everything_below(tmp_path) == ["folder", "x.zip"]
+
+
+def test_a_zip_and_a_tar_are_unpacked(tmp_path):
+    write_zip(tmp_path / "a.zip", {"d/e.txt": "zip", "empty/": "", "__MACOSX/d/e.txt": "junk"})
+    tar_of(tmp_path / "b.tar.gz", ("t", tarfile.DIRTYPE, b""), ("t/f.txt", tarfile.REGTYPE, b"tar"))
+    (tmp_path / "out").mkdir()
+    for name in ("a.zip", "b.tar.gz"):
+        extract(tmp_path / name, tmp_path / "out")
+    assert everything_below(tmp_path / "out") == ["d", "d/e.txt", "empty", "t", "t/f.txt"]
+    assert (tmp_path / "out/d/e.txt").read_text() == "zip" and (tmp_path / "out/t/f.txt").read_text() == "tar"
+
+
+def test_a_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(extract_module, "ALWAYS_ALLOWED", 1000)
+    write_zip(tmp_path / "x.zip", {"zeros": bytes(1_000_000)})
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="too much for an archive"):
+        extract(tmp_path / "x.zip", tmp_path / "folder")
+    assert everything_below(tmp_path / "folder") == []
+
+
+def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(extract_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=6))
+    write_zip(tmp_path / "x.zip", {"a": "content"})
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="free space"):
+        extract(tmp_path / "x.zip", tmp_path / "folder")
+
+
+@pytest.mark.parametrize("content", [b"no archive", None])
+def test_a_damaged_archive_is_one_sentence(tmp_path, content):
+    good = write_zip(tmp_path / "good.zip", {"a": os.urandom(5000)}).read_bytes()
+    flipped = bytearray(good)
+    flipped[1000] ^= 1
+    (tmp_path / "x.zip").write_bytes(content or bytes(flipped))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="x.zip is (damaged|neither a zip)"):
+        extract(tmp_path / "x.zip", tmp_path / "folder")
+
+
+# ---------------------------------------------------------------- one dataset
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inbox").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def archive(server):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("images/one.txt", "content")
+    server.files["toy.zip"] = buffer.getvalue()
+    return buffer.getvalue()
+
+
+def toy(server, sha256=None, **changes):
+    resource = Resource("toy.zip", server.url("toy.zip"), sha256, ("toy/toy.zip", "toy.zip"))
+    return DatasetSpec(**{"name": "toy", "title": "Toy", "source": "", "licence": "", "citation": "",
+                          "target": "t", "archives": (resource,), "layout": lambda raw: None, **changes})
+
+
+def get(spec, mirror=None):
+    download(spec, Path("raw"), Path("inbox"), mirror, Path("checksums.json"))
+    return read_json("raw/status.json")
+
+
+def test_an_open_archive_is_fetched_once_and_its_checksum_recorded(project, server, archive):
+    assert get(toy(server)) == {"status": "ok", "reason": None}
+    assert Path("raw/images/one.txt").read_text() == "content"
+    assert read_json("checksums.json") == {KEY: hashlib.sha256(archive).hexdigest()}
+    get(toy(server))
+    assert len(server.requests) == 1
+
+
+def test_a_file_that_differs_from_its_record_is_refused_and_nothing_changes(project, server, archive):
+    get(toy(server))
+    before = everything_below(project / "raw")
+    write_zip(project / "inbox/toy.zip", {"images/two.txt": "other"})
+    with pytest.raises(UserError, match=f"inbox/toy.zip has .* recorded .* remove the record '{KEY}'"):
+        get(toy(server))
+    assert everything_below(project / "raw") == before
+    assert read_json("checksums.json") == {KEY: hashlib.sha256(archive).hexdigest()}
+
+
+def test_a_download_that_differs_from_its_pin_is_refused_and_removed(project, server, archive):
+    with pytest.raises(UserError, match="the project pins 0000"):
+        get(toy(server, sha256="0" * 64))
+    assert everything_below(project) == [".cache", ".cache/downloads", ".cache/downloads/toy", "inbox"]
+
+
+def test_a_damaged_download_is_not_recorded_and_fetched_again(project, server, archive):
+    server.files["toy.zip"] = archive[:-10]
+    with pytest.raises(UserError, match="toy.zip is (damaged|neither)"):
+        get(toy(server))
+    assert not Path("checksums.json").exists() and not Path("raw").exists()
+    server.files["toy.zip"] = archive
+    assert get(toy(server))["status"] == "ok"
+
+
+@pytest.mark.parametrize("place", ["mirror/toy/toy.zip", "mirror/toy.zip", "inbox/toy.zip"])
+def test_a_mirror_and_the_inbox_come_before_the_network(project, server, archive, place):
+    Path("mirror").mkdir()
+    Path(place).parent.mkdir(exist_ok=True)
+    Path(place).write_bytes(archive)
+    assert get(toy(server), mirror=Path("mirror"))["status"] == "ok"
+    assert server.requests == []
+
+
+def test_a_mirror_that_is_not_there_is_an_error(project, server):
+    with pytest.raises(UserError, match="data.mirror: the folder nowhere does not exist"):
+        get(toy(server), mirror=Path("nowhere"))
+
+
+def test_no_network_is_a_result_with_its_reason(project, server, archive, monkeypatch):
+    get(toy(server))
+    monkeypatch.setenv("FEATHERSEG_CACHE", str(project / "other"))
+    monkeypatch.setattr("featherseg.data.fetch.time.sleep", lambda _: None)
+    status = get(toy(server, archives=(Resource("toy.zip", "http://127.0.0.1:9/toy.zip", None, ()),)))
+    assert status["status"] == "not_run"
+    assert "http://127.0.0.1:9/toy.zip cannot be had" in status["reason"] and "inbox/" in status["reason"]
+    assert everything_below(Path("raw")) == ["status.json"]
+
+
+def test_a_set_that_needs_an_account_says_where_to_get_it(project, server):
+    spec = toy(server, archives=(), how="needs an account: get it from https://example.org")
+    assert get(spec) == {"status": "not_run", "reason": (
+        "Toy needs an account: get it from https://example.org and put the archive, unchanged, into inbox/.")}
+    Path("inbox/.gitkeep").touch()
+    Path("inbox/readme.txt").write_text("no archive")
+    assert get(spec)["status"] == "not_run"
+    write_zip(Path("inbox/archive (1).zip"), {"images/one.txt": "content"})
+    assert get(spec)["status"] == "ok"
+    assert everything_below(Path("raw")) == ["anns", "images", "images/one.txt", "status.json"]
+    assert list(read_json("checksums.json")) == ["toy/archive (1).zip"]
+
+
+def test_lists_come_with_the_archive(project, server, archive):
+    server.files["train.json"] = b"[]"
+    lists = (Resource("train.json", server.url("train.json"), hashlib.sha256(b"[]").hexdigest(), ()),)
+    get(toy(server, lists=lists))
+    assert Path("raw/anns/train.json").read_bytes() == b"[]"
+    server.files["train.json"] = b"[1]"
+    Path(".cache/downloads/toy/train.json").unlink()
+    with pytest.raises(UserError, match="train.json has the sha256"):
+        get(toy(server, lists=lists))
+
+
+def test_a_full_disk_leaves_no_raw_data(project, server, archive):
+    write_zip(Path("inbox/toy.zip"), {"zeros": bytes(100_000)})
+    with pytest.raises(UserError, match="raw could not be written"), full_disk(10_000):
+        get(toy(server))
+    assert not any("raw" in path for path in everything_below(project))
+
+
+def test_an_unknown_dataset_names_the_known_ones(project):
+    with pytest.raises(UserError, match="unknown dataset 'kvasir': did you mean 'kvasir_seg'"):
+        download_dataset("kvasir")

@@ -1,0 +1,362 @@
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_files import box, colours, everything_below, full_disk, picture_bytes, save, shared, write_json
+from PIL import Image
+
+from featherseg.config import DataParams, FolderParams
+from featherseg.data.folder import check_folder, prepare_folder
+from featherseg.data.prepare import prepare_dataset
+from featherseg.data.prepared import PreparedDataset, split_by_hash
+from featherseg.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Three images a, b and c with a mask each."""
+    for seed, name in enumerate("abc"):
+        save(tmp_path / f"in/images/{name}.png", colours(seed=seed))
+        save(tmp_path / f"in/masks/{name}.png", box())
+    return tmp_path / "in"
+
+
+def take(folder: Path, **options) -> PreparedDataset:
+    prepare_folder("own", folder, folder.parent / "out", **options)
+    return PreparedDataset.read(folder.parent / "out")
+
+
+def fails(folder: Path, fault: str, **options) -> None:
+    """The folder is refused by one sentence, also by the check, and nothing is written."""
+    with pytest.raises(UserError, match=fault) as error:
+        take(folder, **options)
+    assert "\n" not in str(error.value)
+    assert all(path.startswith("in") for path in everything_below(folder.parent))
+    assert any(re.search(fault, sentence) for sentence in check_folder(folder, **options))
+
+
+def save_list(folder: Path, split: str, *rows: dict) -> None:
+    """`anns/<split>.json`; `image` stands for the names of image and mask."""
+    write_json(folder / f"anns/{split}.json", [
+        {"img_name": f"{row['image']}.png", "mask_name": f"{row['image']}.png",
+         **{key: value for key, value in row.items() if key != "image"}} for row in rows])
+
+
+# ---------------------------------------------------------------- without a list
+
+
+def test_images_and_masks_are_enough(folder):
+    dataset = take(folder)
+    assert [sample.sample_id for sample in dataset.samples] == [f"own/{name}/object" for name in "abc"]
+    assert [sample.split for sample in dataset.samples] == [split_by_hash(name) for name in "abc"]
+    assert dataset.samples[0].prompts == {"p0": [""], "p1": ["object"]}
+    assert (dataset.mask(dataset.samples[1]) == box()).all()
+    assert check_folder(folder) == []
+
+
+def test_the_class_may_be_named(folder):
+    assert take(folder, class_name="polyp").samples[0].prompts["p1"] == ["polyp"]
+
+
+def test_several_structures_by_the_masks_name(folder):
+    save(folder / "masks/a__left_lung.png", box())
+    save(folder / "masks/a__heart.png", box(rows=slice(0, 2)))
+    (folder / "masks/a.png").unlink()
+    dataset = take(folder)
+    assert [(sample.image_id, sample.target) for sample in dataset.samples] == [
+        ("a", "heart"), ("a", "left lung"), ("b", "object"), ("c", "object")]
+    assert dataset.samples[0].bbox == (3, 0, 9, 2)
+
+
+def test_several_structures_by_the_masks_folder(folder):
+    for name in "abc":
+        (folder / f"masks/{name}.png").unlink()
+        for target in ("left_lung", "heart"):
+            save(folder / f"masks/{target}/{name}.png", box())
+    assert Counter(sample.target for sample in take(folder).samples) == {"left lung": 3, "heart": 3}
+
+
+def test_an_images_own_name_may_look_like_that_of_a_mask(folder):
+    save(folder / "images/d__1.png", colours())
+    save(folder / "masks/d__1__heart.png", box())
+    save(folder / "images/e__2.png", colours())
+    save(folder / "masks/e__2.png", box())
+    assert [(sample.image_id, sample.target) for sample in take(folder).samples[3:]] == [
+        ("d__1", "heart"), ("e__2", "object")]
+
+
+@pytest.mark.parametrize("name", ["a_mask.png", "a_Segmentation.png", "a_gt.tif"])
+def test_common_endings_of_masks_are_known(folder, name):
+    (folder / "masks/a.png").unlink()
+    save(folder / "masks" / name, box())
+    assert take(folder).samples[0].sample_id == "own/a/object"
+
+
+@pytest.mark.parametrize("image", ["x.jpg", "x.jpeg", "x.png", "x.tif", "x.tiff", "x.bmp", "x.JPG"])
+@pytest.mark.parametrize("channels", [3, 1])
+def test_files_of_any_kind(tmp_path, image, channels):
+    ramp = np.linspace(0, 255, 600).reshape(20, 30).astype(np.uint8)
+    pixels = np.dstack([ramp, 255 - ramp, ramp // 2]) if channels == 3 else ramp
+    save(tmp_path / "in/images" / image, pixels)
+    save(tmp_path / "in/masks/x.bmp", box())
+    dataset = take(tmp_path / "in")
+    expected = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    difference = np.abs(dataset.image(dataset.samples[0]).astype(int) - expected)
+    assert difference.max() <= (25 if Path(image).suffix.lower() in (".jpg", ".jpeg") else 0)
+
+
+def test_16_bits_and_transparency(tmp_path):
+    save(tmp_path / "in/images/deep.tif", (colours()[..., 0].astype(np.uint16) * 16))
+    save(tmp_path / "in/images/clear.png", np.dstack([colours(), np.zeros((20, 30), dtype=np.uint8)]))
+    for name in ("deep", "clear"):
+        save(tmp_path / f"in/masks/{name}.png", (box() * 65535).astype(np.uint16))
+    dataset = take(tmp_path / "in")
+    assert (dataset.image(dataset.samples[0]) == colours()).all()
+    assert np.ptp(dataset.image(dataset.samples[1])) > 240
+    assert all((dataset.mask(sample) == box()).all() for sample in dataset.samples)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (50, 10_000)])
+def test_images_of_any_size(tmp_path, height, width):
+    save(tmp_path / "in/images/x.png", colours(height, width))
+    save(tmp_path / "in/masks/x.png", np.ones((height, width), dtype=bool))
+    sample = take(tmp_path / "in").samples[0]
+    assert (sample.height, sample.width, sample.area_fraction) == (height, width, 1.0)
+    assert (tmp_path / "out/contact_sheet.png").exists()
+
+
+def test_a_mask_fits_the_upright_image(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    save(folder / "images/a.jpg", colours(), exif=exif)
+    (folder / "images/a.png").unlink()
+    fails(folder, r"masks/a.png is 30x20 pixels but its image .*a.jpg is 20x30 \(upright\)")
+    save(folder / "masks/a.png", box(30, 20))
+    assert take(folder).samples[0].height == 30
+
+
+def test_an_empty_mask_is_counted(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    save(folder / "masks/a.png", np.zeros((20, 30), dtype=bool))
+    prepare_dataset("own", DataParams(folders={"own": FolderParams(path="in")}))
+    assert "1 masks are empty" in capsys.readouterr().out
+    assert "3, 1 of them empty" in Path("data/processed/own/card.md").read_text()
+
+
+# ---------------------------------------------------------------- with a list
+
+
+def test_json_lists_give_splits_prompts_and_targets(folder):
+    save_list(folder, "train", {"image": "a", "structure": "left lung", "patient": 7, "modality": "x-ray",
+                                "prompts": {"p0": "", "p1": ["x", "y"]}})
+    save_list(folder, "testA", {"image": "b"},
+              {"image": "c", "split": "unnamed", "attributes": {"size": "small"}})
+    b, c, a = take(folder, class_name="lung").samples
+    assert [(sample.image_id, sample.split, sample.target) for sample in (a, b, c)] == [
+        ("a", "train", "left lung"), ("b", "testA", "lung"), ("c", "unnamed", "lung")]
+    assert a.prompts == {"p0": [""], "p1": ["x", "y"]} and b.prompts == {"p0": [""], "p1": ["lung"]}
+    assert a.group == "7" and a.attributes == {"modality": "x-ray"} and c.attributes == {"size": "small"}
+
+
+def test_a_list_names_files_with_whatever_extension(folder):
+    write_json(folder / "anns/test.json", [{"img_name": "images/a.jpg", "mask_name": "masks/a.jpg"}])
+    assert [sample.image_id for sample in take(folder).samples] == ["a"]
+    assert "2 images are in no list" in (folder.parent / "out/card.md").read_text()
+
+
+def test_a_csv_gives_the_same(folder):
+    (folder / "samples.csv").write_text(
+        "image,mask,structure,split,patient_id,p1,p2,size\n"
+        'a.png,a.png,polyp,train,P1,polyp,"[""red polyp"", ""rosy polyp""]",small\n'
+        "b,b.png,polyp,val,P1,polyp,,\n", encoding="utf-8-sig")
+    a, b = take(folder).samples
+    assert (a.split, a.group, a.target, a.attributes) == ("train", "P1", "polyp", {"size": "small"})
+    assert a.prompts == {"p0": [""], "p1": ["polyp"], "p2": ["red polyp", "rosy polyp"]}
+    assert b.prompts == {"p0": [""], "p1": ["polyp"]} and b.attributes == {}
+    assert "cut through 1 groups" in (folder.parent / "out/card.md").read_text()
+
+
+def test_a_csv_of_images_speaks_for_all_their_masks(folder):
+    save(folder / "masks/a__heart.png", box())
+    (folder / "patients.csv").write_text("Image,Patient,prompt\na.png,p,the thing\nb.png,p,\nc.png,q,\n")
+    samples = take(folder).samples
+    assert [(sample.image_id, sample.target, sample.group) for sample in samples] == [
+        ("a", "object", "p"), ("a", "heart", "p"), ("b", "object", "p"), ("c", "object", "q")]
+    assert [sample.split for sample in samples] == [split_by_hash("p")] * 3 + [split_by_hash("q")]
+    assert samples[0].prompts["p1"] == ["the thing"] and samples[2].prompts["p1"] == ["object"]
+
+
+# ---------------------------------------------------------------- what is wrong
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="the folder nowhere does not exist"):
+        prepare_folder("own", "nowhere", tmp_path / "out")
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_a_part_that_is_not_there(folder, part):
+    (folder / part).rename(folder / "other")
+    fails(folder, f"has no folder {part}/")
+
+
+def test_no_image(folder):
+    for name in "abc":
+        (folder / f"images/{name}.png").unlink()
+    fails(folder, "holds no image")
+
+
+def test_a_missing_mask(folder):
+    (folder / "masks/b.png").unlink()
+    fails(folder, r"images/b.png has no mask; add .*masks/b.png")
+
+
+def test_a_mask_of_no_image(folder):
+    save(folder / "masks/z.png", box())
+    fails(folder, r"masks/z.png belongs to no image")
+
+
+def test_a_mask_of_another_size(folder):
+    save(folder / "masks/b.png", box(21, 30))
+    fails(folder, r"masks/b.png is 30x21 pixels but its image .*images/b.png is 30x20")
+
+
+def test_a_grey_mask(folder):
+    save(folder / "masks/b.png", colours()[..., 0])
+    fails(folder, r"masks/b.png has \d+ grey levels .*`threshold`")
+    dataset = take(folder, threshold=100)
+    assert (dataset.mask(dataset.samples[1]) == (colours()[..., 0] >= 100)).all()
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_a_truncated_file(folder, part):
+    data = picture_bytes(colours(200, 200), "PNG")
+    (folder / part / "b.png").write_bytes(data[:len(data) // 2])
+    fails(folder, rf"{part}/b.png cannot be read as a picture")
+
+
+def test_an_unreadable_file(folder):
+    (folder / "images/b.png").write_bytes(b"nothing")
+    fails(folder, "images/b.png cannot be read as a picture .its format is unknown")
+
+
+def test_two_images_of_one_name(folder):
+    save(folder / "images/a.jpg", colours())
+    fails(folder, r"images/a.png and .*images/a.jpg have one name")
+
+
+def test_a_target_listed_twice(folder):
+    save_list(folder, "train", {"image": "a"}, {"image": "b"})
+    save_list(folder, "val", {"image": "a"})
+    fails(folder, r"val.json, row 0: image 'a' has a target 'object' already \(.*train.json, row 0\)")
+
+
+@pytest.mark.parametrize(("row", "fault"), [
+    ({"image": "a", "prompts": {"p1": []}}, "train.json, row 1: prompt p1 is an empty list"),
+    ({"image": "a", "prompts": {}}, "row 1: there is no prompt"),
+    ({"image": "a", "prompts": {"level 1": "x"}}, "row 1: prompt level 'level 1' is unknown"),
+    ({"image": "z"}, "row 1: images/ has no z.png"),
+    ({"image": "a", "mask_name": "z.png"}, "row 1: masks/ has no z.png"),
+    ({"image": "a", "img_name": None}, "row 1: img_name is missing"),
+    ({"image": "a", "structure": 3}, "row 1: target is 3"),
+    ({"image": "a", "split": 3}, "row 1: split is 3"),
+    ({"image": "a", "attributes": "small"}, "row 1: attributes is 'small'"),
+])
+def test_a_bad_row(folder, row, fault):
+    save_list(folder, "train", {"image": "b"}, row)
+    fails(folder, fault)
+
+
+@pytest.mark.parametrize(("text", "fault"), [
+    ("[1", "not valid JSON"), ("{}", "not a list"), ("[3]", "row 0 is 3")])
+def test_a_bad_list(folder, text, fault):
+    (folder / "anns").mkdir()
+    (folder / "anns/train.json").write_text(text)
+    fails(folder, fault)
+
+
+@pytest.mark.parametrize(("text", "fault"), [
+    ("image,mask\n,a.png\n", "line 2: the column 'image' is empty"),
+    ("image,p1\na.png,[]\n", "line 2: prompt p1 is an empty list"),
+    ("image,p1\na.png,[x\n", "line 2: prompt p1 starts like a JSON list"),
+    ("image,mask\na.png,z.png\n", "line 2: masks/ has no z.png"),
+])
+def test_a_bad_table(folder, text, fault):
+    (folder / "list.csv").write_text(text)
+    fails(folder, fault)
+
+
+def test_two_tables(folder):
+    for name in ("x.csv", "y.csv"):
+        (folder / name).write_text("image\na.png\n")
+    fails(folder, r"several lists \(x.csv, y.csv\)")
+
+
+def test_a_table_that_is_not_text(folder):
+    (folder / "x.csv").write_bytes("image,p1\na.png,é\n".encode("latin-1"))
+    fails(folder, "x.csv is not a CSV file in UTF-8")
+
+
+def test_all_faults_are_listed_at_once(folder):
+    save(folder / "masks/z.png", box())
+    (folder / "masks/a.png").unlink()
+    (folder / "images/b.png").write_bytes(b"nothing")
+    save(folder / "masks/c.png", box(5, 5))
+    files = ("masks/z.png", "images/a.png", "images/b.png", "masks/c.png")
+    for fault, file in zip(check_folder(folder), files, strict=True):
+        assert file in fault
+    with pytest.raises(UserError, match=r"masks/z.png .*1 more faults: `featherseg check` lists them"):
+        take(folder)
+
+
+def test_a_full_disk(folder):
+    with pytest.raises(UserError, match="out could not be written"), full_disk(300):
+        take(folder)
+    assert all(path.startswith("in") for path in everything_below(folder.parent))
+
+
+# ---------------------------------------------------------------- real folders
+
+PACKS = {
+    "dsb2018_nuclei": (86, {"nuclei": 86}, {"train": 50, "val": 23, "test": 13}),
+    "wingspan_cxr": (259, {"left lung": 259, "right lung": 259, "heart": 259},
+                     {"train": 486, "val": 120, "test": 171}),
+    "kvasir_seg": (1000, {"polyp": 1000}, {"train": 765, "val": 99, "test": 98, "unnamed": 38}),
+    "isic2016": (1051, {"skin lesion": 1051}, {"train": 672, "val": 74, "test": 305}),
+}
+
+
+@pytest.mark.parametrize("name", ["dsb2018_nuclei", *(
+    pytest.param(name, marks=pytest.mark.slow) for name in PACKS if name != "dsb2018_nuclei")])
+def test_a_real_folder_needs_no_more_than_a_path(tmp_path, name):
+    images, targets, splits = PACKS[name]
+    prepare_folder(name, shared("datapack") / name, tmp_path / "out")
+    dataset = PreparedDataset.read(tmp_path / "out")
+    assert len({sample.image for sample in dataset.samples}) == images
+    assert Counter(sample.target for sample in dataset.samples) == targets
+    assert Counter(sample.split for sample in dataset.samples) == splits
+    assert "see LICENSE and PROVENANCE.md there" in (tmp_path / "out/card.md").read_text()
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_a_real_folders_masks_are_where_its_lists_say(tmp_path, name):
+    pack = shared("datapack") / name
+    (tmp_path / "in").mkdir()
+    for part in ("images", "masks"):
+        (tmp_path / "in" / part).symlink_to(pack / part)
+    boxes = {}
+    for path in sorted((pack / "anns").glob("*.json")):
+        rows = json.loads(path.read_text())[:6]
+        write_json(tmp_path / "in/anns" / path.name, rows)
+        boxes |= {(Path(row["img_name"]).stem, row["structure"]): row for row in rows}
+    dataset = take(tmp_path / "in")
+    assert len(dataset.samples) == len(boxes)
+    for sample in dataset.samples:
+        row = boxes[sample.image_id, sample.target]
+        assert (sample.split, list(sample.bbox)) == (row["split"], row["bbox"])
+        assert sample.area_fraction == pytest.approx(row["area_fraction"], abs=1e-5)
+        assert (sample.height, sample.width) == (row["height"], row["width"])
+        assert sample.prompts["p1"] == [row["prompts"]["p1"]]
