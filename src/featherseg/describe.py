@@ -27,16 +27,22 @@ def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, A
         recipe, title, image_size, groups {group: {total, trainable}}, total, trainable, and multiply_adds for
         one image with one prompt of 77 tokens (the longest). `unused` counts what never reaches the mask.
     """
+    network = without_weights(recipe, model, adapter)
+    groups = parameter_groups(network)
+    return {"recipe": recipe, "title": read_recipe(recipe).title, "image_size": network.image_size, "groups": groups,
+            "total": sum(group["total"] for group in groups.values()),
+            "trainable": sum(group["trainable"] for group in groups.values()),
+            "multiply_adds": multiply_adds(network)}
+
+
+def without_weights(recipe: str, model: ModelConfig | None = None,
+                    adapter: dict[str, Any] | None = None) -> SegmentationModel:
+    """A recipe's model on the meta device, with its method applied; the arguments are those of `describe`."""
     settings = read_recipe(recipe)
     config = model or ModelConfig(name=settings.model, image_size=settings.image_size)
     with torch.device("meta"):
         network = MODELS[config.name](config)
-        adapters.apply(network, adapter or settings.adapter)
-    groups = parameter_groups(network)
-    return {"recipe": recipe, "title": settings.title, "image_size": network.image_size, "groups": groups,
-            "total": sum(group["total"] for group in groups.values()),
-            "trainable": sum(group["trainable"] for group in groups.values()),
-            "multiply_adds": multiply_adds(network)}
+        return adapters.apply(network, adapter or settings.adapter)
 
 
 def parameter_groups(model: SegmentationModel) -> dict[str, dict[str, int]]:

@@ -8,7 +8,7 @@ import pytest
 from reporting_project import declare, make_project, scored_run
 
 from featherseg.errors import UserError
-from featherseg.reporting import overview, paper, published, tables
+from featherseg.reporting import counts, overview, paper, published, tables
 from featherseg.reporting.collect import SYNTHETIC, collect
 from featherseg.reporting.study import Study
 
@@ -111,9 +111,9 @@ def test_the_language_check_is_own_minus_other(study):
 
 
 def test_counts_that_differ_from_the_released_codes_are_shouted(study):
-    counted = {"clipseg-vlsm_dense-vl": {"title": "DA-VL", "trainable": 2_974_464, "total": 153_722_210},
-               "clipseg-vlsm_shallow-vlc": {"title": "SA-VLC", "trainable": 4_201_985, "total": 154_949_731},
-               "clipseg-lora": {"title": "LoRA", "trainable": 884_736, "total": 151_632_482}}
+    counted = {"clipseg-vlsm_dense-vl": [2_974_464, 153_722_210],
+               "clipseg-vlsm_shallow-vlc": [4_201_985, 154_949_731], "clipseg-lora": [884_736, 151_632_482]}
+    counted = pd.DataFrame.from_dict(counted, orient="index", columns=["trainable", "total"])
     frame = paper.parameters(study, counted).set_index("method")
     assert list(frame.equal) == ["yes", "NO", "nothing to compare"]
     assert list(frame["Table 1"]) == ["3M", "4.2M", "not in Table 1"]
@@ -130,3 +130,10 @@ def test_an_absent_table_names_the_command(study):
     shutil.rmtree("reports")
     with pytest.raises(UserError, match=r"results.csv does not exist; .*featherseg collect"):
         overview.scores(Study("study"))
+
+
+def test_the_full_size_models_have_the_released_codes_counts(study):
+    frame = paper.parameters(study, counts.full_size()).set_index("method")
+    assert not (frame.equal == "NO").any() and (frame.equal == "yes").sum() == 6
+    assert frame.loc["full fine-tuning", "counted at full size"] == 136_177_249
+    assert frame.loc["decoder", "counted at full size"] == 1_127_009

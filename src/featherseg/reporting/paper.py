@@ -6,7 +6,7 @@ import pandas as pd
 
 from featherseg.reporting import published
 from featherseg.reporting.published import AS_RELEASED, FULL, TABLE_1, Method
-from featherseg.reporting.study import Study
+from featherseg.reporting.study import Study, title_of
 from featherseg.reporting.tables import FROM, honest, made_here, own_dsc, own_means
 
 
@@ -57,23 +57,23 @@ def gains(study: Study) -> pd.DataFrame:
     return honest(pd.DataFrame(lines, columns=columns))
 
 
-def parameters(study: Study, counted: dict[str, dict]) -> pd.DataFrame:
+def parameters(study: Study, counted: pd.DataFrame) -> pd.DataFrame:
     """Trainable parameters by recipe: as Table 1 prints them, as the released code makes them, as counted.
 
     Args:
         study: the study whose own model's counts stand beside, at whatever size it ran.
-        counted: by recipe name, what `featherseg.describe.describe` says of the full-size model.
+        counted: `trainable` and `total` parameters of the full-size models, by recipe name.
     """
     released, millions = published.counts_of_released_code(), published.published_millions()
     printed = {method.recipe: f"{millions[method.title]:g}M" for method in TABLE_1}
     ran = study.results.dropna(subset="trainable_parameters").groupby("recipe").trainable_parameters.first()
     lines = []
-    for recipe, counts in counted.items():
-        exact, trainable = released.get(counts["title"]), counts["trainable"]
-        lines.append({"method": counts["title"], "recipe": recipe,
+    for recipe, trainable, total in counted.itertuples():
+        exact = released.get(title_of(recipe))
+        lines.append({"method": title_of(recipe), "recipe": recipe,
                       "Table 1": printed.get(recipe, "not in Table 1"),
                       "released code": exact, "counted at full size": trainable,
-                      "% of model": 100 * trainable / counts["total"],
+                      "% of model": 100 * trainable / total,
                       "equal": {None: "nothing to compare", trainable: "yes"}.get(exact, "NO"),
                       "this study's model": ran.get(recipe)})
     whole = ["released code", "counted at full size", "this study's model"]
