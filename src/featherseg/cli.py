@@ -72,21 +72,33 @@ def plan(study: str, list_runs: bool) -> None:
 def train(run: str, study: str) -> None:
     """Train one planned run."""
     from featherseg.config import plan_path, read_run
-    from featherseg.engine import train as train_run
+    from featherseg.files import not_run_reason, write_not_run
 
     resolved = read_run(plan_path(study, run))
-    folder = Path("runs") / study
-    train_run(resolved, Path("data/processed") / resolved.dataset, folder / "train" / run, folder / "info" / f"{run}.json")
+    data, folder = Path("data/processed") / resolved.dataset, Path("runs") / study
+    out, info = folder / "train" / run, folder / "info" / f"{run}.json"
+    if reason := resolved.not_run or not_run_reason(data):
+        write_not_run(out, reason, info)
+        return
+    from featherseg.engine import train as train_run
+
+    train_run(resolved, data, out, info)
 
 
 def evaluate(run: str, study: str) -> None:
     """Score one trained run at original resolution."""
     from featherseg.config import plan_path, read_run
-    from featherseg.evaluate import evaluate as evaluate_run
+    from featherseg.files import not_run_reason, write_not_run
 
     resolved = read_run(plan_path(study, run))
     folder = Path("runs") / study
-    evaluate_run(resolved, Path("data/processed") / resolved.dataset, folder / "train" / run, folder / "evaluate" / run)
+    trained, out = folder / "train" / run, folder / "evaluate" / run
+    if reason := not_run_reason(trained):
+        write_not_run(out, reason)
+        return
+    from featherseg.evaluate import evaluate as evaluate_run
+
+    evaluate_run(resolved, Path("data/processed") / resolved.dataset, trained, out)
 
 
 def collect(study: str) -> None:

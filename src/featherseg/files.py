@@ -77,6 +77,19 @@ def write_status(folder: Path | str, reason: str | None = None) -> None:
     write_json(Path(folder) / "status.json", {"status": "not_run" if reason else "ok", "reason": reason})
 
 
+def write_not_run(folder: Path | str, reason: str, info: Path | str | None = None) -> None:
+    """Write a stage's output that only says why it was not made, and, where the stage has one, its info file.
+
+    Hundreds of rows may lack their data, so the commands come here before they import anything heavy.
+    """
+    with atomic_path(folder) as partial:
+        partial.mkdir()
+        write_status(partial, reason)
+    if info is not None:
+        write_json(info, {"not_run": reason})
+    print(f"not run: {reason}")
+
+
 def not_run_reason(folder: Path | str) -> str | None:
     """The reason for which a stage's output was not made, None where it was.
 

@@ -1,7 +1,8 @@
 """How the embedded weights came to be: a small CLIPSeg taught to find what a prompt names in `scenes`.
 
-Every object of an image is asked for at once, with a random one of the prompts that single it out: the
-vision tower, where the time goes, runs once for all of them.
+Every object of an image is asked for at once, so that the vision tower, where the time goes, runs once for
+all of them. Half of the prompts are the object's shortest one, often its shape alone; the other half is any of
+those that single it out, most of which name its colour or place and can be followed without knowing shapes.
 """
 
 import random
@@ -23,8 +24,10 @@ from featherseg.files import atomic_path, sha256_file
 from featherseg.losses import per_sample_loss
 from featherseg.metrics import dice
 from featherseg.models.clipseg import CLIPSeg, small_config
+from featherseg.models.weights import read_state
 
 SEED, HELD_OUT_SEED, HELD_OUT_IMAGES = 0, 1, 300
+SHORTEST = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,25 +47,31 @@ def draw_scenes(images: int, seed: int, size: int) -> Scenes:
                   [[scene_prompts(scene, k) for k in range(len(scene.targets))] for scene in scenes])
 
 
-def pretrain(params: PretrainParams, out_dir: Path) -> None:
+def pretrain(params: PretrainParams, out_dir: Path, start: Path | None = None) -> None:
     """Pretrain the small CLIPSeg and write config.json, model.safetensors (half precision), SHA256 and log.csv.
 
     The log holds the mean loss of every epoch and the DSC on held-out scenes after it. The learning rate
-    follows one cycle over all steps.
+    follows one cycle over all steps. With `start`, a folder that an earlier pretraining wrote, training goes on
+    from its weights with a new cycle, and its log is continued.
     """
     torch.manual_seed(SEED)
     model = CLIPSeg(small_config(image_size=params.size), params.size)
+    log = []
+    if start is not None:
+        model.net.load_state_dict(read_state(start))
+        log = pd.read_csv(start / "log.csv").to_dict("records")
     optimizer = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay)
     steps = params.epochs * (params.images // params.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=steps, pct_start=0.05)
     scenes = draw_scenes(params.images, SEED, params.size)
     held_out = draw_scenes(HELD_OUT_IMAGES, HELD_OUT_SEED, params.size)
-    rng, log, start = random.Random(SEED), [], time.time()
-    for epoch in range(1, params.epochs + 1):
+    done, minutes = len(log), log[-1]["minutes"] if log else 0.0
+    rng, begun = random.Random(f"{SEED}/{done}"), time.time()
+    for epoch in range(done + 1, done + params.epochs + 1):
         loss = _epoch(model, scenes, optimizer, schedule, params.batch_size, rng)
         own, other = held_out_dice(model, held_out)
         log.append({"epoch": epoch, "loss": loss, "dsc_unique_prompt": own, "dsc_other_prompt": other,
-                    "minutes": (time.time() - start) / 60})
+                    "minutes": minutes + (time.time() - begun) / 60})
         print({key: round(value, 4) for key, value in log[-1].items()}, flush=True)
         _write(model, log, out_dir)
 
@@ -76,7 +85,8 @@ def _epoch(model: CLIPSeg, scenes: Scenes, optimizer: torch.optim.Optimizer,
         images = order[first : first + batch_size]
         rows = torch.tensor([k for k, image in enumerate(images) for _ in scenes.masks[image]])
         masks = torch.cat([scenes.masks[image] for image in images])
-        prompts = [rng.choice(wordings) for image in images for wordings in scenes.prompts[image]]
+        prompts = [wordings[0] if rng.random() < SHORTEST else rng.choice(wordings)
+                   for image in images for wordings in scenes.prompts[image]]
         features = model.encode_image(model.normalise(scenes.pixels[images])).index(rows)
         logits = model.to_input(model.decode(features, model.encode_text(model.tokenize(prompts))))
         loss = per_sample_loss(logits, masks.unsqueeze(1), LossConfig()).mean()

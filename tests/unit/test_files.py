@@ -1,0 +1,67 @@
+"""Writing beside and renaming: whole, or not at all."""
+
+import errno
+import os
+
+import pytest
+
+from featherseg.errors import UserError
+from featherseg.files import atomic_path, not_run_reason, read_json, write_json, write_not_run
+
+
+def test_a_file_appears_whole(tmp_path):
+    target = tmp_path / "new" / "a.txt"
+    with atomic_path(target) as partial:
+        partial.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole" and os.listdir(target.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_an_error_leaves_what_was_there_and_nothing_beside(tmp_path, kind):
+    target = tmp_path / "a"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as partial:
+        if kind == "folder":
+            partial.mkdir()
+            partial = partial / "x"
+        partial.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_a_folder_replaces_the_old_one(tmp_path):
+    target = tmp_path / "a"
+    target.mkdir()
+    (target / "old").write_text("")
+    with atomic_path(target) as partial:
+        partial.mkdir()
+        (partial / "new").write_text("")
+    assert os.listdir(target) == ["new"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
+    with pytest.raises(UserError, match=r"a\.txt could not be written: No space left") as error:
+        with atomic_path(tmp_path / "a.txt") as partial:
+            partial.write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert "\n" not in str(error.value) and os.listdir(tmp_path) == []
+
+
+def test_an_error_about_another_file_is_not_blamed_on_the_target(tmp_path):
+    with pytest.raises(FileNotFoundError, match="elsewhere"), atomic_path(tmp_path / "a.txt"):
+        open(tmp_path / "elsewhere")
+
+
+def test_json_that_is_cut_names_file_and_line(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"key": [1, 2]})
+    path.write_text(path.read_text()[:-4])
+    with pytest.raises(UserError, match=r"a\.json is not valid JSON.*line"):
+        read_json(path)
+
+
+def test_a_row_that_was_not_made_has_its_reason_in_both_outputs(tmp_path):
+    write_not_run(tmp_path / "train" / "run", "no archive", tmp_path / "info" / "run.json")
+    assert not_run_reason(tmp_path / "train" / "run") == "no archive"
+    assert read_json(tmp_path / "info" / "run.json") == {"not_run": "no archive"}
