@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from featherseg import __version__
 
 LIBRARIES = ("torch", "transformers", "accelerate", "peft", "numpy")
@@ -21,17 +19,26 @@ def provenance() -> dict[str, Any]:
 
     A commit with changes on top reads `<hash>+changes`.
     """
+    import torch
+
     return {"hardware": hardware(), "threads": torch.get_num_threads(), "python": platform.python_version(),
             "featherseg": __version__, "versions": {name: version(name) for name in LIBRARIES},
             "commit": commit()}
 
 
 def hardware() -> str:
-    """The accelerator's name, or the processor's with its number of cores in use."""
+    """The accelerator's name, or the processor's where there is none."""
+    import torch
+
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return processor()
+
+
+def processor() -> str:
+    """The processor's name with its number of cores in use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} cores"
+    return f"{_processor_name()}, {cores} cores"
 
 
 def commit() -> str | None:
@@ -42,14 +49,24 @@ def commit() -> str | None:
 
 def peak_memory_mib() -> dict[str, int]:
     """Highest resident memory of this process so far, and of its accelerator, in MiB."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    found = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit}
-    if torch.cuda.is_available():
+    found = {"process": _peak_resident_mib()}
+    torch = sys.modules.get("torch")  # before it is imported, nothing is on an accelerator
+    if torch is not None and torch.cuda.is_available():
         found["accelerator"] = torch.cuda.max_memory_allocated() // 2**20
     return found
 
 
-def _processor() -> str:
+def _peak_resident_mib() -> int:
+    # Linux hands getrusage's value on from the process that started this one, so it comes second
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.is_file() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) // 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
+
+
+def _processor_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

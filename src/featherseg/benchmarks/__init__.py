@@ -1,0 +1,1 @@
+"""What `featherseg bench` measures, each part in a file of its own."""
