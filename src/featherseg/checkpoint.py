@@ -1,6 +1,6 @@
 """Checkpoints: safetensors with every tensor that differs from the base weights or is absent from them.
 
-The resolved run and the SHA-256 of the base weights are in the file's metadata, and loading checks both.
+The resolved run, with the SHA-256 of the base weights, is in the file's metadata, and loading checks both.
 """
 
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from featherseg.adapters.base import trainable
@@ -20,7 +20,7 @@ from featherseg.models.weights import RANDOM, check_keys, read_state
 
 
 def changed_tensors(model: SegmentationModel, run: Run) -> dict[str, Tensor]:
-    """Tensors of the model, by name, that are trainable or that the base weights do not hold with the same value."""
+    """Tensors of the model, by name, that are trainable or that the base weights do not hold as they are."""
     learned = trainable(model)
     base = {} if run.model.weights == RANDOM else {f"net.{name}": tensor for name, tensor
                                                    in read_state(run.model.weights).items()}
@@ -35,10 +35,11 @@ def changed_tensors(model: SegmentationModel, run: Run) -> dict[str, Tensor]:
 
 
 def save(path: Path | str, model: SegmentationModel, run: Run) -> None:
-    """Write what was trained, with the run and the base weights' SHA-256, beside and renamed."""
-    metadata = {"run": run.model_dump_json(), "base_sha256": run.model.sha256 or RANDOM}
+    """Write what was trained, with the run, beside and renamed; equal trainings give equal bytes."""
+    # one entry only, since safetensors writes several in random order
+    metadata = {"run": run.model_dump_json(exclude={"evaluate"})}
     with atomic_path(path) as partial:
-        save_file(changed_tensors(model, run), partial, metadata=metadata)
+        partial.write_bytes(to_bytes(changed_tensors(model, run), metadata))
 
 
 def load(path: Path | str, model: SegmentationModel, run: Run) -> None:
@@ -60,9 +61,10 @@ def load(path: Path | str, model: SegmentationModel, run: Run) -> None:
     if "run" not in metadata:
         raise UserError(f"{path} is not a checkpoint of featherseg: it names no run.")
     other = json.loads(metadata["run"])
-    if metadata["base_sha256"] != (run.model.sha256 or RANDOM):
-        raise UserError(f"{path} was trained on base weights {metadata['base_sha256'][:12]}..., but the run uses "
-                        f"{(run.model.sha256 or RANDOM)[:12]}...; train the run again or restore those weights.")
+    trained_on, wanted_base = other["model"]["sha256"] or RANDOM, run.model.sha256 or RANDOM
+    if trained_on != wanted_base:
+        raise UserError(f"{path} was trained on base weights {trained_on[:12]}..., but the run uses "
+                        f"{wanted_base[:12]}...; train the run again or restore those weights.")
     for key, found, wanted in (("model", other["model"]["name"], run.model.name),
                                  ("adapter", other["adapter"], run.adapter)):
         if found != wanted:
