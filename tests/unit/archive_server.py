@@ -17,6 +17,7 @@ class Server:
         etag: version that it names; None for none. Last-Modified likewise.
         cut_after: bytes of an answer after which it closes the connection, once for each number in the list.
         ranges: whether it continues where asked to.
+        wrong_range: whether it leaves out a byte there.
         pause: seconds of silence between pieces of 1000 bytes.
         errors: status codes of the next answers.
         requests: (path, Range header) of what was asked.
@@ -58,8 +59,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 return
             self.send_response(206 if start else 200)
             if start:
-                first = start + 1 if server.wrong_range else start
-                self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+                start += server.wrong_range
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             if server.etag:
                 self.send_header("ETag", server.etag)
             if server.last_modified:

@@ -189,6 +189,28 @@ def test_a_csv_of_images_speaks_for_all_their_masks(folder):
     assert samples[0].prompts["p1"] == ["the thing"] and samples[2].prompts["p1"] == ["object"]
 
 
+def test_a_csv_of_targets_finds_each_ones_mask_by_name(folder):
+    save(folder / "masks/a__heart.png", box())
+    save(folder / "masks/a__left_lung.png", box(rows=slice(0, 2)))
+    (folder / "masks/a.png").unlink()
+    (folder / "list.csv").write_text("image,target,split\na,left lung,test\na,heart,test\n")
+    samples = take(folder).samples
+    assert [(sample.target, sample.bbox[1]) for sample in samples] == [("left lung", 0), ("heart", 5)]
+
+
+def test_attributes_come_only_from_cumulative_prompts(folder):
+    cumulative = {"p1": "polyp", "p2": "round polyp", "p3": "red round polyp", "p4": "small red round polyp",
+                  "p5": "one small red round polyp",
+                  "p6": "one small red round polyp, located in top of the image"}
+    save_list(folder, "train", {"image": "a", "prompts": cumulative},
+              {"image": "b", "prompts": {**cumulative, "p3": "polyp that is red"}},
+              {"image": "c", "prompts": {**cumulative, "p6": "at the top"}})
+    a, b, c = take(folder).samples
+    assert a.attributes == {"shape": "round", "colour": "red", "size": "small", "number": "one",
+                            "location": "top"}
+    assert b.attributes == c.attributes == {}
+
+
 # ---------------------------------------------------------------- what is wrong
 
 

@@ -23,7 +23,7 @@ class Unreachable(Exception):
     """The file cannot be had now: no network, a refusing server, or one that keeps cutting the connection."""
 
 
-def fetch(url: str, target: Path, *, attempts: int = 5, timeout: float = 60.0, pause: float = 1.0) -> None:
+def fetch(url: str, target: Path, *, attempts: int = 3, timeout: float = 60.0, pause: float = 1.0) -> None:
     """Download `url` to `target`.
 
     What has arrived lies in `<target>.part` and outlives the process. It is continued with a Range request
