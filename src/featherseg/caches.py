@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
 from numpy.lib import format as npy
 
@@ -36,17 +37,22 @@ def source_hash(*names: str) -> str:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, waiting: str) -> Iterator[None]:
-    """Hold the lock file `path`; where another process holds it, print `waiting` and wait for its end.
+def exclusive(path: Path, taken: str, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file `path`; where another process holds it, print the sentence `taken` and wait.
 
     The lock goes with the process, however that ends.
+
+    Raises:
+        UserError: another process holds it and `wait` is False; the message is `taken`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(waiting, file=sys.stderr, flush=True)
+        if not wait:
+            raise UserError(taken) from None
+        print(taken, "Waiting for it.", file=sys.stderr, flush=True)
         lock.acquire()
     try:
         yield
@@ -60,7 +66,7 @@ def cached_folder(kind: str, key: str, fill: Callable[[Path], None]) -> Path:
     Processes that want the same folder at the same time wait for the one that fills it.
     """
     folder = cache_root() / kind / key
-    with exclusive(folder.with_name(f"{key}.lock"), f"waiting for another process to fill the cache {kind}"):
+    with exclusive(folder.with_name(f"{key}.lock"), f"Another process is filling the cache {kind}."):
         if not folder.is_dir():
             remove_partials(folder)
             with atomic_path(folder) as partial:
@@ -120,6 +126,7 @@ class RowFile:
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is damaged ({error}); delete the folder {path.parent}.") from None
         self._rows, self.shape = shape[0], shape[1:]
+        self._torch_dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
         self._start = self._file.tell()
         self._row_bytes = self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
         if os.fstat(self._file.fileno()).st_size != self._start + self._rows * self._row_bytes:
@@ -131,7 +138,8 @@ class RowFile:
     def read(self, rows: Iterable[int]) -> np.ndarray:
         """The given rows, in their order and as often as named: (k, *shape)."""
         rows = list(rows)
-        values = np.empty((len(rows), *self.shape), self.dtype)
+        # aligned as torch aligns its own tensors: products of others can differ in the last bit
+        values = torch.empty((len(rows), *self.shape), dtype=self._torch_dtype).numpy()
         flat, size = values.reshape(-1).view(np.uint8), self._row_bytes
         for place, row in enumerate(rows):
             target = flat[place * size : (place + 1) * size]

@@ -11,12 +11,11 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
@@ -37,8 +36,6 @@ from featherseg.provenance import peak_memory_mib, provenance
 from featherseg.resume import Attempt, run_key
 
 HISTORY = ("epoch", "loss", "val_dsc", "lr")
-# a second process of the same run may wait long for the first, and its companions for it
-LONGEST_WAIT = timedelta(days=7)
 
 
 def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
@@ -48,22 +45,26 @@ def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
     DSC), `history.csv` (epoch, mean training loss, validation DSC at input size, learning rate) and
     `status.json`; and `info_path` (times, hardware, versions, commit, images/s, peak memory). Zero-shot runs
     and runs that cannot be made here have only a status. A training that was killed goes on after its last
-    finished epoch. Under `accelerate launch` each batch of the plan is divided over the processes.
+    finished epoch. With several processes (`accelerate launch`, `torchrun`) each batch of the plan is
+    divided over them.
 
     Raises:
         UserError: no samples to train or validate on, a loss that is not finite, an output folder that a
             later process has taken over, a full disk.
     """
-    started, main = time.time(), int(os.environ.get("RANK", 0)) == 0
+    started = time.time()
+    rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     dataset = PreparedDataset.read(data_dir)
     not_run = run.not_run or dataset.status["reason"]
     idle = bool(not_run) or run.train is None
-    with Attempt(run_key(run, "" if idle else dataset.fingerprint()), out_dir, info_path, main) as attempt:
+    key = run_key(run, "" if idle else dataset.fingerprint())
+    with Attempt(key, out_dir, info_path, rank, ranks) as attempt:
         if idle:
             attempt.publish(lambda folder: write_status(folder, not_run), provenance() | _times(started))
             return
-        accelerator = Accelerator(mixed_precision=precision_here(run.train.precision),
-                                  kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)])
+        # without `cpu`, processes without an accelerator would not find each other
+        accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
+                                  mixed_precision=precision_here(run.train.precision))
         accelerator.wait_for_everyone()
         if attempt.finished():
             return
@@ -74,9 +75,10 @@ def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
         trainer = Trainer(run, dataset, accelerator)
         trainer.load_state(attempt.load())
         done_before, images = len(trainer.history), len(trainer.train_set)
-        if done_before and main:
+        if done_before and attempt.main:
             print(f"{run.name}: going on after epoch {done_before}", file=sys.stderr)
-        with progress(run.train.epochs * images, run.name, "img", done_before * images, not main) as bar:
+        total, before = run.train.epochs * images, done_before * images
+        with progress(total, run.name, "img", before, disable=not attempt.main) as bar:
             while not trainer.finished():
                 trainer.run_epoch(bar)
                 attempt.save(trainer.state())

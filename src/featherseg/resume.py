@@ -23,8 +23,9 @@ from featherseg.config import Run
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, cache_root, read_json, sha256_file, write_json
 
-TRAINING_CODE = ("config.py", "data", "models", "adapters", "losses.py", "caches.py", "features.py",
-                 "checkpoint.py", "engine.py", "resume.py")
+TRAINING_CODE = (
+    "config.py", "data/prepared.py", "data/images.py", "data/torch_dataset.py", "data/transforms.py",
+    "models", "adapters", "losses.py", "caches.py", "features.py", "checkpoint.py", "engine.py", "resume.py")
 
 
 def run_key(run: Run, data: str) -> str:
@@ -35,13 +36,14 @@ def run_key(run: Run, data: str) -> str:
 class Attempt:
     """One process's attempt at a training: its lock, its claim to the output folder, its state.
 
-    With several processes each has one, but only the first locks, claims and writes.
+    With several processes each has one, but only the first locks, claims and writes; and it does not wait
+    for a lock, since its companions would wait for it until they give up.
 
     Args:
         key: `run_key`.
         out_dir: the output folder, written once, at the end.
         info_path: the output beside it (times, hardware).
-        main: whether this is the first process.
+        rank, ranks: number of this process, and how many there are.
 
     Example:
         with Attempt(key, out_dir, info_path) as attempt:
@@ -51,8 +53,9 @@ class Attempt:
                 attempt.publish(write, info)
     """
 
-    def __init__(self, key: str, out_dir: Path, info_path: Path, main: bool = True) -> None:
-        self.key, self.out_dir, self.info_path, self.main = key, Path(out_dir), Path(info_path), main
+    def __init__(self, key: str, out_dir: Path, info_path: Path, rank: int = 0, ranks: int = 1) -> None:
+        self.key, self.out_dir, self.info_path = key, Path(out_dir), Path(info_path)
+        self.main, self._alone = rank == 0, ranks == 1
         folder = cache_root() / "resume" / key
         self._lock, self._state, self._done = folder / "lock", folder / "state.pt", folder / "done.json"
         self._claim = cache_root() / "resume" / "claims" / f"{key_of(str(self.out_dir.resolve()))}.json"
@@ -63,7 +66,7 @@ class Attempt:
             with self._claiming():
                 write_json(self._claim, {"out_dir": str(self.out_dir), "key": self.key})
             self._held.enter_context(exclusive(
-                self._lock, f"another process is training {self.out_dir.name} already; waiting for it"))
+                self._lock, f"Another process is training {self.out_dir.name} already.", wait=self._alone))
             remove_partials(self._state)
         return self
 
@@ -133,7 +136,7 @@ class Attempt:
 
     def _claiming(self) -> contextlib.AbstractContextManager[None]:
         return exclusive(self._claim.with_suffix(".lock"),
-                         f"waiting for another process to write {self.out_dir}")
+                         f"Another process is writing {self.out_dir}.")
 
     def _superseded(self) -> UserError:
         return UserError(f"{self.out_dir} is being trained with other settings by a process that started "

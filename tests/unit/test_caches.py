@@ -86,6 +86,17 @@ def test_the_second_waits_and_says_so(tmp_path, capfd):
     assert "another one is at it" in capfd.readouterr().err
 
 
+def test_who_does_not_wait_is_told(tmp_path):
+    context = multiprocessing.get_context("fork")
+    order = context.SimpleQueue()
+    holder = context.Process(target=_hold, args=(tmp_path / "lock", order))
+    holder.start()
+    order.get()
+    with pytest.raises(UserError, match="taken"), exclusive(tmp_path / "lock", "taken", wait=False):
+        pass
+    holder.join()
+
+
 def test_a_lock_goes_with_a_killed_process(tmp_path):
     context = multiprocessing.get_context("fork")
     order = context.SimpleQueue()

@@ -20,8 +20,8 @@ def config(form: str = "logits", dice: float = 1.5, ce: float = 0.7) -> LossConf
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(5, 1, 17, 13, generator=generator)
-    masks = torch.rand(5, 1, 17, 13, generator=generator) < torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0]).view(5, 1, 1, 1)
-    return logits, masks
+    fractions = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0]).view(5, 1, 1, 1)
+    return logits, torch.rand(5, 1, 17, 13, generator=generator) < fractions
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +36,17 @@ def perfect(fraction: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_dice_and_entropy_on_logits_are_monais(batch, monai):
-    logits, masks = batch
-    for row in range(len(logits)):
-        one = slice(row, row + 1)
-        reference = monai.DiceCELoss(sigmoid=True, lambda_dice=1.5, lambda_ce=0.7)(logits[one], masks[one].float())
-        assert per_sample_loss(logits[one], masks[one], config()).item() == pytest.approx(reference.item(), rel=1e-5)
+    reference = monai.DiceCELoss(sigmoid=True, lambda_dice=1.5, lambda_ce=0.7)
+    for logits, masks in zip(*(tensor.split(1) for tensor in batch), strict=True):
+        wanted = reference(logits, masks.float()).item()
+        assert per_sample_loss(logits, masks, config()).item() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_second_sigmoid_is_what_monai_does_with_probabilities(batch, monai):
     logits, masks = batch
-    reference = monai.DiceCELoss(sigmoid=False, lambda_dice=1.5, lambda_ce=0.7)(logits.sigmoid(), masks.float())
+    reference = monai.DiceCELoss(sigmoid=False, lambda_dice=1.5, lambda_ce=0.7)
     ours = per_sample_loss(logits, masks, config("published_second_sigmoid"))
-    assert ours.mean().item() == pytest.approx(reference.item(), rel=1e-5)
+    assert ours.mean().item() == pytest.approx(reference(logits.sigmoid(), masks.float()).item(), rel=1e-5)
 
 
 def test_dice_only_is_monais_dice_and_one_channel_entropy_is_zero(batch, monai):
@@ -74,7 +73,8 @@ def test_each_sample_has_its_own_loss(batch):
     logits, masks = batch
     for form in ("logits", "published_dice_only", "published_second_sigmoid"):
         together = per_sample_loss(logits, masks, config(form))
-        alone = torch.cat([per_sample_loss(logits[k : k + 1], masks[k : k + 1], config(form)) for k in range(5)])
+        alone = torch.cat([per_sample_loss(one, mask, config(form))
+                           for one, mask in zip(logits.split(1), masks.split(1), strict=True)])
         assert together.shape == (5,)
         torch.testing.assert_close(together, alone)
 

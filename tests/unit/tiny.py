@@ -1,5 +1,10 @@
-"""A tiny model, a tiny prepared dataset and a run on them, for tests of what trains and scores."""
+"""A tiny model, a tiny prepared dataset and a run on them, for tests of what trains and scores.
 
+As a script, `tiny.py <run.json> <data> <out>`, it trains in a process of its own.
+"""
+
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +62,16 @@ def tiny_run(weights: Path, sha256: str, adapter: dict[str, Any] | None = None, 
     return Run(study="tests", recipe="tiny", dataset="squares", seed=1, train=TrainConfig(**settings),
                adapter=adapter or {"name": "vlsm_dense", "positions": "VLC", "dim": 8, "cond_dim": 8},
                model=ModelConfig(name="clipseg", weights=str(weights), sha256=sha256, image_size=SIZE))
+
+
+def tiny_environment() -> dict[str, str]:
+    """Environment of a process that runs this file with the package of this checkout and as many threads."""
+    source = Path(__file__).parent.parent.parent / "src"
+    return {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
+if __name__ == "__main__":
+    from featherseg.engine import train
+
+    plan, data, out = map(Path, sys.argv[1:])
+    train(Run.model_validate_json(plan.read_text()), data, out, out.with_suffix(".json"))

@@ -1,0 +1,282 @@
+"""Training: what it changes, when it stops, what it keeps, and that processes and caches change nothing."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+from tiny import tiny_data, tiny_environment, tiny_run, tiny_weights
+
+from featherseg import adapters, checkpoint, engine
+from featherseg.config import TrainConfig
+from featherseg.engine import (
+    make_optimizer,
+    make_schedule,
+    precision_here,
+    rng_of,
+    should_stop,
+    shuffled,
+    train,
+)
+from featherseg.errors import UserError
+from featherseg.files import read_json, write_status
+from featherseg.models import build
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> tuple[Path, str, Path]:
+    """A weights folder, its SHA-256, and a prepared dataset."""
+    root = tmp_path_factory.mktemp("tiny")
+    return root / "weights", tiny_weights(root / "weights"), tiny_data(root / "data")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def trained(files, place: Path, name: str = "out", **settings) -> tuple[list[dict], Path]:
+    """History and output folder of a training."""
+    run = tiny_run(files[0], files[1], **settings)
+    train(run, files[2], place / name, place / f"{name}.json")
+    return history(place / name), place / name
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    with open(folder / "history.csv", newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+ADAPTERS = [
+    {"name": "decoder"}, {"name": "full"}, {"name": "vlsm_dense", "dim": 4, "positions": "VL"},
+    {"name": "vlsm_shallow", "dim": 4}, {"name": "lora", "rank": 2}]
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter["name"])
+def test_frozen_tensors_stay_and_trainable_ones_change(files, place, monkeypatch, adapter):
+    models = []
+    monkeypatch.setattr(engine.adapters, "apply",
+                        lambda *args: models.append(adapters.base.apply(*args)) or models[-1])
+    rows, folder = trained(files, place, adapter=adapter, epochs=2, weight_decay=0)
+    monkeypatch.undo()
+    run = tiny_run(files[0], files[1], adapter)
+    before = adapters.apply(build(run.model, run.seed), run.adapter, run.seed).state_dict()
+    learned = adapters.trainable(models[0])
+    assert learned
+    for name, tensor in models[0].state_dict().items():
+        assert torch.equal(tensor, before[name]) == (name not in learned), name
+    assert rows[1]["loss"] < rows[0]["loss"]
+    restored = adapters.apply(build(run.model, run.seed), run.adapter, run.seed)
+    checkpoint.load(folder / "checkpoint.safetensors", restored, run)
+    for name, tensor in restored.state_dict().items():
+        assert torch.equal(tensor, models[0].state_dict()[name]), name
+
+
+def test_outputs(files, place):
+    rows, folder = trained(files, place, epochs=2, precision="auto")
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["checkpoint.safetensors", "history.csv", "status.json"]
+    assert (folder / "history.csv").read_text().splitlines()[0] == "epoch,loss,val_dsc,lr"
+    assert [row["epoch"] for row in rows] == [1, 2] and all(row["lr"] == 0.01 for row in rows)
+    assert read_json(folder / "status.json") == {"status": "ok", "reason": None}
+    info = read_json(place / "out.json")
+    assert info["epochs"] == 2 and info["processes"] == 1 and info["images_per_second"] > 0
+    assert {"hardware", "versions", "commit", "seconds", "peak_memory_mib"} <= info.keys()
+    assert not list((place / "cache/resume").glob("*/state.pt"))
+
+
+def test_the_same_run_gives_the_same_bytes_and_another_seed_others(files, place):
+    _, first = trained(files, place, "first")
+    _, second = trained(files, place, "second")
+    assert (first / "checkpoint.safetensors").read_bytes() == (second / "checkpoint.safetensors").read_bytes()
+    assert (first / "history.csv").read_bytes() == (second / "history.csv").read_bytes()
+    run = tiny_run(files[0], files[1]).model_copy(update={"seed": 2})
+    train(run, files[2], place / "third", place / "third.json")
+    assert (first / "history.csv").read_bytes() != (place / "third/history.csv").read_bytes()
+
+
+@pytest.mark.parametrize("adapter", [
+    {"name": "decoder"}, {"name": "vlsm_shallow", "dim": 4},
+    {"name": "vlsm_dense", "dim": 4, "positions": "V"}], ids=lambda adapter: adapter["name"])
+def test_cached_features_change_no_score(files, place, adapter):
+    cached, _ = trained(files, place, "cached", adapter=adapter, epochs=4)
+    anew, _ = trained(files, place, "anew", adapter=adapter, epochs=4, cache_features=False)
+    for ours, theirs in zip(cached, anew, strict=True):
+        assert ours["val_dsc"] == pytest.approx(theirs["val_dsc"], abs=1e-4)
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("settings", "wanted"), [
+    ({"schedule": "constant"}, [1, 1, 1, 1, 1, 1]),
+    ({"schedule": "multistep", "milestones": (2, 4), "factor": 0.1}, [1, 1, 0.1, 0.1, 0.01, 0.01]),
+    ({"schedule": "cosine"}, [1, 0.9330, 0.75, 0.5, 0.25, 0.0670]),
+    ({"schedule": "plateau", "patience": 1, "factor": 0.5}, [1, 1, 1, 1, 0.5, 0.5]),
+])
+def test_schedules(settings, wanted):
+    config = TrainConfig(epochs=6, lr=1.0, **settings)
+    optimizer = make_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
+    schedule, rates = make_schedule(config, optimizer), []
+    for score in [0.1, 0.5, 0.5, 0.4, 0.6, 0.7]:
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if config.schedule == "plateau":
+            schedule.step(score)
+        elif schedule:
+            schedule.step()
+    assert rates == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize(("settings", "rates"), [
+    ({"schedule": "plateau", "patience": 0, "factor": 0.5}, [0.01, 0.01, 0.005]),
+    ({"schedule": "cosine"}, [0.01, 0.0075, 0.0025]),
+    ({"schedule": "multistep", "milestones": (1,), "factor": 0.5}, [0.01, 0.005, 0.005])])
+def test_the_engine_follows_the_schedule(files, place, monkeypatch, settings, rates):
+    scores = iter([0.3, 0.2, 0.1])
+    monkeypatch.setattr(engine.Trainer, "_validate", lambda self, epoch: next(scores))
+    rows, _ = trained(files, place, lr=0.01, **settings)
+    assert [row["lr"] for row in rows] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(("kind", "decoupled"), [("adamw", True), ("adam", False)])
+def test_optimisers(kind, decoupled):
+    weight = torch.nn.Parameter(torch.tensor([1.0]))
+    optimizer = make_optimizer(TrainConfig(optimizer=kind, lr=0.1, weight_decay=0.5), [weight])
+    weight.grad = torch.tensor([1e-3])
+    optimizer.step()
+    assert weight.item() == pytest.approx(1 * (1 - 0.1 * 0.5) - 0.1 if decoupled else 1 - 0.1, abs=1e-3)
+
+
+@pytest.mark.parametrize(("scores", "settings", "stops_after"), [
+    ([0.5, 0.4, 0.4, 0.4], {"early_stop_patience": 2, "min_epochs": 0}, 3),
+    ([0.5, 0.4, 0.4, 0.4], {"early_stop_patience": 2, "min_epochs": 4}, 4),
+    ([0.50, 0.54, 0.59, 0.9], {"early_stop_patience": 2, "min_epochs": 0, "early_stop_min_delta": 0.1}, 3),
+    ([0.1, 0.2, 0.3, 0.4], {"early_stop_patience": 1, "min_epochs": 0}, None),
+    ([0.5, 0.4, 0.6, 0.5], {"early_stop_patience": 2, "min_epochs": 0}, None),
+    ([0.5, 0.4, 0.4, 0.4], {"early_stop_patience": None}, None),
+])
+def test_early_stopping(scores, settings, stops_after):
+    config = TrainConfig(**settings)
+    stops = [n for n in range(len(scores) + 1) if should_stop(scores[:n], config)]
+    assert (stops[0] if stops else None) == stops_after
+
+
+def test_training_stops_early_and_keeps_the_best_epoch(files, place, monkeypatch):
+    scores, weights = iter([0.2, 0.6, 0.4, 0.6, 0.3]), []
+
+    def validate(self, epoch: int) -> float:
+        weights.append(engine.changing_tensors(self.model))
+        return next(scores)
+
+    monkeypatch.setattr(engine.Trainer, "_validate", validate)
+    rows, folder = trained(files, place, epochs=9, early_stop_patience=3, min_epochs=1)
+    assert [row["val_dsc"] for row in rows] == [0.2, 0.6, 0.4, 0.6, 0.3]
+    kept = load_file(folder / "checkpoint.safetensors")
+    assert kept and all(torch.equal(tensor, weights[1][name]) for name, tensor in kept.items())
+    assert not all(torch.equal(tensor, weights[3][name]) for name, tensor in kept.items())
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(files, place, monkeypatch):
+    forward, calls = engine.Objective.forward, []
+
+    def poisoned(self, indices, prompts):
+        losses = forward(self, indices, prompts)
+        calls.append(indices)
+        return losses.index_fill(0, torch.tensor([1]), float("nan")) if len(calls) == 5 else losses
+
+    monkeypatch.setattr(engine.Objective, "forward", poisoned)
+    with pytest.raises(UserError, match=r"tiny-squares-1: .*in epoch 2, batch 2, for squares/\S+; lower"):
+        trained(files, place)
+    assert not (place / "out").exists()
+
+
+def test_weights_that_explode_in_the_last_step_are_not_kept(files, place):
+    with pytest.raises(UserError, match="not finite in (epoch|validation after epoch)"):
+        trained(files, place, epochs=1, lr=1e30, clip_norm=None, adapter={"name": "decoder"})
+    assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["logits", "published_dice_only", "published_second_sigmoid"])
+def test_loss_forms_and_grids_train(files, place, form):
+    losses = set()
+    for grid in ("input", "head"):
+        rows, _ = trained(files, place, f"{form}-{grid}", epochs=1, loss={"form": form, "grid": grid})
+        losses.add(rows[0]["loss"])
+    assert len(losses) == 2
+
+
+def test_zero_shot_has_a_status_only(files, place):
+    run = tiny_run(files[0], files[1], {"name": "zero_shot"}).model_copy(update={"train": None})
+    train(run, files[2], place / "out", place / "out.json")
+    assert [path.name for path in (place / "out").iterdir()] == ["status.json"]
+    assert read_json(place / "out/status.json") == {"status": "ok", "reason": None}
+    assert "hardware" in read_json(place / "out.json")
+
+
+@pytest.mark.parametrize("where", ["run", "data"])
+def test_not_run_is_a_result(files, place, where):
+    run, data = tiny_run(files[0], files[1]), files[2]
+    if where == "run":
+        run = run.model_copy(update={"not_run": "no weights here"})
+    else:
+        data = place / "data"
+        data.mkdir()
+        write_status(data, "no data here")
+    train(run, data, place / "out", place / "out.json")
+    reason = {"run": "no weights here", "data": "no data here"}[where]
+    assert read_json(place / "out/status.json") == {"status": "not_run", "reason": reason}
+    assert [path.name for path in (place / "out").iterdir()] == ["status.json"]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_samples_is_refused(files, place, split):
+    data = tiny_data(place / "data", **{split: 0})
+    with pytest.raises(UserError, match=f"no samples in split '{split}'"):
+        train(tiny_run(files[0], files[1]), data, place / "out", place / "out.json")
+    assert not (place / "out").exists()
+
+
+def test_random_choices_depend_on_seed_epoch_and_sample_alone():
+    indices = list(range(50))
+    assert shuffled(indices, 1, 1) == shuffled(indices, 1, 1)
+    assert shuffled(indices, 1, 1) != shuffled(indices, 1, 2) != shuffled(indices, 2, 2)
+    assert sorted(shuffled(indices, 1, 1)) == indices == list(range(50))
+    assert rng_of(1, 2, "a").random() == rng_of(1, 2, "a").random() != rng_of(12, "a").random()
+
+
+def test_precision_is_what_the_hardware_has(capfd):
+    if torch.cuda.is_available():
+        pytest.skip("says what a machine without a GPU does")
+    assert precision_here("auto") == "no"
+    assert precision_here("fp16") == "no"
+    assert "fp16 needs a GPU" in capfd.readouterr().err
+    assert precision_here("bf16") == "bf16"
+
+
+@pytest.mark.parametrize(("adapter", "launcher"), [
+    ({"name": "full"}, ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]),
+    ({"name": "vlsm_shallow", "dim": 4}, [
+        "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]),
+], ids=["torchrun", "accelerate"])
+def test_two_processes_reach_the_losses_of_one(files, place, adapter, launcher):
+    # 9 samples in batches of 4: the last batch has one sample, and one of the processes has none of it
+    data = tiny_data(place / "data", train=9)
+    run = tiny_run(files[0], files[1], adapter)
+    train(run, data, place / "one", place / "one.json")
+    (place / "run.json").write_text(run.model_dump_json())
+    script = [tiny.__file__, str(place / "run.json"), str(data), str(place / "two")]
+    done = subprocess.run([sys.executable, "-m", *launcher, *script], env=tiny_environment(),
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((place / "two.json").read_text())["processes"] == 2
+    one, two = history(place / "one"), history(place / "two")
+    assert len(one) == len(two) == 3
+    for ours, theirs in zip(one, two, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert ours["val_dsc"] == pytest.approx(theirs["val_dsc"], abs=1e-4)

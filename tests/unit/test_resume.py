@@ -1,0 +1,285 @@
+"""Killed at any moment, the next attempt ends in the same bytes; two attempts do not spoil each other."""
+
+import multiprocessing
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from tiny import tiny_data, tiny_environment, tiny_run, tiny_weights
+
+from featherseg import engine, resume
+from featherseg.engine import train
+from featherseg.errors import UserError
+from featherseg.files import read_json
+from featherseg.resume import Attempt, run_key
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> tuple[Path, str, Path]:
+    """A weights folder, its SHA-256, and a prepared dataset."""
+    root = tmp_path_factory.mktemp("tiny")
+    return root / "weights", tiny_weights(root / "weights"), tiny_data(root / "data")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def states(place: Path) -> list[Path]:
+    return list((place / "cache/resume").glob("*/state.pt"))
+
+
+def uninterrupted(files, place: Path, run, monkeypatch) -> dict[str, bytes]:
+    """Outputs of the same run without a kill, in a cache of its own."""
+    monkeypatch.setenv("FEATHERSEG_CACHE", str(place / "other-cache"))
+    train(run, files[2], place / "reference", place / "reference.json")
+    monkeypatch.setenv("FEATHERSEG_CACHE", str(place / "cache"))
+    return contents(place / "reference")
+
+
+def killed_in(files, place: Path, run, monkeypatch, batch: int) -> None:
+    """Train until the given batch, counted over epochs: three of training and two of validation in each."""
+    logits, calls = engine.Objective.logits, []
+
+    def until(self, indices, prompts):
+        calls.append(indices)
+        if len(calls) == batch:
+            raise Killed
+        return logits(self, indices, prompts)
+
+    monkeypatch.setattr(engine.Objective, "logits", until)
+    with pytest.raises(Killed):
+        train(run, files[2], place / "out", place / "out.json")
+    monkeypatch.setattr(engine.Objective, "logits", logits)
+    assert not (place / "out").exists() and not (place / "out.json").exists()
+
+
+@pytest.mark.parametrize("settings", [
+    {"schedule": "plateau", "patience": 0}, {"schedule": "multistep", "milestones": (2, 3), "factor": 0.5},
+    {"schedule": "cosine"}, {"schedule": "constant", "optimizer": "adam", "adapter": {"name": "full"}},
+    {"schedule": "constant", "adapter": {"name": "vlsm_shallow", "dim": 4}}],
+    ids=["plateau", "multistep", "cosine", "full", "shallow"])
+@pytest.mark.parametrize("batch", [2, 13], ids=["in epoch 1", "in epoch 3"])
+def test_resumed_is_uninterrupted(files, place, monkeypatch, capfd, settings, batch):
+    run = tiny_run(files[0], files[1], epochs=4, **settings)
+    reference = uninterrupted(files, place, run, monkeypatch)
+    killed_in(files, place, run, monkeypatch, batch)
+    capfd.readouterr()
+    train(run, files[2], place / "out", place / "out.json")
+    finished = {2: 0, 13: 2}[batch]
+    assert ("going on after epoch 2" in capfd.readouterr().err) == (finished == 2)
+    assert read_json(place / "out.json")["resumed_after_epoch"] == finished
+    assert contents(place / "out") == reference
+    assert not states(place)
+
+
+def test_killed_by_the_system_and_resumed(files, place, monkeypatch):
+    run = tiny_run(files[0], files[1], {"name": "full"}, epochs=15, early_stop_patience=None)
+    (place / "run.json").write_text(run.model_dump_json())
+    command = [sys.executable, tiny.__file__, str(place / "run.json"), str(files[2]), str(place / "out")]
+    trainer = subprocess.Popen(command, env=tiny_environment(), stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(1800):
+            if states(place) or trainer.poll() is not None:
+                break
+            time.sleep(0.1)
+        assert trainer.poll() is None, "the trainer ended before it could be killed"
+        trainer.send_signal(signal.SIGKILL)
+    finally:
+        trainer.kill()
+        trainer.wait()
+    assert states(place) and not (place / "out").exists()
+    train(run, files[2], place / "out", place / "out.json")
+    assert 1 <= read_json(place / "out.json")["resumed_after_epoch"] < 15
+    assert contents(place / "out") == uninterrupted(files, place, run, monkeypatch)
+
+
+@pytest.mark.parametrize("moment", ["checkpoint", "done"])
+def test_killed_while_writing_the_outputs(files, place, monkeypatch, moment):
+    run = tiny_run(files[0], files[1])
+    reference = uninterrupted(files, place, run, monkeypatch)
+    with monkeypatch.context() as patch:
+        if moment == "checkpoint":
+            patch.setattr(engine.checkpoint, "save", lambda *args: (_ for _ in ()).throw(Killed))
+        else:
+            patch.setattr(resume, "_contents", lambda folder: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            train(run, files[2], place / "out", place / "out.json")
+    assert states(place)
+    train(run, files[2], place / "out", place / "out.json")
+    assert contents(place / "out") == reference
+    assert read_json(place / "out.json")["resumed_after_epoch"] == 3 and not states(place)
+
+
+def test_leftovers_of_a_kill_are_removed(files, place):
+    run = tiny_run(files[0], files[1])
+    (place / ".out.0123abcd.partial").mkdir()
+    train(run, files[2], place / "out", place / "out.json")
+    assert not list(place.glob(".out.*"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "other"])
+def test_a_damaged_state_is_ignored(files, place, monkeypatch, capfd, damage):
+    run = tiny_run(files[0], files[1])
+    reference = uninterrupted(files, place, run, monkeypatch)
+    killed_in(files, place, run, monkeypatch, 7)
+    [state] = states(place)
+    state.write_bytes(state.read_bytes()[:1000] if damage == "cut" else b"hello")
+    capfd.readouterr()
+    train(run, files[2], place / "out", place / "out.json")
+    said = capfd.readouterr().err
+    assert "is damaged" in said and "going on" not in said
+    assert contents(place / "out") == reference
+
+
+@pytest.mark.parametrize("change", [
+    {"lr": 2e-2}, {"epochs": 5}, {"prompts": "p1"}, {"adapter": {"name": "decoder"}}],
+    ids=lambda change: next(iter(change)))
+def test_state_of_other_parameters_is_not_resumed(files, place, monkeypatch, change):
+    killed_in(files, place, tiny_run(files[0], files[1]), monkeypatch, 7)
+    train(tiny_run(files[0], files[1], **change), files[2], place / "out", place / "out.json")
+    assert read_json(place / "out.json")["resumed_after_epoch"] == 0
+
+
+def test_the_key_follows_what_decides_a_training(files, place, monkeypatch):
+    run = tiny_run(files[0], files[1])
+    key = run_key(run, "data")
+    scored = run.model_copy(update={"evaluate": run.evaluate.model_copy(update={"threshold": 0.3})})
+    assert run_key(scored, "data") == key
+    assert run_key(run, "other data") != key
+    assert run_key(run.model_copy(update={"seed": 2}), "data") != key
+    weights = run.model.model_copy(update={"sha256": "0" * 64})
+    assert run_key(run.model_copy(update={"model": weights}), "data") != key
+    monkeypatch.setattr(resume, "source_hash", lambda *names: "changed")
+    assert run_key(run, "data") != key
+
+
+def test_a_finished_output_is_kept_and_another_is_not(files, place, capfd):
+    run = tiny_run(files[0], files[1])
+    train(run, files[2], place / "out", place / "out.json")
+    written = place / "out/checkpoint.safetensors"
+    first, before = contents(place / "out"), written.stat().st_mtime_ns
+    (place / "out.json").unlink()
+    train(run, files[2], place / "out", place / "out.json")
+    assert "is finished already" in capfd.readouterr().err
+    assert written.stat().st_mtime_ns == before and (place / "out.json").is_file()
+    (place / "out/history.csv").write_text("something else")
+    train(run, files[2], place / "out", place / "out.json")
+    assert contents(place / "out") == first
+    for path in (place / "out").iterdir():
+        path.unlink()
+    (place / "out").rmdir()
+    train(run, files[2], place / "out", place / "out.json")
+    assert contents(place / "out") == first
+
+
+def _train_slowly(run, data: Path, place: Path, started) -> None:
+    save = Attempt.save
+
+    def slowly(self, state):
+        save(self, state)
+        started.set()
+        time.sleep(0.4)
+
+    Attempt.save = slowly
+    try:
+        train(run, data, place / "out", place / "out.json")
+    except UserError as error:
+        (place / "error.txt").write_text(str(error))
+
+
+def living_trainer(files, place: Path, run) -> multiprocessing.Process:
+    """Start a trainer, and return once it has finished an epoch."""
+    context = multiprocessing.get_context("fork")
+    started = context.Event()
+    trainer = context.Process(target=_train_slowly, args=(run, files[2], place, started))
+    trainer.start()
+    assert started.wait(60)
+    return trainer
+
+
+def test_a_second_trainer_waits_and_takes_over_the_first_ones_output(files, place, monkeypatch, capfd):
+    run = tiny_run(files[0], files[1])
+    reference = uninterrupted(files, place, run, monkeypatch)
+    first = living_trainer(files, place, run)
+    capfd.readouterr()
+    train(run, files[2], place / "out", place / "out.json")
+    said = capfd.readouterr().err
+    first.join()
+    assert "Another process is training out already. Waiting for it." in said
+    assert "is finished already" in said
+    assert contents(place / "out") == reference and not (place / "error.txt").exists()
+    assert read_json(place / "out.json")["resumed_after_epoch"] == 0
+
+
+def test_a_second_trainer_goes_on_where_the_first_is_killed_while_it_waits(files, place, monkeypatch):
+    run = tiny_run(files[0], files[1], epochs=6)
+    reference = uninterrupted(files, place, run, monkeypatch)
+    first = living_trainer(files, place, run)
+    context = multiprocessing.get_context("fork")
+    second = context.Process(target=train, args=(run, files[2], place / "out", place / "out.json"))
+    second.start()
+    time.sleep(0.6)
+    first.kill()
+    first.join()
+    second.join()
+    assert second.exitcode == 0
+    assert contents(place / "out") == reference
+    assert read_json(place / "out.json")["resumed_after_epoch"] >= 1
+
+
+def test_a_trainer_with_other_settings_takes_the_output_folder_over(files, place, monkeypatch):
+    old, new = tiny_run(files[0], files[1], epochs=30), tiny_run(files[0], files[1], epochs=1)
+    reference = uninterrupted(files, place, new, monkeypatch)
+    first = living_trainer(files, place, old)
+    train(new, files[2], place / "out", place / "out.json")
+    first.join()
+    assert "being trained with other settings" in (place / "error.txt").read_text()
+    assert contents(place / "out") == reference
+    assert read_json(place / "out.json")["epochs"] == 1
+
+
+def test_an_output_that_was_overtaken_is_not_written(place):
+    first, second = (Attempt(key, place / "out", place / "out.json") for key in ("one", "two"))
+    with first:
+        with second:
+            second.publish(lambda folder: (folder / "who").write_text("second"), {})
+        with pytest.raises(UserError, match="other settings"):
+            first.publish(lambda folder: (folder / "who").write_text("first"), {})
+    assert (place / "out/who").read_text() == "second"
+
+
+def test_several_processes_do_not_wait(place):
+    with (Attempt("key", place / "out", place / "out.json"),
+          pytest.raises(UserError, match="Another process is training out already"),
+          Attempt("key", place / "out", place / "out.json", rank=0, ranks=2)):
+        pass
+
+
+def test_a_full_disk_is_one_sentence(place, monkeypatch):
+    def full(state, file):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 704 vs 598") from None
+
+    monkeypatch.setattr(torch, "save", full)
+    with Attempt("key", place / "out", place / "out.json") as attempt, \
+            pytest.raises(UserError, match="state.pt could not be written: No space left on device"):
+        attempt.save({})
+    assert [path.name for path in (place / "cache/resume/key").iterdir()] == ["lock"]
