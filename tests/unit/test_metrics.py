@@ -83,6 +83,6 @@ def test_masks_of_different_size_are_refused():
 def test_large_masks_take_little_time():
     rng = np.random.default_rng(0)
     prediction, truth = (gaussian_filter(rng.standard_normal((1000, 1000)), 60) > 0 for _ in range(2))
-    start = time.perf_counter()
+    start = time.process_time()
     metrics.score(prediction, truth)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1

@@ -137,8 +137,8 @@ def test_a_run_may_be_named_with_its_study(project):
     (["in/colour.png"], ["a"], "mask.jpg", "written as PNG"),
     (["in"], ["a"], "mask.png", "one file, but there are 3"),
     (["in"], ["a", "b"], "masks", "3 images and 2 prompts"),
-    (["in/none.png"], ["a"], "mask.png", "none.png does not exist"),
-    (["in/colour.png", "in/broken.png"], ["a"], "masks", "broken.png cannot be read"),
+    (["in/none.png"], ["a"], "mask.png", "none.png does not exist; name an image"),
+    (["many", "in/broken.png"], ["a"], "masks", "broken.png cannot be read"),
     (["empty"], ["a"], "masks", "empty holds no images"),
     (["in"], ["a"], "in", "in/colour.png would be written over an image"),
     (["in/colour.png", "copy/colour.png"], ["a"], "masks", "masks/colour.png would be written over"),
@@ -146,12 +146,15 @@ def test_a_run_may_be_named_with_its_study(project):
     (["in"], ["a"], "taken", "taken is a file"),
 ])
 def test_bad_input_is_one_sentence_and_writes_nothing(project, images, prompts, out, sentence):
+    whole = (project / "in/colour.png").read_bytes()
+    for folder in ("empty", "copy", "many"):
+        (project / folder).mkdir()
+    (project / "copy/colour.png").write_bytes(whole)
+    for k in range(10):
+        (project / f"many/{k}.png").write_bytes(whole)
     if "in/broken.png" in images:
-        (project / "in/broken.png").write_bytes((project / "in/colour.png").read_bytes()[:80])
-    (project / "empty").mkdir()
+        (project / "in/broken.png").write_bytes(whole[:80])
     (project / "taken").write_text("kept")
-    (project / "copy").mkdir()
-    (project / "copy/colour.png").write_bytes((project / "in/colour.png").read_bytes())
     before = {path: path.stat().st_mtime_ns for path in project.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match=sentence) as caught:
         predict_files(RUN, [project / path for path in images], prompts, project / out)

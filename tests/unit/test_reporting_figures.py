@@ -82,7 +82,7 @@ def test_the_language_check_draws_what_its_table_says(study):
     drawn = {points.get_label(): points.get_offsets() for points in figure.axes[0].collections
              if not points.get_label().startswith("_")}
     assert sorted(drawn["own prompt"][:, 0]) == pytest.approx(sorted(table["own prompt"]))
-    assert sorted(drawn["another sample's prompt"][:, 0]) == pytest.approx(sorted(table["another's prompt"]))
+    assert sorted(drawn["another's prompt"][:, 0]) == pytest.approx(sorted(table["another's prompt"]))
 
 
 def test_zero_shot_is_a_line_since_it_trains_nothing(study):

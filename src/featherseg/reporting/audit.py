@@ -46,16 +46,10 @@ def differences() -> "pd.DataFrame":
     sections = {"towers": "trap 1, below", "loss": "trap 2, below"}
     lines = []
     for path in sorted(Path("recipes").glob("*-published.yaml")):
-        recipe = parse(Recipe, read_yaml(path), str(path))
-        lines += [
-            {
-                "recipe": path.stem,
-                "field": field,
-                "what the released code does": what,
-                "evidence": sections.get(field, "named, not measured here"),
-            }
-            for field, what in recipe.published.items()
-        ]
+        for field, what in parse(Recipe, read_yaml(path), str(path)).published.items():
+            evidence = sections.get(field, "named, not measured here")
+            lines.append({"recipe": path.stem, "field": field, "what the released code does": what,
+                          "evidence": evidence})
     return pd.DataFrame(lines)
 
 
@@ -72,32 +66,14 @@ def gradients(forwards: Mapping[str, Forward] = FORWARDS) -> "pd.DataFrame":
     import pandas as pd
 
     lines = []
-    for method in ({"name": "full"}, {"name": "lora"}):
+    for method in ("full", "lora"):
         for forward, compute in forwards.items():
-            model = _nudged(adapters.apply(tiny_clipseg(), method))
+            model = _nudged(adapters.apply(tiny_clipseg(), {"name": method}))
             logits = compute(model, *_batch(model))
             if logits.requires_grad:
                 logits.square().mean().backward()
-            for part, names in (
-                ("vision", model.vision.modules),
-                ("text", model.text.modules),
-                ("decoder", model.decoder_modules),
-            ):
-                trained = [p for p in parameters_of(model, names).values() if p.requires_grad]
-                if not trained:
-                    continue
-                norms = [0.0 if p.grad is None else float(p.grad.norm()) for p in trained]
-                lines.append(
-                    {
-                        "method": method["name"],
-                        "forward": forward,
-                        "part": part,
-                        "tensors to train": len(trained),
-                        "with gradient": sum(0 < norm < float("inf") for norm in norms),
-                        "gradient norm": float(torch.tensor(norms).norm()),
-                        "mean logit": float(logits.detach().mean()),
-                    }
-                )
+            lines += [{"method": method, "forward": forward, **part, "mean logit": float(logits.detach().mean())}
+                      for part in _reached(model)]
     return pd.DataFrame(lines)
 
 
@@ -246,6 +222,20 @@ def _nudged(model: SegmentationModel) -> SegmentationModel:
         for parameter in adapters.trainable(model).values():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=noise))
     return model
+
+
+def _reached(model: SegmentationModel) -> list[dict[str, object]]:
+    """What a backward pass left in each part of a model that is to be trained."""
+    parts = {"vision": model.vision.modules, "text": model.text.modules, "decoder": model.decoder_modules}
+    found = []
+    for part, names in parts.items():
+        trained = [p for p in parameters_of(model, names).values() if p.requires_grad]
+        norms = torch.tensor([0.0 if p.grad is None else float(p.grad.norm()) for p in trained])
+        if trained:
+            sound = norms.isfinite() & (norms > 0)
+            found.append({"part": part, "tensors to train": len(trained), "with gradient": int(sound.sum()),
+                          "gradient norm": float(norms.norm())})
+    return found
 
 
 def _batch(model: SegmentationModel) -> tuple[Tensor, Tensor]:

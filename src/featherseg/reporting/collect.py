@@ -16,28 +16,9 @@ if TYPE_CHECKING:
 
 SYNTHETIC, OWN, OFFICIAL = "synthetic stand-in", "own folder", "official"
 COUNTS = ("n", "n_empty_truth", "n_empty_prediction", "n_own_prompt")
-COLUMNS = (
-    "study",
-    "run",
-    "recipe",
-    "model",
-    "adapter",
-    "positions",
-    "dim",
-    "dataset",
-    "seed",
-    "text_condition",
-    "metric",
-    "mean",
-    "std",
-    *COUNTS,
-    "trainable_parameters",
-    "total_parameters",
-    "weights",
-    "data",
-    "status",
-    "reason",
-)
+COLUMNS = ("study", "run", "recipe", "model", "adapter", "positions", "dim", "dataset", "seed",
+           "text_condition", "metric", "mean", "std", *COUNTS, "trainable_parameters", "total_parameters",
+           "weights", "data", "status", "reason")
 CURVES = ("run", "recipe", "dataset", "seed", "epoch", "loss", "val_dsc")
 
 
@@ -69,42 +50,24 @@ def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
     """
     folder = study.evaluate(run.name)
     if not (folder / "status.json").is_file():
-        raise UserError(
-            f"run '{run.name}' is declared but not scored: {folder} is absent; "
-            f"run it first: dvc repro evaluate@{run.name}."
-        )
-    row = {
-        "study": study.name,
-        "run": run.name,
-        "recipe": run.recipe,
-        "model": run.model.name,
-        "adapter": run.adapter["name"],
-        "positions": run.adapter.get("positions", ""),
-        "dim": run.adapter.get("dim"),
-        "dataset": run.dataset,
-        "seed": run.seed,
-        "weights": weights_of(run),
-        "data": data_of(run.dataset),
-        "status": "ok",
-        "reason": "",
-    }
+        raise UserError(f"run '{run.name}' is declared but not scored: {folder} is absent; "
+                        f"run it first: dvc repro evaluate@{run.name}.")
+    row = {"study": study.name, "run": run.name, "recipe": run.recipe, "model": run.model.name,
+           "adapter": run.adapter["name"], "positions": run.adapter.get("positions", ""),
+           "dim": run.adapter.get("dim"), "dataset": run.dataset, "seed": run.seed,
+           "weights": weights_of(run), "data": data_of(run.dataset), "status": "ok", "reason": ""}
     reason = not_run_reason(folder)
     if reason is not None:
         return [row | {"status": "not_run", "reason": reason}]
     metrics = read_json(folder / "metrics.json")
     row |= {key: metrics[key] for key in ("trainable_parameters", "total_parameters")}
-    return [
-        row
-        | {
-            "text_condition": condition,
-            "metric": metric,
-            "mean": round(scores[metric]["mean"], 6),
-            "std": round(scores[metric]["std"], 6),
-        }
-        | {key: scores[key] for key in COUNTS}
-        for condition, scores in sorted(metrics["conditions"].items())
-        for metric in ("dsc", "hd95", "iou")
-    ]
+    rows = []
+    for condition, scores in sorted(metrics["conditions"].items()):
+        counted = row | {"text_condition": condition} | {key: scores[key] for key in COUNTS}
+        for metric in ("dsc", "hd95", "iou"):
+            moments = {key: round(scores[metric][key], 6) for key in ("mean", "std")}
+            rows.append(counted | {"metric": metric} | moments)
+    return rows
 
 
 def weights_of(run: Run) -> str:
@@ -134,11 +97,8 @@ def curves(study: Study) -> "pd.DataFrame":
     for run in study.runs:
         history = study.train(run.name) / "history.csv"
         if history.is_file():
-            frames.append(
-                pd.read_csv(history).assign(
-                    run=run.name, recipe=run.recipe, dataset=run.dataset, seed=run.seed
-                )[list(CURVES)]
-            )
+            known = {"run": run.name, "recipe": run.recipe, "dataset": run.dataset, "seed": run.seed}
+            frames.append(pd.read_csv(history).assign(**known)[list(CURVES)])
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+DOT = {"s": 60, "zorder": 3, "edgecolor": "white", "linewidth": 0.7}
+
 
 def parameters_and_dsc(study: Study) -> "Figure":
     """Trainable parameters (log scale) against DSC in %: a panel for the paper, one for each dataset here."""
@@ -24,16 +26,8 @@ def parameters_and_dsc(study: Study) -> "Figure":
         for row in rows.itertuples():
             look = {"color": style.colour(row.adapter, row.positions), "label": row.title}
             if row.trainable_parameters:
-                axis.scatter(
-                    row.trainable_parameters,
-                    row.dsc,
-                    s=62,
-                    marker=style.marker(row.adapter),
-                    zorder=3,
-                    edgecolor="white",
-                    linewidth=0.7,
-                    **look,
-                )
+                look["marker"] = style.marker(row.adapter)
+                axis.scatter(row.trainable_parameters, row.dsc, **look, **DOT)
             else:
                 axis.axhline(row.dsc, linestyle="--", linewidth=1.4, **look)
         axis.set(xscale="log", title=f"{dataset} ({rows.data.iloc[0]})", xlabel="trainable parameters")
@@ -52,12 +46,9 @@ def position_bars(study: Study) -> "Figure | Markdown":
     figure, axes = style.panels(len(datasets), width=4.6, height=3.2, sharey=True)
     for axis, dataset in zip(axes, datasets, strict=True):
         rows = frame[frame.dataset == dataset].sort_values(["adapter", "positions"])
-        bars = axis.bar(
-            [f"{row.title}\n(dim {row.dim:.0f})" for row in rows.itertuples()],
-            rows.dsc,
-            width=0.65,
-            color=[style.colour(row.adapter, row.positions) for row in rows.itertuples()],
-        )
+        names = [f"{row.title}\n(dim {row.dim:.0f})" for row in rows.itertuples()]
+        bars = axis.bar(names, rows.dsc, width=0.65,
+                        color=[style.colour(row.adapter, row.positions) for row in rows.itertuples()])
         axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=9)
         axis.set(title=f"{dataset} ({rows.data.iloc[0]})", ylim=(0, 105))
         axis.grid(axis="x", visible=False)
@@ -74,25 +65,17 @@ def dim_lines(study: Study) -> "Figure | Markdown":
     frame = frame[frame.adapter.str.startswith("vlsm_")]
     dims = sorted(int(dim) for dim in frame.dim.unique())
     if len(dims) < 2:
-        ran = (
-            f"Only dim {dims[0]} has been run here"
-            if dims
-            else "No dense or shallow adapter has been run here"
-        )
-        return style.note(f"{ran}; more widths: dvc exp run -S adapter.dim=64, then this notebook again.")
+        ran = f"Only dim {dims[0]}" if dims else "No dense or shallow adapter"
+        return style.note(f"{ran} has been run here; for more widths: `dvc exp run -S adapter.dim=64`, then "
+                          "`dvc repro notebook@10_vlsm_adapter`.")
     datasets = sorted(frame.dataset.unique())
     figure, axes = style.panels(len(datasets), width=4.6, height=3.3, sharey=True)
     for axis, dataset in zip(axes, datasets, strict=True):
         rows = frame[frame.dataset == dataset]
         for _, line in rows.groupby("recipe"):
             line, first = line.sort_values("dim"), next(line.itertuples())
-            axis.plot(
-                line.dim,
-                line.dsc,
-                marker=style.marker(first.adapter),
-                label=first.title,
-                color=style.colour(first.adapter, first.positions),
-            )
+            axis.plot(line.dim, line.dsc, marker=style.marker(first.adapter), label=first.title,
+                      color=style.colour(first.adapter, first.positions))
         axis.set(xscale="log", title=f"{dataset} ({rows.data.iloc[0]})", xlabel="adapter width (dim)")
         axis.set_xticks(dims, [str(dim) for dim in dims])
         axis.minorticks_off()
@@ -106,11 +89,8 @@ def language_check(study: Study) -> "Figure | Markdown":
 
     Markers far apart: the model reads its prompt. Markers on top of each other: it looks only at the image.
     """
-    looks = {
-        "other": ("another sample's prompt", style.OTHER, "X"),
-        "empty": ("empty prompt", style.EMPTY, "s"),
-        "own": ("own prompt", style.OWN, "o"),
-    }
+    looks = {"other": ("another's prompt", style.OTHER, "X"), "empty": ("empty prompt", style.EMPTY, "s"),
+             "own": ("own prompt", style.OWN, "o")}
     frames = {condition: own_dsc(study.results, condition) for condition in looks}
     own = frames["own"]
     if own.empty:
@@ -119,33 +99,17 @@ def language_check(study: Study) -> "Figure | Markdown":
     figure, axes = style.panels(len(datasets), width=4.9, height=0.9 + 0.34 * len(methods), sharey=True)
     for axis, dataset in zip(axes, datasets, strict=True):
         rows = own[own.dataset == dataset]
-        spread = {
-            condition: frame[frame.dataset == dataset].set_index("title").dsc
-            for condition, frame in frames.items()
-        }
+        spread = {condition: frame[frame.dataset == dataset].set_index("title").dsc
+                  for condition, frame in frames.items()}
         for title in rows.title:
-            values = [values[title] for values in spread.values()]
-            axis.plot(
-                [min(values), max(values)], [methods.index(title)] * 2, color="#cccccc", linewidth=3, zorder=1
-            )
+            ends = [values[title] for values in spread.values()]
+            axis.plot([min(ends), max(ends)], [methods.index(title)] * 2, color="#cccccc", linewidth=3)
         for condition, (label, colour, mark) in looks.items():
-            axis.scatter(
-                [spread[condition][title] for title in rows.title],
-                [methods.index(title) for title in rows.title],
-                s=52,
-                color=colour,
-                marker=mark,
-                label=label,
-                zorder=2,
-                edgecolor="white",
-                linewidth=0.6,
-            )
-        axis.set(
-            title=f"{dataset} ({rows.data.iloc[0]})",
-            xlabel="DSC (%)",
-            xlim=(-3, 103),
-            ylim=(-0.6, len(methods) - 0.4),
-        )
+            axis.scatter([spread[condition][title] for title in rows.title],
+                         [methods.index(title) for title in rows.title],
+                         color=colour, marker=mark, label=label, **DOT)
+        axis.set(title=f"{dataset} ({rows.data.iloc[0]})", xlabel="DSC (%)", xlim=(-3, 103),
+                 ylim=(-0.6, len(methods) - 0.4))
     axes[0].set_yticks(range(len(methods)), methods)
     _legend(figure, axes)
     return figure
@@ -162,15 +126,8 @@ def training_curves(study: Study) -> "Figure | Markdown":
     for axis, dataset in zip(axes, datasets, strict=True):
         for run, line in curves[curves.dataset == dataset].groupby("run", sort=False):
             adapter, positions, recipe = known.loc[run, ["adapter", "positions", "recipe"]]
-            axis.plot(
-                line.epoch,
-                100 * line.val_dsc,
-                linewidth=1.6,
-                color=style.colour(adapter, positions),
-                marker=style.marker(adapter),
-                markersize=4,
-                label=title_of(recipe),
-            )
+            axis.plot(line.epoch, 100 * line.val_dsc, linewidth=1.6, markersize=4, label=title_of(recipe),
+                      color=style.colour(adapter, positions), marker=style.marker(adapter))
         data = known.data[known.dataset == dataset].iloc[0]
         axis.set(title=f"{dataset} ({data})", xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -181,47 +138,25 @@ def training_curves(study: Study) -> "Figure | Markdown":
 
 def _published_panel(axis: "Axes") -> None:
     """Table 1's means over eight sets, with the parameters that Table 1 prints."""
+    looks = {"clipseg-decoder": ("decoder", ""), "clipseg-vlsm_shallow-vlc": ("vlsm_shallow", "VLC"),
+             "clipseg-vlsm_dense-vl": ("vlsm_dense", "VL")}
     means, millions = published.table_1("DSC").mean(), published.published_millions()
     for method in published.TABLE_1:
-        adapter = {
-            "clipseg-decoder": "decoder",
-            "clipseg-vlsm_shallow-vlc": "vlsm_shallow",
-            "clipseg-vlsm_dense-vl": "vlsm_dense",
-        }.get(method.recipe or "", "")
-        axis.scatter(
-            1e6 * millions[method.title],
-            means[method.title],
-            s=62,
-            marker=style.marker(adapter),
-            color=style.colour(adapter, (method.counted or "-").split("-")[1]),
-            zorder=3,
-            edgecolor="white",
-            linewidth=0.7,
-        )
-        large = millions[method.title] > 50
-        axis.annotate(
-            method.title,
-            (1e6 * millions[method.title], means[method.title]),
-            fontsize=8.5,
-            va="center",
-            xytext=(6, -12) if large else (7, 0),
-            textcoords="offset points",
-            ha="right" if large else "left",
-        )
-    axis.set(
-        xscale="log", title="published: mean of eight sets", xlabel="trainable parameters", ylabel="DSC (%)"
-    )
-    axis.margins(x=0.15, y=0.15)
+        adapter, positions = looks.get(method.recipe or "", ("", ""))
+        place = (1e6 * millions[method.title], means[method.title])
+        axis.scatter(*place, marker=style.marker(adapter), color=style.colour(adapter, positions), **DOT)
+        offset, side = ((8, -16), "right") if millions[method.title] > 50 else ((7, 0), "left")
+        axis.annotate(method.title, place, xytext=offset, textcoords="offset points", ha=side, va="center",
+                      fontsize=8.5)
+    axis.set(xscale="log", title="published: mean of eight sets", xlabel="trainable parameters",
+             ylabel="DSC (%)")
+    axis.margins(x=0.18, y=0.15)
 
 
 def _legend(figure: "Figure", axes: list["Axes"]) -> None:
     """One legend below the panels, each label once."""
-    handles = {
-        label: handle
-        for axis in axes
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
+    found = [axis.get_legend_handles_labels() for axis in axes]
+    handles = {label: handle for pair in found for handle, label in zip(*pair, strict=True)}
     if handles:
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 6)
-        )
+        columns = min(len(handles), 6)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)

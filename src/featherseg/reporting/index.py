@@ -20,19 +20,15 @@ def write_index() -> Path:
 
     The study `study`, which `dvc repro` runs, comes first.
     """
-    folders = sorted(
-        (path for path in REPORTS.iterdir() if path.is_dir()), key=lambda path: (path.name != "study", path)
-    )
+    folders = [path for path in REPORTS.iterdir() if path.is_dir()]
+    folders.sort(key=lambda path: (path.name != "study", path))
     sections = [_section(folder) for folder in folders]
-    loose = _tables(REPORTS)
-    body = "\n".join(
-        ["<h1>Reports</h1>", *filter(None, sections), f"<h2>Benchmarks</h2><ul>{loose}</ul>" if loose else ""]
-    )
+    if loose := _tables(REPORTS):
+        sections.append(f"<h2>Benchmarks</h2>\n<ul>{loose}</ul>")
+    body = "\n".join(["<h1>Reports</h1>", *filter(None, sections)])
     target = REPORTS / "index.html"
     with atomic_path(target) as beside:
-        beside.write_text(
-            page("featherseg reports", body, "Everything that featherseg reports"), encoding="utf-8"
-        )
+        beside.write_text(page("featherseg reports", body), encoding="utf-8")
     return target
 
 
@@ -48,9 +44,8 @@ def _section(folder: Path) -> str:
 
 
 def _tables(folder: Path) -> str:
-    return "".join(
-        _line(folder / name, name, what) for name, what in TABLES.items() if (folder / name).is_file()
-    )
+    found = [(folder / name, name, what) for name, what in TABLES.items() if (folder / name).is_file()]
+    return "".join(_line(*entry) for entry in found)
 
 
 def _line(path: Path, title: str, what: str) -> str:

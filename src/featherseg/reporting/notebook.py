@@ -76,12 +76,9 @@ def _kernel_of_this_checkout() -> Iterator[None]:
 
     source = str(Path(featherseg.__file__).resolve().parent.parent)
     paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
-    spec = {
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"],
-        "display_name": KERNEL,
-        "language": "python",
-        "env": {"PYTHONPATH": os.pathsep.join(paths)},
-    }
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
+    spec = {"argv": command, "display_name": KERNEL, "language": "python",
+            "env": {"PYTHONPATH": os.pathsep.join(paths)}}
     before = os.environ.get("JUPYTER_PATH")
     with tempfile.TemporaryDirectory() as folder:
         kernel = Path(folder) / "kernels" / KERNEL / "kernel.json"

@@ -45,12 +45,9 @@ def overlays(study: Study, dataset: str) -> "Image":
         predictions = _predictions(study, run)
         for axis, (rank, sample_id) in zip(row, extremes(predictions.dsc).items(), strict=True):
             shown, sample = predictions.loc[sample_id], samples[sample_id]
-            _draw(
-                axis, data.image(sample), data.mask(sample), _decode(shown)
-            )
-            axis.set_title(
-                f"{title_of(recipe)}: {rank}, DSC {100 * shown.dsc:.1f} %", fontsize=8.5, loc="left"
-            )
+            _draw(axis, data.image(sample), data.mask(sample), _decode(shown))
+            title = f"{title_of(recipe)}: {rank}, DSC {100 * shown.dsc:.1f} %"
+            axis.set_title(title, fontsize=8.5, loc="left")
             axis.set_xlabel(_caption(shown.prompt), fontsize=8, loc="left")
     return style.picture(figure)
 
@@ -62,22 +59,18 @@ def gallery(study: Study) -> list:
     scored = study.results[study.results.status == "ok"].drop_duplicates("dataset").sort_values("dataset")
     if scored.empty:
         return [style.note("No run of this study has been scored, so there is nothing to show.")]
-    return [
-        item
-        for row in scored.itertuples()
-        for item in (Markdown(f"### {row.dataset} ({row.data})"), overlays(study, row.dataset))
-    ]
+    shown = [(Markdown(f"### {row.dataset} ({row.data})"), overlays(study, row.dataset))
+             for row in scored.itertuples()]
+    return [item for pair in shown for item in pair]
 
 
 def _predictions(study: Study, run: str) -> "pd.DataFrame":
     """Stored predictions with the own prompt, and their DSC, by sample id."""
     import pandas as pd
 
-    folder = study.evaluate(run)
-    masks = pd.read_parquet(folder / "predictions.parquet", filters=[("text_condition", "=", "own")])
-    scores = pd.read_parquet(
-        folder / "per_sample.parquet", filters=[("text_condition", "=", "own"), ("metric", "=", "dsc")]
-    )
+    folder, own = study.evaluate(run), ("text_condition", "=", "own")
+    masks = pd.read_parquet(folder / "predictions.parquet", filters=[own])
+    scores = pd.read_parquet(folder / "per_sample.parquet", filters=[own, ("metric", "=", "dsc")])
     return masks.set_index("sample_id").assign(dsc=scores.set_index("sample_id").value)
 
 
@@ -92,35 +85,18 @@ def _decode(prediction: "pd.Series") -> np.ndarray:
 def _draw(axis: "Axes", image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
     """An image with both outlines, reduced to `SIDE` pixels."""
     step = max(1, -(-max(image.shape[:2]) // SIDE))
-    axis.imshow(image[::step, ::step], interpolation="antialiased")
+    image = image[::step, ::step]
+    height, width = image.shape[:2]
+    axis.imshow(image, interpolation="antialiased")
     for mask, colour, line in ((truth, TRUTH, "solid"), (prediction, PREDICTION, "dashed")):
-        reduced = mask[::step, ::step]
-        if reduced.any() and not reduced.all():
-            axis.contour(
-                np.pad(reduced, 1), levels=[0.5], colors="black", linewidths=2.6, extent=_extent(reduced)
-            )
-            axis.contour(
-                np.pad(reduced, 1),
-                levels=[0.5],
-                colors=colour,
-                linewidths=1.5,
-                linestyles=line,
-                extent=_extent(reduced),
-            )
-    axis.set(
-        xticks=[],
-        yticks=[],
-        xlim=(-0.5, image[::step, ::step].shape[1] - 0.5),
-        ylim=(image[::step, ::step].shape[0] - 0.5, -0.5),
-    )
+        # a rim of background, so that a mask cut by the border is outlined along it
+        padded, place = np.pad(mask[::step, ::step], 1), {"levels": [0.5], "extent": (-1, width, -1, height)}
+        if padded.any():
+            axis.contour(padded, colors="black", linewidths=2.6, **place)
+            axis.contour(padded, colors=colour, linewidths=1.5, linestyles=line, **place)
+    axis.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     axis.grid(False)
     axis.spines[:].set_visible(False)
-
-
-def _extent(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """Pixel coordinates of the first and the last pixel of a mask once padded by one pixel on each side."""
-    height, width = mask.shape
-    return -1, width, -1, height
 
 
 def _caption(prompt: str) -> str:

@@ -5,7 +5,7 @@ import pandas as pd
 from featherseg.reporting.study import Study, title_of
 from featherseg.reporting.tables import FROM, METRICS, honest, made_here, own_means
 
-COUNTED = ["trainable", "seeds", "samples", "empty truth", "empty prediction"]
+COUNTED = ["seeds", "samples", "empty truth", "empty prediction"]
 SPREAD = "± of DSC over seeds"
 
 
@@ -26,9 +26,10 @@ def scores(study: Study) -> pd.DataFrame:
     """
     lines = [_scores_line(dataset, recipe, rows)
              for (dataset, recipe), rows in study.results.groupby(["dataset", "recipe"], sort=False)]
-    columns = ["dataset", "method", "recipe", *METRICS, SPREAD, "% of model", *COUNTED, FROM, "data"]
+    columns = ["dataset", "method", "recipe", *METRICS, SPREAD, "trainable", "% of model", *COUNTED, FROM,
+               "data"]
     frame = pd.DataFrame(lines).reindex(columns=columns)
-    frame = frame.astype(dict.fromkeys(COUNTED, "Int64"))
+    frame = frame.astype(dict.fromkeys(["trainable", *COUNTED], "Int64"))
     if (frame.seeds.fillna(1) == 1).all():
         frame = frame.drop(columns=["seeds", SPREAD])
     return honest(frame.sort_values(["dataset", "DSC"], ascending=[True, False], na_position="last"))

@@ -6,7 +6,7 @@ from pathlib import Path
 CSS = """
 :root { color-scheme: light; }
 body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif;
-  color: #1c1c1c; background: #fff; margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 74rem; }
+  color: #1c1c1c; background: #fff; margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 80rem; }
 h1 { font-size: 1.75rem; line-height: 1.25; margin: 0 0 1rem; }
 h2 { font-size: 1.3rem; margin: 2.4rem 0 .6rem; padding-top: .8rem; border-top: 1px solid #ddd; }
 h3 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }

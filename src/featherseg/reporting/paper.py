@@ -146,4 +146,6 @@ def _reason(study: Study, here: pd.DataFrame, recipe: str | None) -> str:
     if recipe is None:
         return "no recipe of this package makes it yet"
     reasons = sorted(set(here[here.recipe == recipe].reason) - {""})
-    return "; ".join(reasons) or f"'{recipe}' is not in study '{study.name}'"
+    if len(reasons) > 1:
+        return "each dataset's reason stands in Table 1"
+    return reasons[0] if reasons else f"'{recipe}' is not in study '{study.name}'"

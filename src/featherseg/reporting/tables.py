@@ -21,6 +21,7 @@ def show(frame: pd.DataFrame, caption: str = "", digits: int = 2) -> "Styler":
     style = frame.style.hide(axis="index").format(lambda value: _cell(value, digits)).set_caption(caption)
     style = style.set_properties(subset=text, **{"text-align": "left"})
     style = style.set_properties(subset=short, **{"white-space": "nowrap"})
+    style = style.set_properties(subset=[name for name in text if name not in short], **{"min-width": "15em"})
     heads = {name: [{"selector": "th", "props": "text-align: left"}] for name in text}
     return style.set_table_styles(heads, overwrite=False)
 
