@@ -72,7 +72,8 @@ def gradients(forwards: Mapping[str, Forward] = FORWARDS) -> "pd.DataFrame":
             logits = compute(model, *_batch(model))
             if logits.requires_grad:
                 logits.square().mean().backward()
-            lines += [{"method": method, "forward": forward, **part, "mean logit": float(logits.detach().mean())}
+            mean = float(logits.detach().mean())
+            lines += [{"method": method, "forward": forward, **part, "mean logit": mean}
                       for part in _reached(model)]
     return pd.DataFrame(lines)
 
