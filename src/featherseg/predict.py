@@ -190,6 +190,8 @@ def _distinct(items: Sequence, keys: Sequence[Hashable]) -> tuple[list, Tensor]:
 def _image_files(paths: Sequence[Path]) -> list[Path]:
     files = []
     for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist; name an image or a folder of images.")
         if not path.is_dir():
             files.append(path)
             continue
