@@ -122,14 +122,14 @@ def index() -> None:
     write_index()
 
 
-def pretrain() -> None:
-    """Make the embedded weights again (20 minutes or more)."""
+def pretrain(start: Path | None) -> None:
+    """Make the embedded weights again (half an hour or more); --start goes on from earlier ones."""
     from featherseg.config import PretrainParams, parse, read_yaml
     from featherseg.pretrain import pretrain as pretrain_model
 
     source = Path("pipelines/pretrain")
     params = parse(PretrainParams, read_yaml(source / "params.yaml"), str(source / "params.yaml"))
-    pretrain_model(params, source / "weights" / "clipseg-small")
+    pretrain_model(params, source / "weights" / "clipseg-small", start)
 
 
 def describe(recipe: str, params: str | None, as_json: bool) -> None:
@@ -200,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("name")
     sub.add_argument("-p", "--parameter", action="append", default=[], dest="parameters", metavar="NAME=VALUE")
     command(index)
-    command(pretrain)
+    command(pretrain).add_argument("--start", type=Path, metavar="FOLDER")
     sub = command(describe)
     sub.add_argument("recipe")
     sub.add_argument("--params", metavar="FILE", help="describe the model of this params file, not the full-size one")
@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(predict)
     sub.add_argument("--run", required=True)
     sub.add_argument("--image", required=True, nargs="+", type=Path, help="images, or one folder of images")
-    sub.add_argument("--prompt", required=True, nargs="+", help="one prompt for all images, or one for each")
+    sub.add_argument("--prompt", required=True, nargs="+", help="one for all images, one for each, or several for one image")
     sub.add_argument("--out", required=True, type=Path, help="mask, or a folder of masks for several images")
     sub.add_argument("--overlay", type=Path)
     sub.add_argument("--threshold", type=float)
