@@ -20,7 +20,6 @@ bench: setup
 
 lint: setup
 	$(RUN) ruff check
-	$(RUN) ruff format --check
 
 setup:
 	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON) was found; install Python 3.11 or newer, or choose one: PYTHON=python3.12 make repro." >&2; exit 1; }

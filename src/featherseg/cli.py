@@ -208,7 +208,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(predict)
     sub.add_argument("--run", required=True)
     sub.add_argument("--image", required=True, nargs="+", type=Path, help="images, or one folder of images")
-    sub.add_argument("--prompt", required=True, nargs="+", help="one for all images, one for each, or several for one image")
+    sub.add_argument("--prompt", required=True, nargs="+",
+                     help="one for all images, one for each, or several for one image")
     sub.add_argument("--out", required=True, type=Path, help="mask, or a folder of masks for several images")
     sub.add_argument("--overlay", type=Path)
     sub.add_argument("--threshold", type=float)

@@ -113,8 +113,9 @@ class Run(Strict):
     """Everything that decides one run's numbers, and nothing else.
 
     On disk it is two files, so that another threshold retrains nothing: `runs/<study>/plan/<run>.yaml`, and
-    the section `evaluate` in `runs/<study>/plan/<run>.evaluate.yaml`. `adapter` holds the method's name and the knobs that it has; `train` is None where nothing is trained;
-    `not_run` is the reason for which the run cannot be made here.
+    the section `evaluate` in `runs/<study>/plan/<run>.evaluate.yaml`. `adapter` holds the method's name and the
+    knobs that it has; `train` is None where nothing is trained; `not_run` is the reason for which the run cannot
+    be made here.
     """
 
     study: str

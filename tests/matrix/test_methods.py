@@ -34,7 +34,8 @@ def label(case: dict) -> str:
 
 def tiny() -> CLIPSeg:
     torch.manual_seed(3)
-    return CLIPSeg(small_config(width=32, text_width=32, depth=4, image_size=32, taps=(0, 1, 2), reduce_dim=16), 32).eval()
+    config = small_config(width=32, text_width=32, depth=4, image_size=32, taps=(0, 1, 2), reduce_dim=16)
+    return CLIPSeg(config, 32).eval()
 
 
 def batch(model: CLIPSeg) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -51,7 +52,7 @@ def step(model: CLIPSeg, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
-@pytest.mark.parametrize(("adapter", "count"), FULL_SIZE_COUNTS, ids=lambda value: label(value) if isinstance(value, dict) else "")
+@pytest.mark.parametrize(("adapter", "count"), FULL_SIZE_COUNTS, ids=[label(case) for case, _ in FULL_SIZE_COUNTS])
 def test_trainable_parameters_at_full_size_are_the_published_codes(adapter, count):
     with torch.device("meta"):
         model = adapters.apply(CLIPSeg(full_config()), adapter)
@@ -177,7 +178,8 @@ def test_shallow_adapters_are_the_papers_formula():
     pixels, tokens, _ = batch(model)
     with torch.no_grad():
         image, text = model.encode_image(pixels), model.encode_text(tokens)
-        taps = tuple(reference_block(tap, block) for tap, block in zip(image.taps, model.image_neck.blocks, strict=True))
+        adapted = zip(image.taps, model.image_neck.blocks, strict=True)
+        taps = tuple(reference_block(tap, block) for tap, block in adapted)
         sentence = reference_block(text.sentence, model.text_neck.condition)
         for tap, block in zip(text.taps, model.text_neck.blocks, strict=True):
             sentence = sentence + reference_block(tap, block)

@@ -18,7 +18,6 @@ from featherseg.config import (
     read_yaml,
     write_yaml,
 )
-from featherseg.data.specs import SPECS
 from featherseg.errors import UserError
 from featherseg.plan import missing, recipe_names, resolve_study, write_plan
 from featherseg.resume import TRAINING_CODE
