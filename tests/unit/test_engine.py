@@ -196,8 +196,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(files, pl
 
 
 def test_weights_that_explode_in_the_last_step_are_not_kept(files, place):
-    with pytest.raises(UserError, match="not finite in (epoch|validation after epoch)"):
-        trained(files, place, epochs=1, lr=1e30, clip_norm=None, adapter={"name": "decoder"})
+    with pytest.raises(UserError, match="not finite in validation after epoch 1, for squares/"):
+        trained(files, place, epochs=1, batch_size=16, lr=1e30, clip_norm=None, adapter={"name": "decoder"})
     assert not (place / "out").exists()
 
 

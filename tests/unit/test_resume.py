@@ -69,6 +69,13 @@ def killed_in(files, place: Path, run, monkeypatch, batch: int) -> None:
     assert not (place / "out").exists() and not (place / "out.json").exists()
 
 
+def ever_worse(monkeypatch) -> None:
+    """Let validation end in 1, 1/2, 1/3...: the first epoch is the best, and a plateau follows it."""
+    validate = engine.Trainer._validate
+    monkeypatch.setattr(engine.Trainer, "_validate",
+                        lambda self, epoch: 1 / epoch + 0 * validate(self, epoch))
+
+
 @pytest.mark.parametrize("settings", [
     {"schedule": "plateau", "patience": 0}, {"schedule": "multistep", "milestones": (2, 3), "factor": 0.5},
     {"schedule": "cosine"}, {"schedule": "constant", "optimizer": "adam", "adapter": {"name": "full"}},
@@ -77,6 +84,8 @@ def killed_in(files, place: Path, run, monkeypatch, batch: int) -> None:
 @pytest.mark.parametrize("batch", [2, 13], ids=["in epoch 1", "in epoch 3"])
 def test_resumed_is_uninterrupted(files, place, monkeypatch, capfd, settings, batch):
     run = tiny_run(files[0], files[1], epochs=4, **settings)
+    if run.train.schedule == "plateau":
+        ever_worse(monkeypatch)
     reference = uninterrupted(files, place, run, monkeypatch)
     killed_in(files, place, run, monkeypatch, batch)
     capfd.readouterr()
@@ -111,6 +120,7 @@ def test_killed_by_the_system_and_resumed(files, place, monkeypatch):
 
 @pytest.mark.parametrize("moment", ["checkpoint", "done"])
 def test_killed_while_writing_the_outputs(files, place, monkeypatch, moment):
+    ever_worse(monkeypatch)
     run = tiny_run(files[0], files[1])
     reference = uninterrupted(files, place, run, monkeypatch)
     with monkeypatch.context() as patch:
