@@ -8,6 +8,7 @@ import pytest
 from reporting_project import declare, make_project, scored_run
 
 from featherseg.errors import UserError
+from featherseg.files import write_status
 from featherseg.reporting import counts, overview, paper, published, tables
 from featherseg.reporting.collect import SYNTHETIC, collect
 from featherseg.reporting.study import Study
@@ -79,7 +80,7 @@ def test_a_number_on_the_papers_data_stands_below_the_published_one_with_the_dis
     scored = tables.own_dsc(study.results)
     own = scored[scored.recipe == "clipseg-vlsm_dense-vl"].dsc.item()
     assert ours["DA (dense, VL)"] == f"{own:.2f} ({own - 89.10:+.2f})"
-    assert ours["CRIS end-to-end"] == "not run" and ours["where from"].startswith("official")
+    assert ours["CRIS end-to-end"] == "no recipe yet" and ours["where from"].startswith("official")
     rest = table[(table.dataset == "busi") & (table[""] == "here")]
     assert rest["where from"].item() == "not run: 'busi' is not in study 'study'"
 
@@ -137,3 +138,16 @@ def test_the_full_size_models_have_the_released_codes_counts(study):
     assert not (frame.equal == "NO").any() and (frame.equal == "yes").sum() == 6
     assert frame.loc["full fine-tuning", "counted at full size"] == 136_177_249
     assert frame.loc["decoder", "counted at full size"] == 1_127_009
+
+
+def test_a_line_says_why_each_of_its_cells_is_empty(study, tmp_path):
+    shutil.rmtree("runs")
+    make_project(tmp_path, ("clipseg-decoder",), ("lesions",))
+    declare("study", "clipseg-vlsm_dense-vl", "lesions")
+    write_status("runs/study/evaluate/clipseg-vlsm_dense-vl-lesions-0", "no weights")
+    collect("study")
+    table = paper.table_1(Study("study"))
+    line = table[table.dataset == "lesions"].iloc[0]
+    assert line["DA (dense, VL)"] == line["SA (shallow, VLC)"] == "not run" != line["CLIPSeg end-to-end"]
+    assert "not run: no weights" in line["where from"]
+    assert "not run: clipseg-vlsm_shallow-vlc is not in this study" in line["where from"]

@@ -145,9 +145,9 @@ def _published_panel(axis: "Axes") -> None:
         adapter, positions = looks.get(method.recipe or "", ("", ""))
         place = (1e6 * millions[method.title], means[method.title])
         axis.scatter(*place, marker=style.marker(adapter), color=style.colour(adapter, positions), **DOT)
-        offset, side = ((8, -16), "right") if millions[method.title] > 50 else ((7, 0), "left")
-        axis.annotate(method.title, place, xytext=offset, textcoords="offset points", ha=side, va="center",
-                      fontsize=8.5)
+        name, large = method.title.partition(" (")[0], millions[method.title] > 50
+        axis.annotate(name, place, xytext=(-8 if large else 8, 0), textcoords="offset points", va="center",
+                      ha="right" if large else "left", fontsize=8.5)
     axis.set(xscale="log", title="published: mean of eight sets", xlabel="trainable parameters",
              ylabel="DSC (%)")
     axis.margins(x=0.18, y=0.15)

@@ -10,7 +10,7 @@ REPORTS = Path("reports")
 TABLES = {
     "results.csv": "every score of every declared run, with its provenance",
     "curves.csv": "loss and validation DSC of every epoch",
-    "metrics.json": "mean DSC of each recipe, as `dvc metrics show` prints it",
+    "metrics.json": "mean DSC of each recipe, as dvc metrics show prints it",
     "benchmarks.csv": "speed and memory of each method, with hardware and versions",
 }
 
@@ -40,7 +40,7 @@ def _section(folder: Path) -> str:
             title, summary = title_and_summary(notebook)
             pages.append(_line(path, title, summary))
     items = "".join(pages) + _tables(folder)
-    return f"<h2>{html.escape(folder.name)}</h2>\n<ul>{items}</ul>" if items else ""
+    return f"<h2>Study: {html.escape(folder.name)}</h2>\n<ul>{items}</ul>" if items else ""
 
 
 def _tables(folder: Path) -> str:

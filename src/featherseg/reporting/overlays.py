@@ -100,5 +100,5 @@ def _draw(axis: "Axes", image: np.ndarray, truth: np.ndarray, prediction: np.nda
 
 
 def _caption(prompt: str) -> str:
-    lines = textwrap.wrap(f"“{prompt}”", 46) or ["“”"]
-    return "\n".join(lines if len(lines) <= 4 else [*lines[:3], f"{lines[3][:44]}…"])
+    lines = textwrap.wrap(f"“{prompt}”", 42) or ["“”"]
+    return "\n".join(lines if len(lines) <= 4 else [*lines[:3], f"{lines[3][:40]}…"])

@@ -9,6 +9,8 @@ from featherseg.reporting.published import AS_RELEASED, FULL, TABLE_1, Method
 from featherseg.reporting.study import Study, title_of
 from featherseg.reporting.tables import FROM, honest, made_here, own_dsc, own_means
 
+NO_RECIPE = "no recipe yet"
+
 
 def table_1(study: Study, metric: str = "DSC") -> pd.DataFrame:
     """Table 1 for one metric: a published line for each dataset, and below it what was made here.
@@ -106,17 +108,20 @@ def _methods(here: pd.DataFrame) -> list[tuple[Method, str | None, str]]:
 
 def _lines_here(study: Study, dataset: str, metric: str, theirs: Mapping[str, float]) -> list[dict]:
     """Lines for what a study made on a dataset: the correct recipes, then those as released."""
-    rows, lines = study.results[study.results.dataset == dataset], []
+    rows = study.results[study.results.dataset == dataset]
+    lines = []
     for label, suffix in (("here", ""), ("here, as released", AS_RELEASED)):
-        recipes = {method.title: f"{method.recipe}{suffix}" for method in TABLE_1}
+        recipes = {method.title: method.recipe and f"{method.recipe}{suffix}" for method in TABLE_1}
         declared = rows[rows.recipe.isin(recipes.values())]
         if declared.empty:
             continue
-        cells = {title: _cell_here(declared[declared.recipe == recipe], metric, theirs.get(title))
+        cells = {title: _cell_here(declared[declared.recipe == recipe], metric, theirs.get(title), recipe)
                  for title, recipe in recipes.items()}
-        made, reasons = declared[declared.status == "ok"], sorted(set(declared.reason) - {""})
-        said = [made_here(study, row) for row in made.head(1).itertuples()]
-        said += [f"not run: {'; '.join(reasons)}"] if reasons else []
+        made = declared[declared.status == "ok"].drop_duplicates("run")
+        absent = sorted(set(filter(None, recipes.values())) - set(declared.recipe))
+        reasons = sorted(set(declared.reason) - {""}) + [f"{name} is not in this study" for name in absent]
+        said = list(dict.fromkeys(made_here(study, row) for row in made.itertuples()))
+        said += [f"not run: {reason}" for reason in reasons]
         lines.append({"dataset": dataset, "": label, FROM: "; ".join(said),
                       "data": made.data.iloc[0] if len(made) else ""} | cells)
     return lines
@@ -125,14 +130,14 @@ def _lines_here(study: Study, dataset: str, metric: str, theirs: Mapping[str, fl
 def _not_declared(study: Study, dataset: str) -> dict:
     """The line of a dataset that the study does not declare."""
     return {"dataset": dataset, "": "here", FROM: f"not run: '{dataset}' is not in study '{study.name}'",
-            "data": ""} | {method.title: "not run" for method in TABLE_1}
+            "data": ""} | {method.title: "not run" if method.recipe else NO_RECIPE for method in TABLE_1}
 
 
-def _cell_here(rows: pd.DataFrame, metric: str, theirs: float | None) -> str:
-    """Mean over seeds, with the distance to the published number; `not run` where there is none."""
+def _cell_here(rows: pd.DataFrame, metric: str, theirs: float | None, recipe: str | None) -> str:
+    """Mean over seeds, with the distance to the published number; or that there is none."""
     ours = own_means(rows, metric)
     if ours.empty:
-        return "not run"
+        return "not run" if recipe else NO_RECIPE
     return f"{ours.mean():.2f}" + ("" if theirs is None else f" ({ours.mean() - theirs:+.2f})")
 
 
