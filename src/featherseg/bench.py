@@ -62,7 +62,7 @@ class Plan:
         return found
 
 
-WHOLE = Plan({"full": (2, 4), "embedded": (16, 15)}, METHODS, (1_000, 10_000))
+WHOLE = Plan({"full": (2, 3), "embedded": (16, 15)}, METHODS, (1_000, 10_000))
 QUICK = Plan({"embedded": (4, 2)}, (ZERO_SHOT, DENSE, SHALLOW), (30, 90))
 
 

@@ -189,8 +189,10 @@ def time_prompts(case: Case, data_dir: Path) -> dict[str, list[float]]:
     """
     models, dataset = Bench(case, data_dir, ()).models, PreparedDataset.read(data_dir)
     image = dataset.image(dataset.samples[0])
-    known = {text for sample in dataset.samples for texts in sample.prompts.values() for text in texts}
-    prompts = rng_of(SEED, "prompts").sample(sorted(known), PROMPTS)
+    rng, drawn = rng_of(SEED, "prompts"), {}
+    while len(drawn) < PROMPTS:  # as training draws them, each once
+        drawn[prompt_of(rng.choice(dataset.samples), "random", rng)] = None
+    prompts = list(drawn)
 
     def one_by_one(model: SegmentationModel) -> None:
         for prompt in prompts:
