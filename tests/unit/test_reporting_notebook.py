@@ -91,3 +91,10 @@ def test_notebooks_hold_no_output_and_no_logic(path):
 
 def test_there_are_notebooks():
     assert [path.stem for path in NOTEBOOKS] == ["00_overview", "10_vlsm_adapter", "90_audit"]
+
+
+def test_a_kernel_that_dies_is_one_sentence():
+    write_notebook("fatal", "import os\nos._exit(1)")
+    with pytest.raises(UserError, match="the kernel of notebook 'fatal' died"):
+        execute("fatal", "study")
+    assert not Path("reports").exists()

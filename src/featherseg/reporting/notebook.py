@@ -28,6 +28,7 @@ def execute(name: str, study: str, parameters: Mapping[str, Any] | None = None) 
             path of the partly executed notebook. Nothing is written to reports/ then.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     source = FOLDER / f"{name}.ipynb"
@@ -42,14 +43,14 @@ def execute(name: str, study: str, parameters: Mapping[str, Any] | None = None) 
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _kernel_of_this_checkout():
-            papermill.execute_notebook(
-                str(source), str(partial), given, kernel_name=KERNEL, cwd=str(find_root()), progress_bar=False
-            )
+            papermill.execute_notebook(str(source), str(partial), given, kernel_name=KERNEL, cwd=str(find_root()),
+                                       progress_bar=False, start_timeout=300)
     except PapermillExecutionError as error:
-        raise UserError(
-            f"notebook '{name}' failed in its cell {error.exec_count}: {error.ename}: "
-            f"{' '.join(error.evalue.split())} (the partly executed notebook is {partial})."
-        ) from None
+        raise UserError(f"notebook '{name}' failed in its cell {error.exec_count}: {error.ename}: "
+                        f"{' '.join(error.evalue.split())} (the partly executed notebook is {partial}).") from None
+    except DeadKernelError:
+        raise UserError(f"the kernel of notebook '{name}' died, perhaps for want of memory (the partly executed "
+                        f"notebook is {partial}); free memory and run it again.") from None
     _name_the_usual_kernel(partial)
     target = Path("reports") / study / f"{name}.ipynb"
     with atomic_path(target) as beside:
