@@ -25,11 +25,11 @@ def progress(total: int, description: str, unit: str, initial: int = 0, disable:
 
 
 class _Lines:
-    """A stream on which each refresh of a bar is a line of its own, the empty one of the start is none."""
+    """A stream on which each refresh of a bar is a line of its own, the first, empty one is none."""
 
     def write(self, text: str) -> None:
         line = text.strip("\r\n ")
-        if line and ": 0/" not in line:
+        if line and "<?" not in line:  # no rate yet
             sys.stderr.write(line + "\n")
 
     def flush(self) -> None:
