@@ -51,8 +51,8 @@ def execute(name: str, study: str, parameters: Mapping[str, Any] | None = None) 
     except DeadKernelError:
         raise UserError(f"the kernel of notebook '{name}' died, perhaps for want of memory (the partly executed "
                         f"notebook is {partial}); free memory and run it again.") from None
-    _name_the_usual_kernel(partial)
     target = Path("reports") / study / f"{name}.ipynb"
+    _forget_this_machine(partial, target)
     with atomic_path(target) as beside:
         shutil.copyfile(partial, beside)
     partial.unlink()
@@ -95,10 +95,11 @@ def _kernel_of_this_checkout() -> Iterator[None]:
                 os.environ["JUPYTER_PATH"] = before
 
 
-def _name_the_usual_kernel(path: Path) -> None:
-    """Name `python3` as an executed notebook's kernel, so that it opens anywhere."""
+def _forget_this_machine(path: Path, target: Path) -> None:
+    """Name `python3` as an executed notebook's kernel, so that it opens anywhere, and `target` as its place."""
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["papermill"]["output_path"] = target.as_posix()
     nbformat.write(notebook, path)
