@@ -254,12 +254,14 @@ def test_a_second_trainer_goes_on_where_the_first_is_killed_while_it_waits(files
 
 
 def test_a_trainer_with_other_settings_takes_the_output_folder_over(files, place, monkeypatch):
-    old, new = tiny_run(files[0], files[1], epochs=30), tiny_run(files[0], files[1], epochs=1)
+    old, new = tiny_run(files[0], files[1], epochs=30, early_stop_patience=None), tiny_run(files[0], files[1], epochs=1)
     reference = uninterrupted(files, place, new, monkeypatch)
     first = living_trainer(files, place, old)
     train(new, files[2], place / "out", place / "out.json")
     first.join()
     assert "being trained with other settings" in (place / "error.txt").read_text()
+    [stopped] = states(place)
+    assert len(torch.load(stopped, weights_only=True)["history"]) < 30
     assert contents(place / "out") == reference
     assert read_json(place / "out.json")["epochs"] == 1
 
