@@ -1,0 +1,120 @@
+"""A workspace of its own for tests that run DVC: the checkout's files in a fresh repository, with a micro study."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featherseg.config import read_yaml, write_yaml
+
+ROOT = Path(__file__).parents[2]
+DECODER, DENSE = "clipseg-decoder-lesions-0", "clipseg-vlsm_dense-v-lesions-0"
+
+
+class Workspace:
+    """A copy of the project in which commands run as a user's do: relative paths, the venv on PATH.
+
+    Nothing outside is asked: every proxy is a closed port.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.first_output = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items()
+                if name not in ("PYTHONPATH", "FEATHERSEG_CACHE") and not name.startswith(("GIT_", "DVC_"))}
+        closed = "http://127.0.0.1:9"
+        return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", "OMP_NUM_THREADS": "1",
+                       "HTTP_PROXY": closed, "HTTPS_PROXY": closed, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+
+    def command(self, *arguments: str) -> dict[str, Any]:
+        """Arguments of `subprocess` for a command in this workspace."""
+        return {"args": arguments, "cwd": self.path, "env": self.environment, "text": True}
+
+    def run(self, *arguments: str, fails: bool = False) -> str:
+        """Output of a command (both streams), which must succeed, or fail where `fails`."""
+        done = subprocess.run(**self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        assert (done.returncode != 0) == fails, f"{' '.join(arguments)}\n{done.stdout}"
+        return done.stdout
+
+    def dvc(self, *arguments: str, fails: bool = False) -> str:
+        return self.run("dvc", *arguments, fails=fails)
+
+    def featherseg(self, *arguments: str, fails: bool = False) -> str:
+        return self.run("env", "PYTHONPATH=src", "python", "-m", "featherseg", *arguments, fails=fails)
+
+    def edit(self, file: str, change: Callable[[dict], None]) -> None:
+        """Change the values of a YAML file."""
+        value = read_yaml(self.path / file)
+        change(value)
+        write_yaml(self.path / file, value)
+
+    def append(self, file: str, text: str) -> None:
+        with open(self.path / file, "a", encoding="utf-8") as opened:
+            opened.write(text)
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
+
+    def copy(self, path: Path) -> "Workspace":
+        """A workspace of its own with all that this one has made, times of files included."""
+        shutil.copytree(self.path, path, symlinks=True)
+        return Workspace(path)
+
+
+def ran(output: str) -> set[str]:
+    """Names of the stages that a `dvc repro` or `dvc exp run` ran."""
+    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+
+
+def shrink_params(params: dict) -> None:
+    """Two runs of one epoch on a dozen images of 64 px."""
+    params["study"] = {"datasets": ["lesions"], "recipes": ["clipseg-decoder", "clipseg-vlsm_dense-v"], "seeds": [0]}
+    params["data"]["synthetic"]["lesions"].update(images=12, size=64)
+    params["adapter"].update(dim=16, cond_dim=None, rank=None, alpha=None)
+    params["train"].update(epochs=1, min_epochs=0, batch_size=4, schedule="constant")
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory) -> Workspace:
+    """What a clone of this checkout holds, its uncommitted edits included, with the micro study declared."""
+    workspace = Workspace(tmp_path_factory.mktemp("clone") / "featherseg")
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT,
+                            capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (workspace.path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, workspace.path / name)
+    workspace.run("git", "init", "--quiet")
+    workspace.run("git", "config", "user.name", "A Tester")
+    workspace.run("git", "config", "user.email", "tester@example.org")
+    workspace.edit("params.yaml", shrink_params)
+    # one notebook; tests/notebooks executes them all
+    stages = (workspace.path / "dvc.yaml").read_text()
+    (workspace.path / "dvc.yaml").write_text(re.sub(r"name: \[00_overview.*\]", "name: [00_overview]", stages))
+    workspace.commit("Declare a micro study")
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def reproduced(clone, tmp_path_factory) -> Workspace:
+    """The clone after its first `dvc repro`, committed; nobody changes it."""
+    workspace = clone.copy(tmp_path_factory.mktemp("reproduced") / "featherseg")
+    workspace.first_output = workspace.dvc("repro")
+    workspace.commit("Reproduce the micro study")
+    return workspace
+
+
+@pytest.fixture
+def workspace(reproduced, tmp_path) -> Workspace:
+    """A copy of the reproduced workspace for one test to change."""
+    return reproduced.copy(tmp_path / "featherseg")
