@@ -16,6 +16,7 @@ from featherseg.registry import unknown
 
 PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
 PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
+FrozenBatchNorm = Literal["fixed", "published_moving"]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # becomes part of paths and of stage names
@@ -33,13 +34,18 @@ class ModelConfig(Strict):
     """Which model, with which weights, at which input size.
 
     `weights` is a local folder (`config.json` and `model.safetensors`) or `random`; `sha256` is that of the
-    weights file, filled in by `plan`; `image_size` is the side of the square input in pixels.
+    weights file, filled in by `plan`; `image_size` is the side of the square input in pixels. `word_length` is
+    the number of tokens that a sentence is cut or padded to, in models that keep it fixed. `frozen_batchnorm`
+    says, for models with BatchNorm, whether the statistics of frozen layers stay `fixed` in training (correct) or
+    move, as in the released code (`published_moving`).
     """
 
     name: str
     weights: str = "random"
     sha256: str | None = None
     image_size: Positive | None = None
+    word_length: Positive | None = None
+    frozen_batchnorm: FrozenBatchNorm | None = None
 
 
 class LossConfig(Strict):
@@ -101,10 +107,13 @@ class TrainConfig(Strict):
 
 
 class EvaluateConfig(Strict):
-    """Which split is scored, with which prompt, at which probability threshold."""
+    """Which splits are scored, with which prompt, at which probability threshold.
 
-    split: str = "test"
-    prompts: PromptPolicy = "fullest"
+    `prompts` is the policy of the own prompt; `sentences` scores every sentence of a target by itself.
+    """
+
+    splits: Several[str] = ("test",)
+    prompts: PromptPolicy | Literal["sentences"] = "fullest"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     batch_size: Positive = 32
 
@@ -137,7 +146,8 @@ class Run(Strict):
 class Recipe(Strict):
     """One row of a table: a model, a method, and the settings that differ from the defaults.
 
-    `published` names, for a recipe that follows released code, each difference from what is correct.
+    `word_length` is one number, or one for each dataset beside a `default`. `published` names, for a recipe that
+    follows released code, each difference from what is correct.
     """
 
     title: str
@@ -146,7 +156,15 @@ class Recipe(Strict):
     train: dict[str, Any] | None = {}
     evaluate: dict[str, Any] = {}
     image_size: Positive | None = None
+    word_length: Positive | dict[str, Positive] | None = None
+    frozen_batchnorm: FrozenBatchNorm | None = None
     published: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _word_lengths_have_a_default(self) -> Self:
+        if isinstance(self.word_length, dict) and "default" not in self.word_length:
+            raise ValueError("word_length by data set needs the key 'default'")
+        return self
 
 
 class StudyParams(Strict):
@@ -158,10 +176,12 @@ class StudyParams(Strict):
 
 
 class ModelParams(Strict):
-    """Weights by model name (a folder or `random`) and the input size; null keeps the model's own."""
+    """Weights by model name (a folder, a file or `random`) and the model's knobs; null keeps the recipe's own."""
 
     weights: dict[str, str] = {}
     image_size: Positive | None = None
+    word_length: Positive | None = None
+    frozen_batchnorm: FrozenBatchNorm | None = None
 
 
 class SyntheticParams(Strict):
@@ -276,8 +296,9 @@ def plan_path(study: str, run: str) -> Path:
 def write_run(folder: Path | str, run: Run) -> None:
     """Write a resolved run's two plan files into `folder`."""
     path = Path(folder) / f"{run.name}.yaml"
-    plan = run.model_dump(mode="json", exclude={"evaluate", "train"})
-    write_yaml(path, plan | {"train": run.train.knobs() if run.train else None})
+    plan = run.model_dump(mode="json", exclude={"evaluate", "train", "model"})
+    write_yaml(path, plan | {"model": run.model.model_dump(mode="json", exclude_none=True),
+                             "train": run.train.knobs() if run.train else None})
     write_yaml(path.with_suffix(".evaluate.yaml"), run.evaluate.model_dump(mode="json"))
 
 

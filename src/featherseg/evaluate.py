@@ -80,11 +80,11 @@ def evaluate(run: Run, data_dir: Path, train_dir: Path, out_dir: Path) -> None:
 
 def _score_run(run: Run, dataset: PreparedDataset, train_dir: Path, folder: Path) -> None:
     settings = run.evaluate
-    samples = dataset.split(settings.split)
+    samples = dataset.split(settings.splits[0])
     if not samples:
         found = ", ".join(sorted({sample.split for sample in dataset.samples})) or "(none)"
-        raise UserError(f"dataset '{run.dataset}' has no samples in split '{settings.split}'; set "
-                        f"evaluate.split to one that it has ({found}), or prepare it with such samples.")
+        raise UserError(f"dataset '{run.dataset}' has no samples in split '{settings.splits[0]}'; set "
+                        f"evaluate.splits to one that it has ({found}), or prepare it with such samples.")
     trials = plan_trials(samples, settings.prompts, run.seed)
     model = load_model(run, train_dir)
     maps = probability_maps(model, dataset, trials, settings.batch_size)
@@ -109,7 +109,7 @@ def _score_run(run: Run, dataset: PreparedDataset, train_dir: Path, folder: Path
     pd.DataFrame(predictions).to_parquet(folder / "predictions.parquet", index=False)
     parameters = list(model.parameters())
     write_json(folder / "metrics.json", {
-        "run": run.name, "dataset": run.dataset, "split": settings.split, "prompts": settings.prompts,
+        "run": run.name, "dataset": run.dataset, "split": settings.splits[0], "prompts": settings.prompts,
         "threshold": settings.threshold, "grid": "original", "empty_masks": EMPTY_RULE,
         "conditions": summarise(per_sample),
         "trainable_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),

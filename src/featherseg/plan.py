@@ -54,9 +54,11 @@ def read_recipe(name: str) -> Recipe:
         raise unknown(f"model in {path}", recipe.model, list(MODELS))
     config = resolve(recipe.adapter, str(path))
     check_pair(recipe.model, config.name)
-    if METHODS[config.name].trains != (recipe.train is not None):
-        raise UserError(f"{path}: method '{config.name}' {'needs' if recipe.train is None else 'has'} "
-                        f"{'a section train' if recipe.train is None else 'nothing to train; set train: null'}.")
+    method = METHODS[config.name]
+    if recipe.train is not None and not method.trains:
+        raise UserError(f"{path}: method '{config.name}' has nothing to train; set train: null.")
+    if recipe.train is None and method.trains and not method.in_weights:
+        raise UserError(f"{path}: method '{config.name}' needs a section train.")
     return recipe
 
 
@@ -83,10 +85,11 @@ def resolve_study(study: str) -> list[Run]:
                 for name, recipe in recipes.items()}
     _check_knobs(params, source, recipes, adapters)
     grid = itertools.product(params.study.recipes, params.study.datasets, params.study.seeds)
-    models = {name: resolve_model(recipe, params, source) for name, recipe in recipes.items()}
+    models = {(name, dataset): resolve_model(recipe, params, source, dataset)
+              for name, recipe in recipes.items() for dataset in params.study.datasets}
     runs = []
     for name, dataset, seed in grid:
-        recipe, (model, not_run) = recipes[name], models[name]
+        recipe, (model, not_run) = recipes[name], models[name, dataset]
         train = None
         if recipe.train is not None:
             train = parse(TrainConfig, _merge(recipe.train, params.train), f"recipes/{name}.yaml with {source}: train")
@@ -140,17 +143,25 @@ def _check_knobs(params: Params, source: str, recipes: dict[str, Recipe], adapte
         if knob not in fields:
             raise unknown(f"key in {source}", f"adapter.{knob}", [f"adapter.{field}" for field in fields])
         if value is not None and not any(knob in adapter for adapter in adapters.values()):
-            raise UserError(f"{source}: 'adapter.{knob}' is {value!r}, but no run of this study has that knob; "
-                            "set it to null, or add a recipe that has it.")
+            raise _without_effect(source, f"adapter.{knob}", value)
     _check_keys(params.train, TrainConfig, source, "train")
     loss = params.train.get("loss") or {}
     if not isinstance(loss, dict):
         raise UserError(f"{source}: key 'train.loss' should hold keys and values, but it is {loss!r}.")
     _check_keys(loss, LossConfig, source, "train.loss")
     _check_keys(params.evaluate, EvaluateConfig, source, "evaluate")
+    for knob in ("word_length", "frozen_batchnorm"):
+        value = getattr(params.model, knob)
+        if value is not None and all(getattr(recipe, knob) is None for recipe in recipes.values()):
+            raise _without_effect(source, f"model.{knob}", value)
     for model in params.model.weights:
         if model not in MODELS:
             raise unknown(f"model in {source}: model.weights", model, list(MODELS))
+
+
+def _without_effect(source: str, key: str, value: Any) -> UserError:
+    return UserError(f"{source}: '{key}' is {value!r}, but no run of this study has that knob; "
+                     "set it to null, or add a recipe that has it.")
 
 
 def _check_keys(given: dict[str, Any], kind: type, source: str, section: str) -> None:
@@ -166,16 +177,27 @@ def resolve_adapter(recipe: Recipe, params: Params, source: str) -> dict[str, An
     return resolve({**recipe.adapter, **given}, source).knobs()
 
 
-def resolve_model(recipe: Recipe, params: Params, source: str) -> tuple[ModelConfig, str | None]:
-    """The model with its weights' hash, and the reason where the weights are not to be had."""
+def resolve_model(recipe: Recipe, params: Params, source: str,
+                  dataset: str | None = None) -> tuple[ModelConfig, str | None]:
+    """The model with its weights' hash, and the reason where the weights are not to be had.
+
+    A knob of the params reaches the recipes that have it; of several word lengths it is the data set's.
+    """
     if recipe.model not in params.model.weights:
         raise UserError(f"{source}: 'model.weights' names no weights for model '{recipe.model}'; "
                         f"add {recipe.model}: <folder> or {recipe.model}: {RANDOM}.")
     weights = params.model.weights[recipe.model]
     size = params.model.image_size or recipe.image_size
+    words = recipe.word_length
+    if isinstance(words, dict):
+        words = words.get(dataset, words["default"])
     reason = None if weights == RANDOM else _why_absent(Path(weights))
     sha256 = None if weights == RANDOM or reason else weights_sha256(weights)
-    return ModelConfig(name=recipe.model, weights=weights, sha256=sha256, image_size=size), reason
+    config = ModelConfig(name=recipe.model, weights=weights, sha256=sha256, image_size=size,
+                         word_length=words and (params.model.word_length or words),
+                         frozen_batchnorm=recipe.frozen_batchnorm
+                         and (params.model.frozen_batchnorm or recipe.frozen_batchnorm))
+    return config, reason
 
 
 def _why_absent(weights: Path) -> str | None:

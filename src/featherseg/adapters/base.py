@@ -35,11 +35,14 @@ class Method(ABC):
         Config: the method's configuration.
         models: names of the models that it fits.
         trains: False where there is nothing to train.
+        in_weights: True where released weights may hold what the method adds, so that a recipe may score them
+            as they are (`train: null`).
     """
 
     Config: ClassVar[type[AdapterConfig]] = AdapterConfig
     models: ClassVar[tuple[str, ...]] = ("clipseg",)
     trains: ClassVar[bool] = True
+    in_weights: ClassVar[bool] = False
 
     @abstractmethod
     def apply(self, model: SegmentationModel, config: Any) -> None:
