@@ -326,3 +326,17 @@ def test_a_papers_params_cannot_declare_datasets(project):
     shutil.copy("params.yaml", "pipelines/paper/params.yaml")
     message = refusal("paper")
     assert "pipelines/paper/params.yaml" in message and "'data'" in message
+
+
+def test_the_word_length_is_the_recipes_the_data_sets_or_the_params(project):
+    recipe = read_yaml("recipes/clipseg-decoder.yaml")
+    write_yaml("recipes/words.yaml", recipe | {"word_length": {"default": 17, "organs": 22}})
+    declare(recipes=["words", "clipseg-decoder"], datasets=["lesions", "organs"])
+    lengths = {run.name: run.model.word_length for run in resolve_study("study")}
+    assert lengths == {"words-lesions-0": 17, "words-organs-0": 22,
+                       "clipseg-decoder-lesions-0": None, "clipseg-decoder-organs-0": None}
+    given = {"weights": {"clipseg": "random"}, "word_length": 30}
+    declare(recipes=["words", "clipseg-decoder"], model=given)
+    assert [run.model.word_length for run in resolve_study("study")] == [30, None]
+    declare(recipes=["clipseg-decoder"], model=given)
+    assert "'model.word_length' is 30, but no run" in refusal()
