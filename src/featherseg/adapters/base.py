@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from featherseg.config import Strict, parse
 from featherseg.errors import UserError
-from featherseg.models.base import SegmentationModel, parameters_of
+from featherseg.models.base import SegmentationModel, TowerSpec, parameters_of
 from featherseg.registry import Registry, unknown
 
 Positions = Literal["V", "VL", "VLC"]
@@ -28,19 +28,35 @@ class AdapterConfig(Strict):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+class HeadConfig(AdapterConfig):
+    """Whether the decoder is trained beside what the method adds.
+
+    `head: null` trains it where the public weights come without one (ETRIS, whose comparisons all share the
+    trained head), and keeps it frozen where they hold a trained one (CLIPSeg, as in VLSM-Adapter).
+    """
+
+    head: bool | None = None
+
+
+class TowerConfig(HeadConfig):
+    """Which towers are tuned; `positions: null` tunes every tower that has transformer blocks."""
+
+    positions: Literal["V", "L", "VL"] | None = None
+
+
 class Method(ABC):
     """A way to tune a model in place.
 
     Attributes:
         Config: the method's configuration.
-        models: names of the models that it fits.
+        models: names of the models that it fits, all unless said otherwise.
         trains: False where there is nothing to train.
         in_weights: True where released weights may hold what the method adds, so that a recipe may score them
             as they are (`train: null`).
     """
 
     Config: ClassVar[type[AdapterConfig]] = AdapterConfig
-    models: ClassVar[tuple[str, ...]] = ("clipseg",)
+    models: ClassVar[tuple[str, ...]] = ("clipseg", "etris_r50", "etris_r101", "etris_vit")
     trains: ClassVar[bool] = True
     in_weights: ClassVar[bool] = False
 
@@ -97,6 +113,29 @@ def unfreeze(model: SegmentationModel, names: Iterable[str]) -> None:
     unused = parameters_of(model, model.unused)
     for name, parameter in parameters_of(model, names).items():
         parameter.requires_grad_(name not in unused)
+
+
+def tuned_towers(model: SegmentationModel, config: TowerConfig) -> list[TowerSpec]:
+    """The towers at a method's positions.
+
+    Raises:
+        UserError: a tower is named that has no transformer blocks.
+    """
+    towers = {"V": ("vision", model.vision), "L": ("text", model.text)}
+    for position in config.positions or "":
+        name, tower = towers[position]
+        if not tower.blocks:
+            fitting = "".join(key for key, (_, other) in towers.items() if other.blocks)
+            raise UserError(f"adapter '{config.name}' has positions: {config.positions}, but the {name} tower of model "
+                            f"'{model.name}' has no transformer blocks; use positions: {fitting}.")
+    return [tower for position, (_, tower) in towers.items()
+            if tower.blocks and position in (config.positions or "VL")]
+
+
+def unfreeze_head(model: SegmentationModel, head: bool | None) -> None:
+    """Make the decoder trainable, or leave it frozen; None follows the model, as `HeadConfig` says."""
+    if model.trains_head if head is None else head:
+        unfreeze(model, model.decoder_modules)
 
 
 class AdapterBlock(nn.Module):

@@ -1,33 +1,59 @@
-"""LoRA (Hu et al., 2022) on the attention of both towers, through peft."""
+"""LoRA (Hu et al., 2022) on the attention of the towers, through peft."""
 
 from typing import Literal
 
-from featherseg.adapters.base import METHODS, AdapterConfig, Method
+from torch import nn
+
+from featherseg.adapters.base import METHODS, Method, TowerConfig, tuned_towers, unfreeze_head
 from featherseg.config import Positive, Several
-from featherseg.models.base import SegmentationModel
+from featherseg.errors import UserError
+from featherseg.models.base import SegmentationModel, TowerSpec
+
+Projection = Literal["q_proj", "k_proj", "v_proj", "out_proj"]
+SEPARATE = ("q_proj", "v_proj")
 
 
-class LoRAConfig(AdapterConfig):
-    """Rank, scaling alpha / rank, and which towers and projections are tuned."""
+class LoRAConfig(TowerConfig):
+    """Rank, scaling alpha / rank, which towers and projections are tuned, and whether the decoder is trained.
+
+    `targets: null` is queries and values where the projections are layers of their own (CLIPSeg). Where one
+    matrix holds them (`nn.MultiheadAttention`, ETRIS) they are tuned together, the output's too.
+    """
 
     rank: Positive = 16
     alpha: Positive = 32
-    positions: Literal["V", "VL"] = "VL"
-    targets: Several[Literal["q_proj", "k_proj", "v_proj", "out_proj"]] = ("q_proj", "v_proj")
+    targets: Several[Projection] | None = None
 
 
 @METHODS.register("lora")
 class LoRA(Method):
-    """Low-rank updates of the attention projections in every block that reaches the mask; the rest is frozen."""
+    """Low-rank updates of the attention projections in every block that reaches the mask."""
 
     Config = LoRAConfig
 
     def apply(self, model: SegmentationModel, config: LoRAConfig) -> None:
-        """Inject the layers by full name, so that nothing else can match."""
+        """Inject the layers by full name, so that nothing else can match.
+
+        Raises:
+            UserError: a tower without transformer blocks is named, or projections that are not apart.
+        """
         from peft import LoraConfig
         from peft.functional import inject_adapter_in_model
 
-        towers = (model.vision, model.text) if "L" in config.positions else (model.vision,)
-        names = [f"{block}.{tower.attn}.{target}"
-                 for tower in towers for block in tower.blocks for target in config.targets]
-        inject_adapter_in_model(LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=names), model)
+        from featherseg.adapters.lora_attention import LoRAAttention
+
+        names = [name for tower in tuned_towers(model, config) for name in _target_names(model, tower, config)]
+        layers = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=names)
+        layers._register_custom_module({nn.MultiheadAttention: LoRAAttention})
+        inject_adapter_in_model(layers, model)
+        unfreeze_head(model, config.head)
+
+
+def _target_names(model: SegmentationModel, tower: TowerSpec, config: LoRAConfig) -> list[str]:
+    attentions = [f"{block}.{tower.attn}" for block in tower.blocks]
+    if not isinstance(model.get_submodule(attentions[0]), nn.MultiheadAttention):
+        return [f"{attention}.{target}" for attention in attentions for target in config.targets or SEPARATE]
+    if config.targets:
+        raise UserError(f"adapter 'lora' has targets: {', '.join(config.targets)}, but model '{model.name}' keeps its "
+                        "attention's projections in one matrix, which is tuned as a whole; set targets: null.")
+    return attentions

@@ -38,6 +38,7 @@ class VLSMDense(Method):
     """One block after attention and one after the MLP, before each residual sum, in all blocks before the last tap."""
 
     Config = DenseConfig
+    models = ("clipseg",)
 
     def apply(self, model: SegmentationModel, config: DenseConfig) -> None:
         """Attach the blocks; everything else, the decoder too, stays frozen."""

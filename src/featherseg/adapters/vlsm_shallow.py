@@ -55,6 +55,7 @@ class VLSMShallow(Method):
     """Blocks on what leaves the towers, so that their features can be computed once."""
 
     Config = ShallowConfig
+    models = ("clipseg",)
 
     def apply(self, model: SegmentationModel, config: ShallowConfig) -> None:
         """Put the blocks into the model's necks.

@@ -79,6 +79,31 @@ class TextFeatures:
         return cls(torch.cat([part.sentence for part in parts]), taps)
 
 
+class LearnedTokens(nn.Module):
+    """Tokens that a tower walks beside its own, (B, L, width): put in after the first one, taken out of what is read.
+
+    They are put in behind the positional embeddings, so that every other token keeps its position; the first token
+    is the class or start token. Without any (`count` 0) states pass unchanged and the module has no parameter.
+    """
+
+    def __init__(self, count: int = 0, width: int = 0) -> None:
+        super().__init__()
+        self.count = count
+        if count:
+            self.tokens = nn.Parameter(0.02 * torch.randn(count, width))
+
+    def insert(self, states: Tensor) -> Tensor:
+        """States (B, L + count, width) with the learned tokens at places 1 to count."""
+        if not self.count:
+            return states
+        tokens = self.tokens.to(states.dtype).expand(len(states), -1, -1)
+        return torch.cat([states[:, :1], tokens, states[:, 1:]], dim=1)
+
+    def remove(self, states: Tensor) -> Tensor:
+        """States (B, L, width) without those of the learned tokens."""
+        return torch.cat([states[:, :1], states[:, 1 + self.count :]], dim=1) if self.count else states
+
+
 class SegmentationModel(nn.Module, ABC):
     """A text-prompted segmentation model: two towers and a decoder.
 
@@ -92,6 +117,8 @@ class SegmentationModel(nn.Module, ABC):
         unused: dotted names of parameters or modules that never reach the mask.
         image_neck, text_neck: what features pass through on their way into the decoder, the identity
             unless a method takes them (shallow and conditional adapters).
+        vision_prompt, text_prompt: learned tokens at the towers' input, none unless a method sets them.
+        trains_head: whether the decoder comes untrained with the public weights, so that a method trains it along.
     """
 
     name: str
@@ -103,11 +130,13 @@ class SegmentationModel(nn.Module, ABC):
     sentence_dim: int
     decoder_modules: tuple[str, ...]
     unused: tuple[str, ...]
+    trains_head: bool = False
 
     def __init__(self) -> None:
         super().__init__()
         self.image_neck: nn.Module = nn.Identity()
         self.text_neck: nn.Module = nn.Identity()
+        self.vision_prompt, self.text_prompt = LearnedTokens(), LearnedTokens()
 
     @abstractmethod
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
@@ -143,8 +172,9 @@ class SegmentationModel(nn.Module, ABC):
 
     def tower_is_constant(self, tower: Tower) -> bool:
         """Whether nothing trainable lies before this tower's taps, so that its features may be computed once."""
-        spec = self.vision if tower == "vision" else self.text
-        return not any(p.requires_grad for name in spec.modules for p in self.get_submodule(name).parameters())
+        spec, prompt = (self.vision, self.vision_prompt) if tower == "vision" else (self.text, self.text_prompt)
+        modules = (prompt, *(self.get_submodule(name) for name in spec.modules))
+        return not any(parameter.requires_grad for module in modules for parameter in module.parameters())
 
 
 def parameters_of(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:

@@ -85,21 +85,23 @@ class CLIPSeg(SegmentationModel):
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """States (B, 1 + patches, width) after the tapped blocks; blocks after the last tap never run."""
         tower = self.net.clip.vision_model
-        states = tower.pre_layrnorm(tower.embeddings(pixels, interpolate_pos_encoding=True))
+        states = self.vision_prompt.insert(tower.embeddings(pixels, interpolate_pos_encoding=True))
+        states = tower.pre_layrnorm(states)
         taps = []
         for k, block in enumerate(tower.encoder.layers[: self.vision.taps[-1] + 1]):
             states = block(states, None)
             if k in self.vision.taps:
-                taps.append(states)
+                taps.append(self.vision_prompt.remove(states))
         return ImageFeatures(tuple(taps))
 
     def encode_text(self, tokens: Tensor) -> TextFeatures:
         """The projected end-of-text state (B, D), and the end-of-text states (B, width) at the tap depths."""
         tower = self.net.clip.text_model
-        states = tower.embeddings(input_ids=tokens)
-        length = tokens.shape[1]
+        states = self.text_prompt.insert(tower.embeddings(input_ids=tokens))
+        length = states.shape[1]
         causal = torch.full((length, length), float("-inf"), device=states.device, dtype=states.dtype).triu(1)
-        rows, end_of_text = torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=-1)
+        rows = torch.arange(len(tokens), device=tokens.device)
+        end_of_text = tokens.argmax(dim=-1) + self.text_prompt.count
         taps = []
         for k, block in enumerate(tower.encoder.layers):
             states = block(states, causal[None, None])
