@@ -25,6 +25,7 @@ from featherseg import adapters, checkpoint
 from featherseg.config import LossConfig, Run, TrainConfig
 from featherseg.data.prepared import PreparedDataset, prompt_of
 from featherseg.data.torch_dataset import PixelDataset
+from featherseg.data.transforms import Squash
 from featherseg.errors import UserError
 from featherseg.features import FeatureBank
 from featherseg.files import write_status
@@ -105,7 +106,7 @@ class Trainer:
         self.run, self.config, self.samples, self.accelerator = run, run.train, dataset.samples, accelerator
         self.train_set, self.val_set = _members(dataset, "train"), _members(dataset, "val")
         self.model = adapters.apply(build(run.model, run.seed), run.adapter, run.seed).to(accelerator.device)
-        pixels = PixelDataset(dataset, self.model.image_size)
+        pixels = PixelDataset(dataset, Squash(self.model.image_size))
         self.val_prompts = {i: self._prompt(i, self.config.val_prompts, "val") for i in self.val_set}
         rows = [pixels.image_rows[i] for i in (*self.train_set, *self.val_set)]
         texts = {text for i in self.train_set for level in self.samples[i].prompts.values() for text in level}

@@ -8,6 +8,7 @@ from tiny import SIZE, tiny_data, tiny_model
 from featherseg import adapters, features
 from featherseg.data.prepared import PreparedDataset
 from featherseg.data.torch_dataset import PixelDataset
+from featherseg.data.transforms import Squash
 from featherseg.errors import UserError
 from featherseg.features import FeatureBank
 
@@ -21,7 +22,7 @@ def _cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def pixels(tmp_path) -> PixelDataset:
-    return PixelDataset(PreparedDataset.read(tiny_data(tmp_path / "data", train=40, val=4)), SIZE)
+    return PixelDataset(PreparedDataset.read(tiny_data(tmp_path / "data", train=40, val=4)), Squash(SIZE))
 
 
 class Counted:
@@ -61,9 +62,9 @@ def test_an_image_with_several_samples_is_decoded_once(tmp_path, monkeypatch):
     read = PreparedDataset.image
     monkeypatch.setattr(PreparedDataset, "image",
                         lambda self, sample: decoded.append(sample.image) or read(self, sample))
-    first = PixelDataset(dataset, SIZE)
+    first = PixelDataset(dataset, Squash(SIZE))
     assert sorted(decoded) == sorted(set(decoded)) and len(decoded) == 8
-    again = PixelDataset(dataset, SIZE)
+    again = PixelDataset(dataset, Squash(SIZE))
     assert len(decoded) == 8
     assert torch.equal(first.images(range(8)), again.images(range(8)))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from featherseg.caches import RowFile, RowWriter, cached_folder, key_of, source_hash
 from featherseg.data.prepared import PreparedDataset, Sample
-from featherseg.data.transforms import Squash
+from featherseg.data.transforms import Resize
 from featherseg.progress import progress
 
 
@@ -17,26 +17,26 @@ class PixelDataset:
     """Images and masks of every sample, decoded and resized once into the cache `pixels`.
 
     An image with three targets is kept once. The cache is filled in a pass of its own, by whichever process
-    needs it first; its key is the dataset's content, the size and the code that decodes and resizes.
+    needs it first; its key is the dataset's content, the resize and the code that decodes and resizes.
 
     Args:
         dataset: the prepared dataset.
-        size: side of the model's square input in pixels.
+        resize: the way to the model's square input (`SegmentationModel.resize`).
 
     Attributes:
         samples: the dataset's samples; methods name them by index in this list.
         image_rows: for each sample the row of its image.
-        fingerprint: of the dataset.
+        fingerprint: of the dataset's content and of the resize, so of every pixel that this object returns.
     """
 
-    def __init__(self, dataset: PreparedDataset, size: int) -> None:
+    def __init__(self, dataset: PreparedDataset, resize: Resize) -> None:
         self.samples = dataset.samples
-        self.fingerprint = dataset.fingerprint()
+        self.fingerprint = key_of(dataset.fingerprint(), resize.key)
         rows: dict[str, int] = {}
         self.image_rows = [rows.setdefault(sample.image, len(rows)) for sample in self.samples]
         code = source_hash("data/images.py", "data/transforms.py", "data/torch_dataset.py")
-        folder = cached_folder("pixels", key_of(self.fingerprint, size, code),
-                               lambda partial: _fill(partial, dataset, Squash(size)))
+        folder = cached_folder("pixels", key_of(self.fingerprint, code),
+                               lambda partial: _fill(partial, dataset, resize))
         self._images, self._masks = RowFile(folder / "images.npy"), RowFile(folder / "masks.npy")
 
     def images(self, rows: Iterable[int]) -> Tensor:
@@ -48,8 +48,8 @@ class PixelDataset:
         return torch.from_numpy(self._masks.read(indices)).bool().unsqueeze(1)
 
 
-def _fill(folder: Path, dataset: PreparedDataset, transform: Squash) -> None:
-    size = transform.size
+def _fill(folder: Path, dataset: PreparedDataset, resize: Resize) -> None:
+    size = resize.size
     by_image: dict[str, Sample] = {}
     for sample in dataset.samples:
         by_image.setdefault(sample.image, sample)
@@ -57,8 +57,8 @@ def _fill(folder: Path, dataset: PreparedDataset, transform: Squash) -> None:
           RowWriter(folder / "images.npy", len(by_image), (size, size, 3), np.uint8) as images,
           RowWriter(folder / "masks.npy", len(dataset.samples), (size, size), np.uint8) as masks):
         for sample in by_image.values():
-            images.append(transform.image(dataset.image(sample))[None])
+            images.append(resize.image(dataset.image(sample))[None])
             bar.update()
         for sample in dataset.samples:
-            masks.append(transform.mask(dataset.mask(sample))[None])
+            masks.append(resize.mask(dataset.mask(sample))[None])
             bar.update()
