@@ -67,7 +67,8 @@ class LossConfig(Strict):
 class TrainConfig(Strict):
     """Optimisation of one run; the defaults are VLSM-Adapter's (published/hyperparameters.csv).
 
-    `prompts` is the policy by which a training prompt is drawn, `val_prompts` the one of validation.
+    `prompts` is the policy by which a training prompt is drawn, `val_prompts` the one of validation, and
+    `val_split` the split that the best epoch is chosen on; a recipe may name one by dataset, beside a `default`.
     `patience` and `factor` belong to the plateau schedule (on validation DSC), `milestones` and `factor`
     to multistep. `early_stop_patience: null` trains for all epochs.
     """
@@ -88,6 +89,7 @@ class TrainConfig(Strict):
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     prompts: PromptPolicy = "random"
     val_prompts: PromptPolicy = "fullest"
+    val_split: str = "val"
     cache_features: bool = True
     loss: LossConfig = LossConfig()
 
@@ -146,7 +148,7 @@ class Run(Strict):
 class Recipe(Strict):
     """One row of a table: a model, a method, and the settings that differ from the defaults.
 
-    `word_length` is one number, or one for each dataset beside a `default`. `published` names, for a recipe that
+    `word_length` is one number, or one by dataset beside a `default`. `published` names, for a recipe that
     follows released code, each difference from what is correct.
     """
 
@@ -161,9 +163,10 @@ class Recipe(Strict):
     published: dict[str, str] = {}
 
     @model_validator(mode="after")
-    def _word_lengths_have_a_default(self) -> Self:
-        if isinstance(self.word_length, dict) and "default" not in self.word_length:
-            raise ValueError("word_length by data set needs the key 'default'")
+    def _values_by_dataset_have_a_default(self) -> Self:
+        for key, value in (("word_length", self.word_length), ("train.val_split", (self.train or {}).get("val_split"))):
+            if isinstance(value, dict) and "default" not in value:
+                raise ValueError(f"{key} by dataset needs the key 'default'")
         return self
 
 

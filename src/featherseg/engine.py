@@ -25,7 +25,6 @@ from featherseg import adapters, checkpoint
 from featherseg.config import LossConfig, Run, TrainConfig
 from featherseg.data.prepared import PreparedDataset, prompt_of
 from featherseg.data.torch_dataset import PixelDataset
-from featherseg.data.transforms import Squash
 from featherseg.errors import UserError
 from featherseg.features import FeatureBank
 from featherseg.files import write_status
@@ -104,9 +103,9 @@ class Trainer:
 
     def __init__(self, run: Run, dataset: PreparedDataset, accelerator: Accelerator) -> None:
         self.run, self.config, self.samples, self.accelerator = run, run.train, dataset.samples, accelerator
-        self.train_set, self.val_set = _members(dataset, "train"), _members(dataset, "val")
+        self.train_set, self.val_set = _members(dataset, "train"), _members(dataset, self.config.val_split)
         self.model = adapters.apply(build(run.model, run.seed), run.adapter, run.seed).to(accelerator.device)
-        pixels = PixelDataset(dataset, Squash(self.model.image_size))
+        pixels = PixelDataset(dataset, self.model.resize)
         self.val_prompts = {i: self._prompt(i, self.config.val_prompts, "val") for i in self.val_set}
         rows = [pixels.image_rows[i] for i in (*self.train_set, *self.val_set)]
         texts = {text for i in self.train_set for level in self.samples[i].prompts.values() for text in level}
@@ -238,8 +237,8 @@ class Objective(nn.Module):
 
     def logits(self, indices: Sequence[int], prompts: Sequence[str]) -> Tensor:
         """Logits (B, h, w) on the head's own grid."""
-        images = self.bank.images([self.pixels.image_rows[i] for i in indices])
-        return self.model.decode(images, self.bank.texts(prompts))
+        rows = [self.pixels.image_rows[i] for i in indices]
+        return self.model.decode(*self.bank.pairs(rows, prompts))
 
     def forward(self, indices: Sequence[int], prompts: Sequence[str]) -> Tensor:
         """Losses (B,), on the grid that the loss config names."""

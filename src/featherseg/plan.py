@@ -92,7 +92,10 @@ def resolve_study(study: str) -> list[Run]:
         recipe, (model, not_run) = recipes[name], models[name, dataset]
         train = None
         if recipe.train is not None:
-            train = parse(TrainConfig, _merge(recipe.train, params.train), f"recipes/{name}.yaml with {source}: train")
+            settings = _merge(recipe.train, params.train)
+            if "val_split" in settings:
+                settings["val_split"] = _of_dataset(settings["val_split"], dataset)
+            train = parse(TrainConfig, settings, f"recipes/{name}.yaml with {source}: train")
         evaluate = parse(EvaluateConfig, _merge(recipe.evaluate, params.evaluate),
                          f"recipes/{name}.yaml with {source}: evaluate")
         runs.append(Run(study=study, recipe=name, dataset=dataset, seed=seed, model=model, adapter=adapters[name],
@@ -181,16 +184,14 @@ def resolve_model(recipe: Recipe, params: Params, source: str,
                   dataset: str | None = None) -> tuple[ModelConfig, str | None]:
     """The model with its weights' hash, and the reason where the weights are not to be had.
 
-    A knob of the params reaches the recipes that have it; of several word lengths it is the data set's.
+    A knob of the params reaches the recipes that have it; of several word lengths it is the dataset's.
     """
     if recipe.model not in params.model.weights:
         raise UserError(f"{source}: 'model.weights' names no weights for model '{recipe.model}'; "
                         f"add {recipe.model}: <folder> or {recipe.model}: {RANDOM}.")
     weights = params.model.weights[recipe.model]
     size = params.model.image_size or recipe.image_size
-    words = recipe.word_length
-    if isinstance(words, dict):
-        words = words.get(dataset, words["default"])
+    words = _of_dataset(recipe.word_length, dataset)
     reason = None if weights == RANDOM else _why_absent(Path(weights))
     sha256 = None if weights == RANDOM or reason else weights_sha256(weights)
     config = ModelConfig(name=recipe.model, weights=weights, sha256=sha256, image_size=size,
@@ -198,6 +199,11 @@ def resolve_model(recipe: Recipe, params: Params, source: str,
                          frozen_batchnorm=recipe.frozen_batchnorm
                          and (params.model.frozen_batchnorm or recipe.frozen_batchnorm))
     return config, reason
+
+
+def _of_dataset(value: Any, dataset: str | None) -> Any:
+    """A recipe's value for a dataset: the value, or out of several by dataset the one of this name or `default`."""
+    return value.get(dataset, value["default"]) if isinstance(value, dict) else value
 
 
 def _why_absent(weights: Path) -> str | None:

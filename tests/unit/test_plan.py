@@ -340,3 +340,13 @@ def test_the_word_length_is_the_recipes_the_data_sets_or_the_params(project):
     assert [run.model.word_length for run in resolve_study("study")] == [30, None]
     declare(recipes=["clipseg-decoder"], model=given)
     assert "'model.word_length' is 30, but no run" in refusal()
+
+
+def test_the_validation_split_may_be_one_by_data_set(project):
+    recipe = read_yaml("recipes/clipseg-decoder.yaml")
+    recipe["train"] = recipe["train"] | {"val_split": {"default": "val", "organs": "testB"}}
+    write_yaml("recipes/chosen.yaml", recipe)
+    declare(recipes=["chosen"], datasets=["lesions", "organs"])
+    assert [run.train.val_split for run in resolve_study("study")] == ["val", "testB"]
+    write_yaml("recipes/chosen.yaml", recipe | {"train": recipe["train"] | {"val_split": {"organs": "testB"}}})
+    assert "needs the key 'default'" in refusal()
