@@ -1,21 +1,27 @@
 """Scores of one run at original resolution, and a first language check.
 
-Every sample of the split is segmented three times: with its `own` prompt, with the `empty` one, and with
+Every sample of a split is segmented three times: with its `own` prompt, with the `empty` one, and with
 that of an `other` sample. A model that listens loses much under the last two; one that looks only at the
-image does not notice. Nothing is drawn from a global generator: scores do not depend on what ran before.
+image does not notice. Under the policy `sentences` each of a sample's sentences (its fullest prompt where it has
+none) is an own prompt, scored by itself and at both thresholds of `referring.py`. Nothing is drawn from a global
+generator, and each split is planned and encoded by itself: its scores depend neither on what ran before nor on
+the other splits.
 
 What is written, into one folder:
 
-- `per_sample.parquet`: one row per sample, text condition and metric.
-- `predictions.parquet`: one row per sample and text condition, the mask as COCO run lengths.
-- `metrics.json`: means and standard deviations over samples, by text condition and by target, beside the
-  numbers of samples, of empty masks, and of samples for which the condition had no prompt but their own.
+- `per_sample.parquet`: one row per sample, text condition, sentence (its place among the sample's, 0 where
+  there is one), threshold and metric.
+- `predictions.parquet`: one row per sample, text condition and sentence, the mask as COCO run lengths.
+- `metrics.json`: for each split, means and standard deviations over what was segmented, by text condition and
+  by target, beside the numbers of masks, of empty ones, and of samples for which the condition had no prompt
+  but their own; and, under the policy `sentences`, the measures of `referring.py`.
 - `status.json`: ok, or not_run with the reason (then nothing else is there).
 """
 
 import bisect
 import itertools
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,18 +33,21 @@ import pandas as pd
 import torch
 from pycocotools import mask as coco
 
-from featherseg.config import Run
+from featherseg import referring
+from featherseg.config import EvaluateConfig, Run
 from featherseg.data.prepared import PreparedDataset, Sample, prompt_of
 from featherseg.data.torch_dataset import PixelDataset
 from featherseg.errors import UserError
 from featherseg.features import FeatureBank
 from featherseg.files import atomic_path, not_run_reason, write_json, write_status
-from featherseg.metrics import EMPTY_RULE, METRICS, score
+from featherseg.metrics import AVERAGED, EMPTY_RULE, METRICS, overlap, score
 from featherseg.models.base import SegmentationModel, TextFeatures
 from featherseg.predict import batches, load_model, original_resolution
 from featherseg.progress import progress
 
 OWN, EMPTY, OTHER = "own", "empty", "other"
+SENTENCES = "sentences"
+SPLITS = ("train", "val", "test", "testA", "testB")
 
 
 @dataclass(frozen=True)
@@ -50,12 +59,14 @@ class Trial:
         condition: where the prompt comes from: `own`, `empty` or `other`.
         prompt: the prompt.
         prompt_of: sample id of the prompt's owner, "" for the empty prompt.
+        sentence: the own prompt's place among the sample's sentences, 0 where there is one.
     """
 
     sample: Sample
     condition: str
     prompt: str
     prompt_of: str
+    sentence: int = 0
 
 
 def evaluate(run: Run, data_dir: Path, train_dir: Path, out_dir: Path) -> None:
@@ -68,7 +79,7 @@ def evaluate(run: Run, data_dir: Path, train_dir: Path, out_dir: Path) -> None:
         out_dir: the folder to be written, complete or not at all.
 
     Raises:
-        UserError: the split has no samples, or data, weights or checkpoint are absent, damaged or do not fit.
+        UserError: the splits have no samples, or data, weights or checkpoint are absent, damaged or do not fit.
     """
     reason = run.not_run or not_run_reason(data_dir) or not_run_reason(train_dir)
     with atomic_path(out_dir) as folder:
@@ -79,66 +90,118 @@ def evaluate(run: Run, data_dir: Path, train_dir: Path, out_dir: Path) -> None:
 
 
 def _score_run(run: Run, dataset: PreparedDataset, train_dir: Path, folder: Path) -> None:
-    settings = run.evaluate
-    samples = dataset.split(settings.splits[0])
-    if not samples:
-        found = ", ".join(sorted({sample.split for sample in dataset.samples})) or "(none)"
-        raise UserError(f"dataset '{run.dataset}' has no samples in split '{settings.splits[0]}'; set "
-                        f"evaluate.splits to one that it has ({found}), or prepare it with such samples.")
-    trials = plan_trials(samples, settings.prompts, run.seed)
+    settings, splits = run.evaluate, chosen_splits(run, dataset)
     model = load_model(run, train_dir)
-    maps = probability_maps(model, dataset, trials, settings.batch_size)
     scores, predictions = [], []
-    with progress(len(samples), f"scoring {run.name}", "sample") as bar:
-        for trial, probabilities in zip(trials, maps, strict=True):
-            sample, prediction = trial.sample, probabilities > settings.threshold
-            if trial.condition == OWN:
-                truth = dataset.mask(sample)
-                bar.update()
-            row = {"dataset": sample.dataset, "sample_id": sample.sample_id,
-                   "text_condition": trial.condition, "image_condition": OWN, "prompt": trial.prompt,
-                   "prompt_of": trial.prompt_of, "threshold": settings.threshold, "grid": "original"}
-            flags = {"target": sample.target, "empty_truth": not truth.any(),
-                     "empty_prediction": not prediction.any()}
-            scores += [row | flags | {"metric": metric, "value": value}
-                       for metric, value in score(prediction, truth).items()]
-            predictions.append(row | {"height": sample.height, "width": sample.width,
-                                      "rle": run_lengths(prediction)})
-    per_sample = pd.DataFrame(scores)
+    for split, samples in splits.items():
+        trials = plan_trials(samples, settings.prompts, run.seed)
+        maps = probability_maps(model, dataset, trials, settings.batch_size)
+        with progress(len(trials), f"scoring {run.name}, {split}", "mask") as bar:
+            pairs = zip(trials, maps, strict=True)
+            for _, some in itertools.groupby(pairs, lambda pair: pair[0].sample.sample_id):
+                truth = None
+                for trial, probabilities in some:
+                    truth = dataset.mask(trial.sample) if truth is None else truth
+                    scores += score_rows(trial, probabilities, truth, settings)
+                    predictions.append(prediction_row(trial, probabilities > settings.threshold, settings))
+                    bar.update()
+    per_sample = long_table(scores)
     per_sample.to_parquet(folder / "per_sample.parquet", index=False)
     pd.DataFrame(predictions).to_parquet(folder / "predictions.parquet", index=False)
     parameters = list(model.parameters())
     write_json(folder / "metrics.json", {
-        "run": run.name, "dataset": run.dataset, "split": settings.splits[0], "prompts": settings.prompts,
-        "threshold": settings.threshold, "grid": "original", "empty_masks": EMPTY_RULE,
-        "conditions": summarise(per_sample),
+        "run": run.name, "dataset": run.dataset, "prompts": settings.prompts, "threshold": settings.threshold,
+        "grid": "original", "empty_masks": EMPTY_RULE, "referring_measures": referring.RULE,
+        "splits": {split: summarise(rows, settings.threshold) for split, rows in per_sample.groupby("split")},
         "trainable_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "total_parameters": sum(parameter.numel() for parameter in parameters)})
 
 
+def chosen_splits(run: Run, dataset: PreparedDataset) -> dict[str, list[Sample]]:
+    """The samples of each split that is to be scored, in the order of `evaluate.splits`.
+
+    Data sets differ in their splits, so one of `SPLITS` that this one lacks is passed over, which is said.
+
+    Raises:
+        UserError: a split is named twice or is none that is known, or none of them has samples.
+    """
+    wanted = run.evaluate.splits
+    found = {split: samples for split in wanted if (samples := dataset.split(split))}
+    lacking = [split for split in wanted if split not in found]
+    has = ", ".join(sorted({sample.split for sample in dataset.samples})) or "(none)"
+    said = f"dataset '{run.dataset}' has no samples in split {', '.join(map(repr, lacking))}"
+    if not found or set(lacking) - set(SPLITS):
+        raise UserError(f"{said}; set evaluate.splits to those that it has ({has}), or prepare it with such samples.")
+    if len(set(wanted)) < len(wanted):
+        raise UserError(f"evaluate.splits names a split twice: {', '.join(wanted)}; name each once.")
+    if lacking:
+        print(f"{said}; scored are {', '.join(found)}, and its splits are {has}", file=sys.stderr)
+    return found
+
+
+def score_rows(trial: Trial, probabilities: np.ndarray, truth: np.ndarray,
+               settings: EvaluateConfig) -> list[dict[str, Any]]:
+    """What is known of one trial, a column for each metric: one row at the threshold of the settings, and, where
+    sentences are scored, one with `iou`, `intersection` and `union` at each other threshold of `referring.py`."""
+    rows, sentence = [], trial.condition == OWN and settings.prompts == SENTENCES
+    for threshold in dict.fromkeys((settings.threshold, *(referring.THRESHOLDS if sentence else ()))):
+        prediction = probabilities > threshold
+        measured = score if threshold == settings.threshold else overlap
+        rows.append(_known(trial, threshold) | {
+            "target": trial.sample.target, "empty_truth": not truth.any(), "empty_prediction": not prediction.any(),
+            **measured(prediction, truth)})
+    return rows
+
+
+def prediction_row(trial: Trial, prediction: np.ndarray, settings: EvaluateConfig) -> dict[str, Any]:
+    """One trial's mask, as run lengths."""
+    return _known(trial, settings.threshold) | {
+        "height": trial.sample.height, "width": trial.sample.width, "rle": run_lengths(prediction)}
+
+
+def _known(trial: Trial, threshold: float) -> dict[str, Any]:
+    return {"dataset": trial.sample.dataset, "sample_id": trial.sample.sample_id, "split": trial.sample.split,
+            "sentence": trial.sentence, "text_condition": trial.condition, "image_condition": OWN,
+            "prompt": trial.prompt, "prompt_of": trial.prompt_of, "threshold": threshold, "grid": "original"}
+
+
+def long_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows with a column for each metric as `per_sample.parquet`: columns `metric` and `value`, in their order."""
+    wide = pd.DataFrame(rows)
+    known = [name for name in wide.columns if name not in METRICS]
+    table = wide.melt(known, [name for name in METRICS if name in wide], var_name="metric", ignore_index=False)
+    return table.dropna(subset="value").sort_index(kind="stable").reset_index(drop=True)
+
+
 def plan_trials(samples: list[Sample], policy: str, seed: int) -> list[Trial]:
-    """The trials of some samples, image by image, the three of one sample together.
+    """The trials of some samples, image by image, those of one sample together: its own prompts (one, or each
+    of its sentences under the policy `sentences`), the empty one, and another sample's.
 
     The other prompt is one that differs from the sample's own: that of another target of the same image where
     there is one, else that of any other sample. Where all samples share one prompt there is only that.
 
     Args:
         samples: those of the split, in any order.
-        policy: level of the own prompt (`prompt_of`).
+        policy: level of the own prompt (`prompt_of`), or `sentences`.
         seed: decides, together with the sample's id, which other prompt, and which own one where the policy
             is `random`.
     """
-    own = {}
-    for sample in samples:
-        rng = random.Random(f"own/{seed}/{sample.sample_id}") if policy == "random" else None
-        own[sample.sample_id] = prompt_of(sample, policy, rng)
+    own = {sample.sample_id: _own_prompts(sample, policy, seed) for sample in samples}
     others = _Others(samples, own)
     trials = []
     for sample in sorted(samples, key=lambda sample: (sample.image, sample.sample_id)):
         other = others.draw(sample, random.Random(f"other/{seed}/{sample.sample_id}"))
-        trials += [Trial(sample, OWN, own[sample.sample_id], sample.sample_id), Trial(sample, EMPTY, "", ""),
-                   Trial(sample, OTHER, own[other], other)]
+        trials += [Trial(sample, OWN, prompt, sample.sample_id, number)
+                   for number, prompt in enumerate(own[sample.sample_id])]
+        trials += [Trial(sample, EMPTY, "", ""), Trial(sample, OTHER, own[other][0], other)]
     return trials
+
+
+def _own_prompts(sample: Sample, policy: str, seed: int) -> list[str]:
+    if policy == SENTENCES and SENTENCES in sample.prompts:
+        return sample.prompts[SENTENCES]
+    rng = random.Random(f"own/{seed}/{sample.sample_id}") if policy == "random" else None
+    return [prompt_of(sample, policy, rng)]
 
 
 class _Others:
@@ -146,29 +209,33 @@ class _Others:
 
     Args:
         samples: those to draw from.
-        own: prompt by sample id.
+        own: prompts by sample id; the first one is what another sample gets.
     """
 
-    def __init__(self, samples: list[Sample], own: dict[str, str]) -> None:
+    def __init__(self, samples: list[Sample], own: dict[str, list[str]]) -> None:
         self._own = own
         self._by_image: dict[str, list[str]] = defaultdict(list)
         for sample_id, image in sorted((sample.sample_id, sample.image) for sample in samples):
             self._by_image[image].append(sample_id)
-        # equal prompts stand side by side, so the samples with another prompt are all but one stretch
-        self._ids = sorted(own, key=lambda sample_id: (own[sample_id], sample_id))
-        self._prompts = [own[sample_id] for sample_id in self._ids]
+        # equal prompts stand side by side, so the samples with another prompt are all but one stretch a prompt
+        self._ids = sorted(own, key=lambda sample_id: (own[sample_id][0], sample_id))
+        self._prompts = [own[sample_id][0] for sample_id in self._ids]
 
     def draw(self, sample: Sample, rng: random.Random) -> str:
         """Id of a sample with another prompt, of the same image if possible; its own id if there is none."""
-        prompt = self._own[sample.sample_id]
-        nearby = [other for other in self._by_image[sample.image] if self._own[other] != prompt]
+        prompts = sorted(set(self._own[sample.sample_id]))
+        nearby = [other for other in self._by_image[sample.image] if self._own[other][0] not in prompts]
         if nearby:
             return rng.choice(nearby)
-        first, last = bisect.bisect_left(self._prompts, prompt), bisect.bisect_right(self._prompts, prompt)
-        if last - first == len(self._ids):
+        stretches = [(bisect.bisect_left(self._prompts, prompt), bisect.bisect_right(self._prompts, prompt))
+                     for prompt in prompts]
+        remaining = len(self._ids) - sum(last - first for first, last in stretches)
+        if not remaining:
             return sample.sample_id
-        place = rng.randrange(len(self._ids) - (last - first))
-        return self._ids[place if place < first else place + last - first]
+        place = rng.randrange(remaining)
+        for first, last in stretches:
+            place += last - first if place >= first else 0
+        return self._ids[place]
 
 
 @torch.inference_mode()
@@ -176,14 +243,20 @@ def probability_maps(model: SegmentationModel, dataset: PreparedDataset, trials:
                      batch_size: int) -> Iterator[np.ndarray]:
     """Probability maps, float32 (H, W) at original resolution, of trials that stand image by image.
 
-    Each prompt and each image is encoded once, however many trials share it; what is encoded or decoded
-    together depends on the trials alone.
+    Each prompt and each image is encoded once, however many trials share it, or each pair of them where the towers
+    exchange on their way; what is encoded or decoded together depends on the trials alone.
     """
-    pixels = PixelDataset(dataset, model.image_size)
+    pixels = PixelDataset(dataset, model.resize)
     row_of = {sample.image: row for sample, row in zip(pixels.samples, pixels.image_rows, strict=True)}
     prompts = sorted({trial.prompt for trial in trials}, key=lambda prompt: (len(prompt), prompt))
     place_of = {prompt: place for place, prompt in enumerate(prompts)}
     bank = FeatureBank(model, pixels, [row_of[trial.sample.image] for trial in trials], prompts)
+    if model.joint:
+        for some in batches(trials, batch_size):
+            features = bank.pairs([row_of[trial.sample.image] for trial in some], [trial.prompt for trial in some])
+            sizes = [(trial.sample.height, trial.sample.width) for trial in some]
+            yield from original_resolution(model, model.decode(*features), sizes)
+        return
     text = TextFeatures.concat([bank.texts(some) for some in batches(prompts, batch_size)])
     images = [list(group) for _, group in itertools.groupby(trials, lambda trial: trial.sample.image)]
     for some_images in batches(images, batch_size):
@@ -197,26 +270,35 @@ def probability_maps(model: SegmentationModel, dataset: PreparedDataset, trials:
             yield from original_resolution(model, logits, sizes)
 
 
-def summarise(per_sample: pd.DataFrame) -> dict[str, Any]:
-    """Means of `per_sample.parquet`, by text condition.
+def summarise(per_sample: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    """Means of the rows of one split of `per_sample.parquet`.
+
+    Args:
+        per_sample: the rows.
+        threshold: at which all metrics were measured; others enter the measures of `referring.py` only.
 
     Returns:
-        condition -> {dsc, iou, hd95: {mean, std}, n, n_empty_truth, n_empty_prediction, n_own_prompt,
-        targets: {target -> the same}}. std is that of the samples at hand, not an estimate for others.
+        conditions: text condition -> {dsc, iou, hd95: {mean, std}, n, n_empty_truth, n_empty_prediction,
+        n_own_prompt, targets: {target -> the same}}. std is that of the masks at hand, not an estimate for
+        others; n counts masks, so each sentence where each was scored. referring: `referring.summarise`, where
+        sentences were scored.
     """
-    own = per_sample[per_sample.text_condition == OWN].groupby("sample_id").prompt.first()
-    rows = per_sample.assign(own_prompt=per_sample.prompt == per_sample.sample_id.map(own))
-    return {condition: {**_means(part), "targets": {name: _means(of) for name, of in part.groupby("target")}}
-            for condition, part in rows.groupby("text_condition")}
+    rows = per_sample[per_sample.threshold == threshold]
+    own = pd.MultiIndex.from_frame(rows[rows.text_condition == OWN][["sample_id", "prompt"]])
+    rows = rows.assign(own_prompt=pd.MultiIndex.from_frame(rows[["sample_id", "prompt"]]).isin(own))
+    conditions = {condition: {**_means(part), "targets": {name: _means(of) for name, of in part.groupby("target")}}
+                  for condition, part in rows.groupby("text_condition")}
+    scored_sentences = set(referring.THRESHOLDS) <= set(per_sample.threshold)
+    return {"conditions": conditions} | ({"referring": referring.summarise(per_sample)} if scored_sentences else {})
 
 
 def _means(rows: pd.DataFrame) -> dict[str, Any]:
-    by_metric = {metric: rows[rows.metric == metric] for metric in METRICS}
+    by_metric = {metric: rows[rows.metric == metric] for metric in AVERAGED}
     means = {metric: {"mean": float(part.value.mean()), "std": float(part.value.std(ddof=0))}
              for metric, part in by_metric.items()}
-    samples = by_metric["dsc"]
+    masks = by_metric["dsc"]
     flags = ("empty_truth", "empty_prediction", "own_prompt")
-    return {**means, "n": len(samples), **{f"n_{flag}": int(samples[flag].sum()) for flag in flags}}
+    return {**means, "n": len(masks), **{f"n_{flag}": int(masks[flag].sum()) for flag in flags}}
 
 
 def run_lengths(mask: np.ndarray) -> str:

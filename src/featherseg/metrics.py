@@ -1,5 +1,7 @@
 """DSC, IoU and HD95 of one binary mask against another, with the rules for empty masks.
 
+Beside them stand the pixels of intersection and union, of which overall measures are made (`referring.py`).
+
 The rules are this project's own, since the papers state none and libraries differ: two empty masks agree
 (DSC = IoU = 1, HD95 = 0); where only one of them is empty DSC = IoU = 0 and HD95 is the image's diagonal.
 Whoever averages these values counts the empty masks beside the mean.
@@ -8,7 +10,8 @@ Whoever averages these values counts the empty masks beside the mean.
 import numpy as np
 from scipy.spatial import KDTree
 
-METRICS = ("dsc", "iou", "hd95")
+METRICS = ("dsc", "iou", "hd95", "intersection", "union")
+AVERAGED = ("dsc", "iou", "hd95")
 EMPTY_RULE = "both masks empty: DSC = IoU = 1, HD95 = 0; one empty: DSC = IoU = 0, HD95 = image diagonal"
 
 
@@ -62,6 +65,17 @@ def score(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     Raises:
         ValueError: the two masks differ in size.
     """
+    found = overlap(prediction, truth)
+    return {"dsc": dice(prediction, truth), "hd95": hd95(prediction, truth)} | found
+
+
+def overlap(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """`iou`, and the pixels of `intersection` and `union`, of two bool masks (H, W).
+
+    Raises:
+        ValueError: the two masks differ in size.
+    """
     if prediction.shape != truth.shape:
         raise ValueError(f"the prediction has shape {prediction.shape}, the truth {truth.shape}")
-    return {"dsc": dice(prediction, truth), "iou": iou(prediction, truth), "hd95": hd95(prediction, truth)}
+    return {"iou": iou(prediction, truth), "intersection": float(np.count_nonzero(prediction & truth)),
+            "union": float(np.count_nonzero(prediction | truth))}

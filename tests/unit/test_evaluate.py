@@ -1,5 +1,6 @@
 """Evaluation of tiny runs: what is scored, at which resolution, how often towers run, and what is written."""
 
+import itertools
 import json
 import random
 
@@ -14,7 +15,7 @@ from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.errors import UserError
 from featherseg.evaluate import evaluate, plan_trials
 from featherseg.files import write_status
-from featherseg.metrics import score
+from featherseg.metrics import METRICS, score
 from featherseg.models.clipseg import CLIPSeg
 from featherseg.predict import load_model, predict_probabilities
 
@@ -41,8 +42,9 @@ def tables(folder):
 def test_every_sample_is_scored_under_three_prompts(project):
     scored(project)
     per_sample, predictions = tables(project / "out")
-    assert len(predictions) == 15 * 3 and len(per_sample) == 15 * 3 * 3
+    assert len(predictions) == 15 * 3 and len(per_sample) == 15 * 3 * len(METRICS)
     assert not per_sample.duplicated(["sample_id", "text_condition", "metric"]).any()
+    assert set(per_sample.split) == {"test"} and set(per_sample.sentence) == {0}
     assert set(per_sample.image_condition) == {"own"} and set(per_sample.grid) == {"original"}
     by_condition = dict(list(predictions.groupby("text_condition")))
     assert by_condition["own"].prompt.str.startswith("the ").all()
@@ -55,7 +57,8 @@ def test_metrics_follow_from_the_stored_scores(project):
     scored(project)
     per_sample, _ = tables(project / "out")
     metrics = json.loads((project / "out/metrics.json").read_text())
-    for condition, means in metrics["conditions"].items():
+    assert list(metrics["splits"]) == ["test"] and "referring" not in metrics["splits"]["test"]
+    for condition, means in metrics["splits"]["test"]["conditions"].items():
         for target, expected in [(None, means), *means["targets"].items()]:
             rows = per_sample[per_sample.text_condition == condition]
             rows = rows if target is None else rows[rows.target == target]
@@ -64,10 +67,10 @@ def test_metrics_follow_from_the_stored_scores(project):
                 assert expected[metric]["mean"] == pytest.approx(np.mean(values), rel=1e-12)
                 assert expected[metric]["std"] == pytest.approx(np.std(values), rel=1e-12)
             assert expected["n"] == len(values) == (5 if target else 15)
-    own = metrics["conditions"]["own"]
+    own = metrics["splits"]["test"]["conditions"]["own"]
     assert set(own["targets"]) == set(TARGETS)
     assert own["n_empty_truth"] == 1 and own["targets"]["left disc"]["n_empty_truth"] == 1
-    assert own["n_own_prompt"] == 15 and metrics["conditions"]["other"]["n_own_prompt"] == 0
+    assert own["n_own_prompt"] == 15 and metrics["splits"]["test"]["conditions"]["other"]["n_own_prompt"] == 0
 
 
 def test_stored_masks_reproduce_the_scores_at_original_resolution(project):
@@ -163,7 +166,7 @@ def test_a_reason_is_handed_on(project, where):
 
 def test_an_empty_split_is_named_and_leaves_nothing(project):
     with pytest.raises(UserError, match="'discs' has no samples in split 'testA'; .* that it has \\(test\\)"):
-        scored(project, split="testA")
+        scored(project, splits=("testA",))
     assert not (project / "out").exists() and not list(project.glob(".out*"))
 
 
@@ -201,7 +204,7 @@ def test_the_other_prompt_comes_from_another_image_where_it_must(tmp_path):
 
 def test_where_all_prompts_are_one_the_other_is_the_same_and_counted(project):
     scored(project, prompts="p0")
-    other = json.loads((project / "out/metrics.json").read_text())["conditions"]["other"]
+    other = json.loads((project / "out/metrics.json").read_text())["splits"]["test"]["conditions"]["other"]
     assert other["n_own_prompt"] == other["n"] == 15
 
 
@@ -224,3 +227,105 @@ def test_images_of_different_sizes_are_scored_each_at_its_own(project):
     scored(project)
     _, predictions = tables(project / "out")
     assert set(zip(predictions.height, predictions.width, strict=True)) == {(1, 1), (10, 3), (300, 40)}
+
+
+def write_referred(folder, splits=("val", "testA")):
+    """Two discs an image, each with three sentences of its own, in two splits; one of testA has no sentences."""
+    rng, (rows, columns) = np.random.default_rng(0), np.mgrid[:HEIGHT, :WIDTH]
+    with PreparedWriter(folder, dataset="discs") as writer:
+        for k, split in enumerate(splits * 3):
+            writer.add_image(f"image{k}", rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
+            for place, target in enumerate(("left", "right")):
+                mask = (rows - 20) ** 2 + (columns - 18 - 34 * place) ** 2 < (9 + 2 * k) ** 2
+                sentences = [f"{target} disc of {k}", f"the {target} one in picture {k}", f"disc, {target}"]
+                writer.add_sample(image_id=f"image{k}", target=target, mask=mask, split=split, prompts={
+                    "p1": target} if (k, place) == (1, 1) else {"sentences": sentences})
+
+
+@pytest.fixture
+def referred(project):
+    write_referred(project / "data")
+    return project
+
+
+def test_every_sentence_is_a_trial_and_the_other_conditions_come_once_a_target(referred):
+    scored(referred, prompts="sentences", splits=("val", "testA"), threshold=0.5)
+    per_sample, predictions = tables(referred / "out")
+    counts = predictions.groupby(["sample_id", "text_condition"]).size().unstack()
+    assert (counts[["empty", "other"]] == 1).all(axis=None)
+    assert counts.own.to_dict() == {f"discs/image{k}/{side}": 1 if (k, side) == (1, "right") else 3
+                                    for k in range(6) for side in ("left", "right")}
+    own = predictions[predictions.text_condition == "own"]
+    assert not own.duplicated(["sample_id", "sentence"]).any()
+    sentences = {sample.sample_id: sample.prompts for sample in PreparedDataset.read(referred / "data").samples}
+    assert all(row.prompt == sentences[row.sample_id].get("sentences", ["right"])[row.sentence]
+               for row in own.itertuples())
+    found = per_sample.groupby(["text_condition", "threshold"]).metric.unique().map(set).to_dict()
+    overlap = {"iou", "intersection", "union"}
+    assert found == {("own", 0.5): set(METRICS), ("own", 0.35): overlap, ("empty", 0.5): set(METRICS),
+                     ("other", 0.5): set(METRICS)}
+    assert set(zip(per_sample.sample_id, per_sample.split, strict=True)) == {
+        (sample.sample_id, sample.split) for sample in PreparedDataset.read(referred / "data").samples}
+
+
+def test_the_referring_measures_follow_from_the_stored_scores(referred):
+    scored(referred, prompts="sentences", splits=("val", "testA"), threshold=0.4)
+    per_sample, _ = tables(referred / "out")
+    assert set(per_sample.threshold) == {0.35, 0.4, 0.5}
+    splits = json.loads((referred / "out/metrics.json").read_text())["splits"]
+    assert set(splits) == {"val", "testA"}
+    values = set()
+    for split, n in (("val", 18), ("testA", 16)):
+        for scope, threshold in itertools.product(("first", "all"), ("0.35", "0.5")):
+            found = splits[split]["referring"][scope][threshold]
+            rows = per_sample[(per_sample.split == split) & (per_sample.threshold == float(threshold))]
+            rows = rows[rows.sentence == 0] if scope == "first" else rows
+            of = {name: rows[rows.metric == name].value.to_numpy() for name in ("iou", "intersection", "union")}
+            assert found["n"] == len(of["iou"]) == (6 if scope == "first" else n)
+            assert found["mIoU"] == pytest.approx(np.mean(of["iou"]))
+            assert found["oIoU"] == pytest.approx(of["intersection"].sum() / of["union"].sum())
+            assert found["P@0.5"] == pytest.approx((of["iou"] > 0.5).mean())
+            values.add(round(found["mIoU"], 6))
+        own = splits[split]["conditions"]["own"]
+        assert (own["n"], own["n_own_prompt"]) == (n, n) and splits[split]["conditions"]["other"]["n"] == 6
+    assert len(values) > 4, "first and all, or both thresholds, are the same here, so this test compares nothing"
+
+
+def test_a_split_is_scored_alike_whatever_else_is_scored(referred):
+    scored(referred, prompts="sentences", splits=("val", "testA"), out="both")
+    scored(referred, prompts="sentences", splits=("testA",), out="one")
+    both, one = (tables(referred / out)[0] for out in ("both", "one"))
+    pd.testing.assert_frame_equal(both[both.split == "testA"].reset_index(drop=True), one)
+
+
+def test_a_split_that_a_set_lacks_is_passed_over_and_said(referred, capsys):
+    scored(referred, splits=("test", "val"), prompts="sentences")
+    assert "no samples in split 'test'; scored are val, and its splits are testA, val" in capsys.readouterr().err
+    assert set(tables(referred / "out")[0].split) == {"val"}
+
+
+@pytest.mark.parametrize(("splits", "message"), [
+    (("val", "tesA"), r"no samples in split 'tesA'; set .* that it has \(testA, val\)"),
+    (("test", "train"), r"no samples in split 'test', 'train'; set .*testA, val"),
+    (("val", "val"), "names a split twice: val, val")])
+def test_splits_that_cannot_be_meant_are_named(referred, splits, message):
+    with pytest.raises(UserError, match=message):
+        scored(referred, splits=splits)
+    assert not (referred / "out").exists()
+
+
+def test_the_other_prompt_is_none_of_the_own_sentences(tmp_path):
+    with PreparedWriter(tmp_path / "data", dataset="discs") as writer:
+        shared = [["a", "b", "c"], ["b", "a"], ["c"], ["d"], ["e", "a"], ["a", "d"]]
+        for k, sentences in enumerate(shared):
+            writer.add_image(f"image{k}", np.zeros((8, 8, 3), np.uint8))
+            writer.add_sample(image_id=f"image{k}", target="disc", mask=np.ones((8, 8), bool), split="val",
+                              prompts={"sentences": sentences})
+    samples, drawn = PreparedDataset.read(tmp_path / "data").samples, set()
+    for seed in range(60):
+        for trial in plan_trials(samples, "sentences", seed):
+            if trial.condition == "other":
+                assert trial.prompt not in trial.sample.prompts["sentences"]
+                drawn.add((trial.sample.image_id, trial.prompt))
+    firsts = {sentences[0] for sentences in shared}
+    assert drawn == {(f"image{k}", first) for k, own in enumerate(shared) for first in firsts - set(own)}

@@ -47,7 +47,9 @@ def test_values_by_hand():
     prediction, truth = np.zeros((2, 10, 20), bool)
     prediction[2:6, 2:6] = True
     truth[2:6, 4:8] = True
-    assert metrics.score(prediction, truth) == {"dsc": 0.5, "iou": pytest.approx(8 / 24), "hd95": 2.0}
+    assert metrics.score(prediction, truth) == {
+        "dsc": 0.5, "iou": pytest.approx(8 / 24), "hd95": 2.0, "intersection": 8, "union": 24}
+    assert metrics.overlap(prediction, truth) == {"iou": pytest.approx(8 / 24), "intersection": 8, "union": 24}
 
 
 def test_hd95_ignores_the_farthest_twentieth():
@@ -70,9 +72,10 @@ def test_hd95_is_the_larger_direction():
 def test_empty_masks():
     empty, something = np.zeros((2, 30, 40), bool)
     something[3, 4] = True
-    assert metrics.score(empty, empty) == {"dsc": 1.0, "iou": 1.0, "hd95": 0.0}
+    assert metrics.score(empty, empty) == {"dsc": 1.0, "iou": 1.0, "hd95": 0.0, "intersection": 0, "union": 0}
     for prediction, truth in [(empty, something), (something, empty)]:
-        assert metrics.score(prediction, truth) == {"dsc": 0.0, "iou": 0.0, "hd95": 50.0}
+        assert metrics.score(prediction, truth) == {
+            "dsc": 0.0, "iou": 0.0, "hd95": 50.0, "intersection": 0, "union": 1}
 
 
 def test_masks_of_different_size_are_refused():

@@ -1,0 +1,66 @@
+"""The measures of referring image segmentation, all of them, each under its own name.
+
+One number called "IoU" is mean or overall, at threshold 0.35 or 0.5, over the first sentence of each target or
+over all of them, and the papers of the field differ in each. So nothing is chosen here: for every split the mean
+IoU, the overall IoU and the precisions are computed at both thresholds and over both sets of sentences.
+
+Empty masks follow `metrics.EMPTY_RULE`: an expression whose mask and prediction are both empty has IoU 1 and
+counts as found; it adds nothing to the overall IoU's sums, which is 1 where all of them are empty. Whoever reads
+a mean finds the numbers of empty masks beside it. (The released code of ETRIS and CRIS counts such an expression
+as IoU 0; the referring sets hold none.)
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+THRESHOLDS = (0.35, 0.5)
+PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
+MIOU, OIOU = "mIoU", "oIoU"
+MEASURES = (MIOU, OIOU, *(f"P@{least}" for least in PRECISIONS))
+FIRST, ALL = "first", "all"
+RULE = ("mIoU: mean of the expressions' IoU; oIoU: sum of intersections / sum of unions; P@x: share of "
+        "expressions with IoU above x; mask and prediction both empty: IoU 1")
+
+
+def measures(iou: Iterable[float], intersection: Iterable[float], union: Iterable[float]) -> dict[str, float]:
+    """All of `MEASURES` of some expressions.
+
+    Args:
+        iou: of each expression, in [0, 1].
+        intersection, union: of each expression, in pixels.
+
+    Returns:
+        mIoU; oIoU, the overall IoU of Hu et al. (2016); P@0.5 to P@0.9: the share of
+        expressions whose IoU is above that, strictly, as in the released code of CRIS and ETRIS.
+
+    Raises:
+        ValueError: there is no expression.
+    """
+    iou, covered, joined = list(iou), sum(intersection), sum(union)
+    if not iou:
+        raise ValueError("there is no expression to measure")
+    found = {MIOU: sum(iou) / len(iou), OIOU: covered / joined if joined else 1.0}
+    return found | {f"P@{least}": sum(value > least for value in iou) / len(iou) for least in PRECISIONS}
+
+
+def summarise(per_sample: "pd.DataFrame") -> dict[str, dict[str, Any]]:
+    """The measures of the own prompts of rows of `per_sample.parquet`, by sentences and threshold.
+
+    Returns:
+        `first` | `all` -> threshold (as text) -> {mIoU, oIoU, P@0.5 .. P@0.9, n (expressions), n_empty_truth,
+        n_empty_prediction}.
+    """
+    own = per_sample[(per_sample.text_condition == "own") & per_sample.threshold.isin(THRESHOLDS)]
+    return {scope: {str(threshold): _measured(rows) for threshold, rows in part.groupby("threshold")}
+            for scope, part in ((FIRST, own[own.sentence == 0]), (ALL, own))}
+
+
+def _measured(rows: "pd.DataFrame") -> dict[str, Any]:
+    by_metric: Mapping[str, pd.DataFrame] = dict(list(rows.groupby("metric")))
+    columns = {name: by_metric[name].value for name in ("iou", "intersection", "union")}
+    expressions = by_metric["iou"]
+    return measures(**columns) | {"n": len(expressions), "n_empty_truth": int(expressions.empty_truth.sum()),
+                                  "n_empty_prediction": int(expressions.empty_prediction.sum())}
