@@ -22,8 +22,7 @@ from featherseg.models.weights import RANDOM, check_keys, read_state
 def changed_tensors(model: SegmentationModel, run: Run) -> dict[str, Tensor]:
     """Tensors of the model, by name, that are trainable or that the base weights do not hold as they are."""
     learned = trainable(model)
-    base = {} if run.model.weights == RANDOM else {f"net.{name}": tensor for name, tensor
-                                                   in read_state(run.model.weights).items()}
+    base = {} if run.model.weights == RANDOM else model.base_tensors(read_state(run.model.weights))
     changed = {}
     for name, tensor in model.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()

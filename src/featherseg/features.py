@@ -1,7 +1,8 @@
 """Features that cannot change are computed once.
 
 Where nothing trainable lies before a tower's taps, that tower's features of every image or prompt are
-computed in a pass of their own. Everywhere else, equal images and equal prompts of a batch are encoded once.
+computed in a pass of their own. Everywhere else, equal images and equal prompts of a batch are encoded once, or
+equal pairs of them where the towers exchange on their way.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from torch import Tensor
 from featherseg.caches import RowFile, RowWriter, cached_folder, key_of, source_hash
 from featherseg.data.torch_dataset import PixelDataset
 from featherseg.files import cache_root
-from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, Tower
+from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, Tower, within
 from featherseg.progress import progress
 
 IMAGES_PER_PASS, PROMPTS_PER_PASS = 16, 64
@@ -58,6 +59,16 @@ class FeatureBank:
             self._text_rows = self._fill("text", ordered, PROMPTS_PER_PASS, "",
                                          lambda some: _tensors(self._encode_texts(some)))
 
+    def pairs(self, rows: Sequence[int], prompts: Sequence[str]) -> tuple[ImageFeatures, TextFeatures]:
+        """Features of image rows, each with its prompt, on the model's device: two batches of len(rows)."""
+        if not self._model.joint:
+            return self.images(rows), self.texts(prompts)
+        distinct, positions = _distinct(list(zip(rows, prompts, strict=True)))
+        positions = positions.to(self._device)
+        image, text = self._model.encode(self._normalised([row for row, _ in distinct]),
+                                         self._tokens([prompt for _, prompt in distinct]))
+        return image.index(positions), text.index(positions)
+
     def images(self, rows: Sequence[int]) -> ImageFeatures:
         """Features of image rows, on the model's device: a batch of len(rows), equal rows encoded once."""
         if self._image_rows is not None and all(row in self._image_place for row in rows):
@@ -68,17 +79,27 @@ class FeatureBank:
     def texts(self, prompts: Sequence[str]) -> TextFeatures:
         """Features of prompts, on the model's device: a batch of len(prompts), equal prompts encoded once."""
         if self._text_rows is not None and all(prompt in self._text_place for prompt in prompts):
-            sentence, *taps = self._text_rows([self._text_place[prompt] for prompt in prompts])
-            return TextFeatures(sentence, tuple(taps))
+            return self._as_text(self._text_rows([self._text_place[prompt] for prompt in prompts]))
         distinct, positions = _distinct(prompts)
         return self._encode_texts(distinct).index(positions.to(self._device))
 
     def _encode_images(self, rows: Sequence[int]) -> ImageFeatures:
-        pixels = self._pixels.images(rows).to(self._device, non_blocking=True)
-        return self._model.encode_image(self._model.normalise(pixels))
+        return self._model.encode_image(self._normalised(rows))
 
     def _encode_texts(self, prompts: Sequence[str]) -> TextFeatures:
-        return self._model.encode_text(self._model.tokenize(prompts).to(self._device, non_blocking=True))
+        return self._model.encode_text(self._tokens(prompts))
+
+    def _normalised(self, rows: Sequence[int]) -> Tensor:
+        return self._model.normalise(self._pixels.images(rows).to(self._device, non_blocking=True))
+
+    def _tokens(self, prompts: Sequence[str]) -> Tensor:
+        return self._model.tokenize(prompts).to(self._device, non_blocking=True)
+
+    def _as_text(self, tensors: Sequence[Tensor]) -> TextFeatures:
+        """The features whose `_tensors`, all as floats, these are."""
+        last = 1 + len(self._model.text.taps)
+        padding = tensors[last].bool() if len(tensors) > last else None
+        return TextFeatures(tensors[0], tuple(tensors[1:last]), padding)
 
     @torch.no_grad()
     def _fill(self, tower: Tower, items: list, per_pass: int, data: str,
@@ -119,7 +140,7 @@ def _write(folder: Path, tower: Tower, shapes: list[torch.Size], batches: list[l
 
 
 def _tensors(text: TextFeatures) -> tuple[Tensor, ...]:
-    return (text.sentence, *text.taps)
+    return (text.sentence, *text.taps, *([] if text.padding is None else [text.padding]))
 
 
 def _distinct(items: Sequence[Any]) -> tuple[list, Tensor]:
@@ -130,11 +151,12 @@ def _distinct(items: Sequence[Any]) -> tuple[list, Tensor]:
 
 
 def _tower_hash(model: SegmentationModel, tower: Tower) -> str:
-    """SHA-256 over what decides a tower's features: its tensors, the input size and normalisation."""
+    """SHA-256 over what decides a tower's features: its tensors, the input and how it is made."""
     spec = model.vision if tower == "vision" else model.text
-    digest = hashlib.sha256(repr((model.name, model.image_size, model.mean, model.std, spec)).encode())
-    for module in spec.modules:
-        for name, tensor in model.get_submodule(module).state_dict().items():
+    made = (model.name, model.resize.key, model.word_length, model.mean, model.std, spec)
+    digest = hashlib.sha256(repr(made).encode())
+    for name, tensor in model.state_dict().items():
+        if within(name, spec.modules):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()

@@ -14,7 +14,6 @@ from torch import Tensor
 from featherseg import adapters, checkpoint, models
 from featherseg.config import Run, read_run
 from featherseg.data.images import EXTENSIONS, open_image, read_image
-from featherseg.data.transforms import Squash
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, not_run_reason
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
@@ -45,7 +44,7 @@ def predict_probabilities(model: SegmentationModel, images: Sequence[np.ndarray]
     """Probability maps of images, each with its prompt, at the images' own resolution.
 
     Equal images are encoded once, and so are equal prompts: twelve prompts on one image cost one pass of the
-    vision tower.
+    vision tower, unless the towers exchange on their way.
 
     Args:
         model: in eval mode.
@@ -67,11 +66,16 @@ def iterate_probabilities(model: SegmentationModel, images: Sequence[np.ndarray]
                           batch_size: int = 32) -> Iterator[np.ndarray]:
     """`predict_probabilities` one by one, for when the maps together would not fit into memory."""
     device = next(model.parameters()).device
-    squash = Squash(model.image_size)
     digests = [(image.shape, hashlib.sha256(image.tobytes()).digest()) for image in images]
     pictures, picture_of = _distinct(images, digests)
     texts, text_of = _distinct(prompts, prompts)
-    pixels = torch.stack([torch.from_numpy(squash.image(picture)) for picture in pictures]).to(device)
+    pixels = torch.stack([torch.from_numpy(model.resize.image(picture)) for picture in pictures]).to(device)
+    if model.joint:
+        for some in batches(range(len(images)), batch_size):
+            tokens = model.tokenize([prompts[k] for k in some]).to(device)
+            features = model.encode(model.normalise(pixels[picture_of[some]]), tokens)
+            yield from original_resolution(model, model.decode(*features), [images[k].shape[:2] for k in some])
+        return
     vision = ImageFeatures.concat(
         [model.encode_image(model.normalise(some)) for some in pixels.split(batch_size)])
     text = TextFeatures.concat(
@@ -87,9 +91,8 @@ def original_resolution(model: SegmentationModel, logits: Tensor,
 
     Logits are interpolated, then turned into probabilities.
     """
-    squash = Squash(model.image_size)
     for plane, (height, width) in zip(model.to_input(logits).float(), sizes, strict=True):
-        yield squash.inverse(plane[None], height, width)[0, 0].sigmoid().cpu().numpy()
+        yield model.resize.inverse(plane[None], height, width)[0, 0].sigmoid().cpu().numpy()
 
 
 def batches(items: Sequence, size: int) -> Iterator[Sequence]:

@@ -22,7 +22,7 @@ class Reference(SegmentationModel):
 
     def __init__(self, model: CLIPSeg) -> None:
         super().__init__()
-        for name in ("name", "image_size", "mean", "std", "vision", "text", "sentence_dim", "decoder_modules",
+        for name in ("name", "image_size", "resize", "mean", "std", "vision", "text", "sentence_dim", "decoder_modules",
                      "unused"):
             setattr(self, name, getattr(model, name))
         self.net, self.image_neck, self.text_neck = model.net, model.image_neck, model.text_neck

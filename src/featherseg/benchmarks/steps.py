@@ -19,7 +19,6 @@ from featherseg.benchmarks.reference import Reference
 from featherseg.config import LossConfig, ModelConfig, TrainConfig, read_params
 from featherseg.data.prepared import PreparedDataset, prompt_of
 from featherseg.data.torch_dataset import PixelDataset
-from featherseg.data.transforms import Squash
 from featherseg.engine import Objective, make_optimizer, rng_of
 from featherseg.features import FeatureBank
 from featherseg.models import build
@@ -95,7 +94,7 @@ class Bench:
         self.models: dict[str, SegmentationModel] = {"ours": model, "reference": Reference(model)}
         self.cached = training and model.tower_is_constant("vision")
 
-        self._pixels = PixelDataset(PreparedDataset.read(data_dir), Squash(model.image_size))
+        self._pixels = PixelDataset(PreparedDataset.read(data_dir), model.resize)
         samples = self._pixels.samples
         prompts = [prompt_of(sample, "random", rng_of(SEED, sample.sample_id)) for sample in samples]
         self._batches = [(range(first, first + case.batch), prompts[first : first + case.batch])

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from featherseg.config import ModelConfig
 from featherseg.errors import UserError
-from featherseg.models.weights import RANDOM, check_keys, read_config, read_state, weights_sha256
+from featherseg.models.weights import RANDOM, read_config, read_state, weights_sha256
 from featherseg.registry import Registry
 
 if TYPE_CHECKING:
@@ -50,6 +50,6 @@ def build(config: ModelConfig, seed: int = 0) -> "SegmentationModel":
         except ValueError as error:
             raise UserError(f"model '{config.name}': {error}.") from None
     if state is not None:
-        check_keys(state, model.net.state_dict(), config.weights)
-        model.net.load_state_dict(state)
+        model.load_base(state, config.weights)
+    model.frozen_batchnorm_moves = config.frozen_batchnorm == "published_moving"
     return model.eval()

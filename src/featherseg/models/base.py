@@ -12,6 +12,10 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from featherseg.data.transforms import Resize
+from featherseg.models.weights import check_keys
 
 Tower = Literal["vision", "text"]
 
@@ -22,16 +26,16 @@ class TowerSpec:
 
     Attributes:
         blocks: dotted names of the transformer blocks that reach the mask, first to last.
-        attn: name of the attention module inside a block.
-        mlp: name of the MLP inside a block.
-        dim: width of the residual stream.
+        attn: name of the attention module inside a block; None where blocks have none (a ResNet).
+        mlp: name of the MLP inside a block; None where blocks have none.
+        dim: width of the residual stream, of the last block where it varies.
         taps: indices of the blocks after which the features are read.
-        modules: dotted names of everything that computes the tower's features.
+        modules: dotted names of the modules and parameters that compute the tower's features.
     """
 
     blocks: tuple[str, ...]
-    attn: str
-    mlp: str
+    attn: str | None
+    mlp: str | None
     dim: int
     taps: tuple[int, ...]
     modules: tuple[str, ...]
@@ -39,7 +43,7 @@ class TowerSpec:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """States of the vision tower after its taps, each (B, tokens, dim), class token first."""
+    """States of the vision tower after its taps, each (B, tokens, dim), class token first, or a map (B, C, h, w)."""
 
     taps: tuple[Tensor, ...]
 
@@ -59,14 +63,22 @@ class ImageFeatures:
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """The prompt's embedding (B, D) and the end-of-text states at the tap depths, each (B, dim)."""
+    """What the decoder is told of a prompt.
+
+    Attributes:
+        sentence: the prompt's embedding (B, D).
+        taps: states at the tap depths: of the end-of-text token, each (B, dim), or of all tokens, each (B, L, dim).
+        padding: (B, L), True at tokens that only fill up the length; None where the decoder sees no single tokens.
+    """
 
     sentence: Tensor
     taps: tuple[Tensor, ...]
+    padding: Tensor | None = None
 
     def map(self, function) -> Self:
         """The features with `function` applied to every tensor."""
-        return type(self)(function(self.sentence), tuple(function(tap) for tap in self.taps))
+        padding = None if self.padding is None else function(self.padding)
+        return type(self)(function(self.sentence), tuple(function(tap) for tap in self.taps), padding)
 
     def index(self, rows: Tensor) -> Self:
         """Features of the given rows of the batch, in their order and as often as named."""
@@ -76,7 +88,9 @@ class TextFeatures:
     def concat(cls, parts: Sequence[Self]) -> Self:
         """One batch out of several."""
         taps = tuple(torch.cat(taps) for taps in zip(*(part.taps for part in parts), strict=True))
-        return cls(torch.cat([part.sentence for part in parts]), taps)
+        padded = parts[0].padding is not None
+        padding = torch.cat([part.padding for part in parts]) if padded else None
+        return cls(torch.cat([part.sentence for part in parts]), taps, padding)
 
 
 class LearnedTokens(nn.Module):
@@ -110,6 +124,8 @@ class SegmentationModel(nn.Module, ABC):
     Attributes:
         name: the model's name in recipes.
         image_size: side of the square input in pixels.
+        resize: how a picture gets to that square, and the way back.
+        word_length: tokens that every prompt is cut or padded to; None pads to the longest of a batch.
         mean, std: per-channel normalisation of pixels in 0..1.
         vision, text: where the towers' blocks are.
         sentence_dim: width D of the condition.
@@ -119,10 +135,18 @@ class SegmentationModel(nn.Module, ABC):
             unless a method takes them (shallow and conditional adapters).
         vision_prompt, text_prompt: learned tokens at the towers' input, none unless a method sets them.
         trains_head: whether the decoder comes untrained with the public weights, so that a method trains it along.
+        exchange: what the towers tell each other on their way, nothing unless a method sets it (the Bridger). A
+            module with forward(stage, vision, text, carry) -> (vision, text, carry), called after each of the three
+            stages; vision is (B, C, h, w), text (B, L, C), and carry what its previous call returned, None at first.
+        exchange_weights: tensors of an exchange that came with the base weights, for the method that sets one.
+        frozen_batchnorm_moves: whether frozen BatchNorm layers go on adapting their statistics in training, as in
+            released code, which freezes weights only.
     """
 
     name: str
     image_size: int
+    resize: Resize
+    word_length: int | None = None
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     vision: TowerSpec
@@ -131,16 +155,24 @@ class SegmentationModel(nn.Module, ABC):
     decoder_modules: tuple[str, ...]
     unused: tuple[str, ...]
     trains_head: bool = False
+    frozen_batchnorm_moves: bool = False
 
     def __init__(self) -> None:
         super().__init__()
         self.image_neck: nn.Module = nn.Identity()
         self.text_neck: nn.Module = nn.Identity()
         self.vision_prompt, self.text_prompt = LearnedTokens(), LearnedTokens()
+        self.exchange: nn.Module | None = None
+        self.exchange_weights: dict[str, Tensor] = {}
+
+    @property
+    def joint(self) -> bool:
+        """Whether an exchange is set: then only `encode` is defined, and no features are shared between pairs."""
+        return self.exchange is not None
 
     @abstractmethod
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, L), L the longest of the batch where the text tower is causal."""
+        """Token ids (B, L), L the model's word length, or the longest of the batch where it has none."""
 
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
@@ -150,13 +182,38 @@ class SegmentationModel(nn.Module, ABC):
     def encode_text(self, tokens: Tensor) -> TextFeatures:
         """Features of token ids (B, L)."""
 
+    def encode(self, pixels: Tensor, tokens: Tensor) -> tuple[ImageFeatures, TextFeatures]:
+        """Features of normalised pixels (B, 3, H, W) and, row by row, of token ids (B, L)."""
+        return self.encode_image(pixels), self.encode_text(tokens)
+
     @abstractmethod
     def decode(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         """Logits (B, h, w) on the head's own grid; both necks are applied first."""
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """Logits (B, h, w) of normalised pixels (B, 3, H, W) prompted with tokens (B, L)."""
-        return self.decode(self.encode_image(pixels), self.encode_text(tokens))
+        return self.decode(*self.encode(pixels, tokens))
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or eval mode; a BatchNorm whose parameters are frozen stays in eval mode, unless it may move."""
+        super().train(mode)
+        if not self.frozen_batchnorm_moves:
+            for layer in _frozen_batchnorms(self).values():
+                layer.eval()
+        return self
+
+    def base_tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a weights file under the names that they have in this model."""
+        return {f"net.{name}": tensor for name, tensor in state.items()}
+
+    def load_base(self, state: dict[str, Tensor], source: str) -> None:
+        """Put the tensors of a weights file, called `source` in errors, into the model.
+
+        Raises:
+            UserError: tensors are missing, unexpected or misshapen; the message names them.
+        """
+        check_keys(state, self.net.state_dict(), source)
+        self.net.load_state_dict(state)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, H, W), float, of uint8 pixels (B, H, W, 3)."""
@@ -171,14 +228,28 @@ class SegmentationModel(nn.Module, ABC):
         return F.interpolate(logits, size=(self.image_size, self.image_size), mode="bilinear", align_corners=False)
 
     def tower_is_constant(self, tower: Tower) -> bool:
-        """Whether nothing trainable lies before this tower's taps, so that its features may be computed once."""
-        spec, prompt = (self.vision, self.vision_prompt) if tower == "vision" else (self.text, self.text_prompt)
-        modules = (prompt, *(self.get_submodule(name) for name in spec.modules))
-        return not any(parameter.requires_grad for module in modules for parameter in module.parameters())
+        """Whether nothing that training changes lies before this tower's taps, so that its features may be computed
+        once: no parameter, no statistics, no other tower.
+        """
+        spec, prompt = (self.vision, "vision_prompt") if tower == "vision" else (self.text, "text_prompt")
+        names = (*spec.modules, prompt)
+        moving = self.frozen_batchnorm_moves and any(within(name, spec.modules) for name in _frozen_batchnorms(self))
+        return not (self.joint or moving
+                    or any(parameter.requires_grad for parameter in parameters_of(self, names).values()))
 
 
 def parameters_of(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
     """Parameters, by full name, that are one of `names` or lie in a module of that name."""
     prefixes = tuple(names)
-    return {name: p for name, p in model.named_parameters()
-            if any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)}
+    return {name: p for name, p in model.named_parameters() if within(name, prefixes)}
+
+
+def within(name: str, prefixes: Iterable[str]) -> bool:
+    """Whether a dotted name is one of `prefixes` or lies in a module of that name."""
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def _frozen_batchnorms(model: nn.Module) -> dict[str, nn.Module]:
+    """BatchNorm layers, by name, of which no parameter is trainable."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)
+            and not any(parameter.requires_grad for parameter in layer.parameters())}

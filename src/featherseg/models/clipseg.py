@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.models.clipseg.configuration_clipseg import CLIPSegConfig
 from transformers.models.clipseg.modeling_clipseg import CLIPSegForImageSegmentation
 
+from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
 from featherseg.models.tokenizer import tokenize
 
@@ -58,7 +59,7 @@ class CLIPSeg(SegmentationModel):
         if image_size % config.vision_config.patch_size:
             raise ValueError(f"image_size {image_size} is not a multiple of the patch size "
                              f"{config.vision_config.patch_size}")
-        self.image_size = image_size
+        self.image_size, self.resize = image_size, Squash(image_size)
         self.sentence_dim = config.projection_dim
         self.net = CLIPSegForImageSegmentation(config)
         # transformers draws these layers with a deviation of 1, which puts random logits at +-100
