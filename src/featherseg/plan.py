@@ -93,6 +93,8 @@ def resolve_study(study: str) -> list[Run]:
         train = None
         if recipe.train is not None:
             settings = _merge(recipe.train, params.train)
+            if settings.get("schedule") != recipe.train.get("schedule") and params.train.get("milestones") is None:
+                settings.pop("milestones", None)  # they belong to the recipe's own schedule
             if "val_split" in settings:
                 settings["val_split"] = _of_dataset(settings["val_split"], dataset)
             train = parse(TrainConfig, settings, f"recipes/{name}.yaml with {source}: train")

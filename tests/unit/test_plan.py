@@ -350,3 +350,13 @@ def test_the_validation_split_may_be_one_by_data_set(project):
     assert [run.train.val_split for run in resolve_study("study")] == ["val", "testB"]
     write_yaml("recipes/chosen.yaml", recipe | {"train": recipe["train"] | {"val_split": {"organs": "testB"}}})
     assert "needs the key 'default'" in refusal()
+
+
+def test_another_schedule_leaves_the_recipes_milestones_behind(project):
+    recipe = read_yaml("recipes/clipseg-decoder.yaml")
+    recipe["train"] = recipe["train"] | {"schedule": "multistep", "milestones": [3]}
+    write_yaml("recipes/steps.yaml", recipe)
+    declare(recipes=["steps"])
+    assert [run.train.milestones for run in resolve_study("study")] == [(3,)]
+    declare(recipes=["steps"], train={"schedule": "cosine"})
+    assert [run.train.milestones for run in resolve_study("study")] == [()]
