@@ -285,7 +285,7 @@ def test_stages_depend_on_the_code_by_which_a_killed_training_is_resumed(path):
     code = {f"src/featherseg/{name}" for name in TRAINING_CODE}
     assert {dep for dep in stages["train"]["deps"] if dep.startswith("src")} == code - {"src/featherseg/resume.py"}
     training_only = {f"src/featherseg/{name}.py" for name in ("config", "losses", "engine", "resume")}
-    scoring = {f"src/featherseg/{name}.py" for name in ("metrics", "evaluate", "predict")}
+    scoring = {f"src/featherseg/{name}.py" for name in ("metrics", "referring", "evaluate", "predict")}
     assert {dep for dep in stages["evaluate"]["deps"] if dep.startswith("src")} == code - training_only | scoring
     for dep in code | scoring:
         assert (ROOT / dep).exists(), dep
