@@ -19,6 +19,7 @@ from featherseg.config import (
     write_yaml,
 )
 from featherseg.errors import UserError
+from featherseg.models import MODELS
 from featherseg.plan import missing, recipe_names, resolve_study, write_plan
 from featherseg.resume import TRAINING_CODE
 
@@ -279,7 +280,8 @@ def test_every_knob_stands_in_the_params_file_since_set_refuses_others(path):
     assert set(params["evaluate"]) == set(EvaluateConfig.model_fields)
 
 
-@pytest.mark.parametrize("path", ["dvc.yaml", "pipelines/vlsm_adapter/dvc.yaml"])
+@pytest.mark.parametrize("path", ["dvc.yaml", *(f"pipelines/{study}/dvc.yaml" for study in (
+    "vlsm_adapter", "etris", "referring"))])
 def test_stages_depend_on_the_code_by_which_a_killed_training_is_resumed(path):
     stages = read_yaml(ROOT / path)["stages"]
     code = {f"src/featherseg/{name}" for name in TRAINING_CODE}
@@ -293,7 +295,8 @@ def test_stages_depend_on_the_code_by_which_a_killed_training_is_resumed(path):
 
 def test_the_pretraining_params_are_valid():
     path = "pipelines/pretrain/params.yaml"
-    assert parse(PretrainParams, read_yaml(ROOT / path), path).images > 0
+    for name, given in read_yaml(ROOT / path).items():
+        assert parse(PretrainParams, given, path).model in MODELS, name
 
 
 def test_the_papers_study_declares_its_sets_rows_and_seeds_and_says_what_is_missing(project, capsys):
