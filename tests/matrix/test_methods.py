@@ -2,22 +2,17 @@
 
 import pytest
 import torch
+from pairs import PAIRS, SMALL, batch, label, small, step
 
 from featherseg import adapters, checkpoint
 from featherseg.adapters import METHODS, trainable
+from featherseg.adapters.lora import inject_lora
 from featherseg.config import ModelConfig, Run
 from featherseg.describe import parameter_groups
 from featherseg.errors import UserError
 from featherseg.models.base import parameters_of
-from featherseg.models.clipseg import CLIPSeg, full_config, small_config
+from featherseg.models.clipseg import CLIPSeg, full_config
 
-POSITIONS = ("V", "VL", "VLC")
-METHOD_CASES = [
-    {"name": "zero_shot"}, {"name": "decoder"}, {"name": "full"},
-    *({"name": "vlsm_dense", "dim": 8, "positions": positions} for positions in POSITIONS),
-    *({"name": "vlsm_shallow", "dim": 8, "positions": positions} for positions in POSITIONS),
-    {"name": "lora", "rank": 2, "positions": "V"}, {"name": "lora", "rank": 2, "positions": "VL"},
-]
 FULL_SIZE_COUNTS = [
     ({"name": "zero_shot"}, 0), ({"name": "decoder"}, 1_127_009), ({"name": "full"}, 136_177_249),
     ({"name": "vlsm_dense", "positions": "V"}, 1_784_448), ({"name": "vlsm_dense", "positions": "VL"}, 2_974_464),
@@ -28,28 +23,8 @@ FULL_SIZE_COUNTS = [
 ]
 
 
-def label(case: dict) -> str:
-    return "-".join(str(value) for value in case.values())
-
-
 def tiny() -> CLIPSeg:
-    torch.manual_seed(3)
-    config = small_config(width=32, text_width=32, depth=4, image_size=32, taps=(0, 1, 2), reduce_dim=16)
-    return CLIPSeg(config, 32).eval()
-
-
-def batch(model: CLIPSeg) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    pixels = torch.randn(4, 3, 32, 32, generator=generator)
-    masks = (torch.rand(4, 1, 32, 32, generator=generator) > 0.5).float()
-    return pixels, model.tokenize(["a red circle", "left lung", "", "one large polyp at the top"]), masks
-
-
-def step(model: CLIPSeg, optimizer: torch.optim.Optimizer) -> None:
-    pixels, tokens, masks = batch(model)
-    optimizer.zero_grad()
-    torch.nn.functional.binary_cross_entropy_with_logits(model.to_input(model(pixels, tokens)), masks).backward()
-    optimizer.step()
+    return small("clipseg")
 
 
 @pytest.mark.parametrize(("adapter", "count"), FULL_SIZE_COUNTS, ids=[label(case) for case, _ in FULL_SIZE_COUNTS])
@@ -63,66 +38,71 @@ def test_trainable_parameters_at_full_size_are_the_published_codes(adapter, coun
     assert groups["unused"] == {"total": 14_570_497, "trainable": 0}
 
 
-@pytest.mark.parametrize("adapter", [case for case in METHOD_CASES if case["name"] != "zero_shot"], ids=label)
-def test_training_moves_exactly_what_is_trainable(adapter):
-    model = adapters.apply(tiny(), adapter, seed=1)
+@pytest.mark.parametrize(("name", "adapter"), [pair for pair in PAIRS if pair[1]["name"] != "zero_shot"], ids=label)
+def test_training_moves_exactly_what_is_trainable(name, adapter):
+    model = adapters.apply(small(name), adapter, seed=1)
     model.train()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     optimizer = torch.optim.SGD(trainable(model).values(), lr=0.1)
     step(model, optimizer)
     step(model, optimizer)  # LoRA's A has no gradient until B has moved
-    for name, parameter in trainable(model).items():
-        assert torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.abs().sum() > 0, f"{name} is trainable but gets no gradient"
-    for name, tensor in model.state_dict().items():
-        if name not in trainable(model):
-            assert torch.equal(tensor, before[name]), f"{name} is frozen but moved"
+    for key, parameter in trainable(model).items():
+        assert torch.isfinite(parameter.grad).all(), key
+        assert parameter.grad.abs().sum() > 0, f"{key} is trainable but gets no gradient"
+    trained = {key.rpartition(".")[0] for key in trainable(model)}  # their BatchNorm statistics may move
+    for key, tensor in model.state_dict().items():
+        module, _, tensor_name = key.rpartition(".")
+        is_statistic = tensor_name.startswith(("running_", "num_batches_tracked"))
+        if key not in trainable(model) and not (is_statistic and module in trained):
+            assert torch.equal(tensor, before[key]), f"{key} is frozen but moved"
 
 
-def test_full_trains_both_towers_and_nothing_that_never_reaches_the_mask():
-    model = adapters.apply(tiny(), {"name": "full"})
-    for tower in (model.vision, model.text):
-        assert all(p.requires_grad for p in parameters_of(model, tower.modules).values())
-    assert not any(p.requires_grad for p in parameters_of(model, model.unused).values())
+@pytest.mark.parametrize("name", SMALL)
+def test_full_trains_both_towers_and_nothing_that_never_reaches_the_mask(name):
+    model = adapters.apply(small(name), {"name": "full"})
+    unused = parameters_of(model, model.unused)
+    assert trainable(model).keys() == dict(model.named_parameters()).keys() - unused.keys()
 
 
-@pytest.mark.parametrize("adapter", METHOD_CASES, ids=label)
-def test_a_tower_is_constant_exactly_where_its_features_cannot_change(adapter):
-    model = adapters.apply(tiny(), adapter, seed=1)
+@pytest.mark.parametrize(("name", "adapter"), PAIRS, ids=label)
+def test_a_tower_is_constant_exactly_where_its_features_cannot_change(name, adapter):
+    model = adapters.apply(small(name), adapter, seed=1)
     pixels, tokens, _ = batch(model)
-    before = model.encode_image(pixels).taps[-1].detach().clone(), model.encode_text(tokens).sentence.detach().clone()
     with torch.no_grad():
+        before = model.encode(pixels, tokens)
         for parameter in trainable(model).values():
             parameter.add_(0.05)
-    after = model.encode_image(pixels).taps[-1], model.encode_text(tokens).sentence
-    for tower, old, new in zip(("vision", "text"), before, after, strict=True):
-        assert model.tower_is_constant(tower) == torch.equal(old, new)
+        after = model.encode(pixels, tokens)
+    changed = {"vision": not torch.equal(before[0].taps[-1], after[0].taps[-1]),
+               "text": not torch.equal(before[1].sentence, after[1].sentence)}
+    for tower, changes in changed.items():
+        assert model.tower_is_constant(tower) != changes
 
 
-@pytest.mark.parametrize("adapter", METHOD_CASES, ids=label)
-def test_a_checkpoint_restores_the_logits(adapter, tmp_path):
-    run = Run(study="study", recipe="r", dataset="d", model=ModelConfig(name="clipseg"), adapter=adapter)
-    model = adapters.apply(tiny(), adapter, seed=1)
+@pytest.mark.parametrize(("name", "adapter"), PAIRS, ids=label)
+def test_a_checkpoint_restores_the_logits(name, adapter, tmp_path):
+    run = Run(study="study", recipe="r", dataset="d", model=ModelConfig(name=name), adapter=adapter)
+    model = adapters.apply(small(name), adapter, seed=1)
     with torch.no_grad():
         for parameter in trainable(model).values():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     pixels, tokens, _ = batch(model)
     checkpoint.save(tmp_path / "checkpoint.safetensors", model, run)
-    other = adapters.apply(tiny(), adapter, seed=2)
+    other = adapters.apply(small(name), adapter, seed=2)
     checkpoint.load(tmp_path / "checkpoint.safetensors", other, run)
     assert torch.equal(model(pixels, tokens), other(pixels, tokens))
 
 
-@pytest.mark.parametrize("adapter", METHOD_CASES, ids=label)
-def test_the_seed_decides_initial_weights_and_the_global_generator_is_left_alone(adapter):
+@pytest.mark.parametrize(("name", "adapter"), PAIRS, ids=label)
+def test_the_seed_decides_initial_weights_and_the_global_generator_is_left_alone(name, adapter):
     states = []
     for global_seed in (11, 12):
-        model = tiny()
+        model = small(name)
         torch.manual_seed(global_seed)
         before = torch.random.get_rng_state()
         states.append(adapters.apply(model, adapter, seed=1).state_dict())
         assert torch.equal(torch.random.get_rng_state(), before)
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
 def test_our_forward_is_the_librarys():
@@ -184,6 +164,62 @@ def test_shallow_adapters_are_the_papers_formula():
         for tap, block in zip(text.taps, model.text_neck.blocks, strict=True):
             sentence = sentence + reference_block(tap, block)
         torch.testing.assert_close(model(pixels, tokens), model.net.decoder(taps, sentence).logits)
+
+
+def test_houlsby_adapters_are_the_papers_formula_in_every_block_that_reaches_the_mask():
+    adapted = adapters.apply(tiny(), {"name": "houlsby", "dim": 8, "positions": "V"}, seed=1)
+    pixels, *_ = batch(adapted)
+    tower = adapted.net.clip.vision_model
+    with torch.no_grad():
+        for parameter in trainable(adapted).values():
+            parameter.mul_(20)
+        states = tower.pre_layrnorm(tower.embeddings(pixels))
+        for plain, ours in zip(tiny().net.clip.vision_model.encoder.layers[:3], tower.encoder.layers, strict=False):
+            for layer, norm, part in (("self_attn", "layer_norm1", ours.self_attn), ("mlp", "layer_norm2", ours.mlp)):
+                inputs = getattr(plain, norm)(states)
+                output = plain.self_attn(inputs, None)[0] if layer == "self_attn" else plain.mlp(inputs)
+                hidden = output @ part.adapter.down.weight.T + part.adapter.down.bias
+                hidden = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
+                states = states + output + hidden @ part.adapter.up.weight.T + part.adapter.up.bias
+        torch.testing.assert_close(adapted.encode_image(pixels).taps[-1], states)
+    assert len([name for name in trainable(adapted) if name.endswith("down.weight")]) == 2 * 3
+
+
+def test_houlsby_adapters_are_nearly_the_identity_at_the_start():
+    plain, adapted = tiny(), adapters.apply(tiny(), {"name": "houlsby", "dim": 8}, seed=1)
+    pixels, tokens, _ = batch(plain)
+    with torch.no_grad():
+        before, after = plain(pixels, tokens), adapted(pixels, tokens)
+    assert 0 < (after - before).abs().max() < 0.01 * before.std()
+
+
+def test_lora_on_joint_attention_is_the_formula_and_leaves_the_frozen_weights_alone():
+    class Towers(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = torch.nn.MultiheadAttention(16, 2, batch_first=True)
+
+    torch.manual_seed(0)
+    plain, tuned, states = Towers(), Towers(), torch.randn(3, 5, 16)
+    tuned.load_state_dict(plain.state_dict())
+    frozen = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
+    inject_lora(tuned.requires_grad_(False), ["attention"], rank=2, alpha=6)
+    layer = tuned.attention
+    with torch.no_grad():
+        for parameter in trainable(tuned).values():
+            parameter.normal_(std=0.3)
+        for weight, lora in ((plain.attention.in_proj_weight, layer),
+                             (plain.attention.out_proj.weight, layer.base_layer.out_proj)):
+            weight.add_(6 / 2 * lora.lora_B.default.weight @ lora.lora_A.default.weight)
+    expected = plain.attention(states, states, states, need_weights=False)[0]
+    for _ in range(3):
+        found = tuned.attention(states, states, states, need_weights=False)[0]
+        torch.testing.assert_close(found, expected)
+        found.square().sum().backward()
+    assert len(trainable(tuned)) == 4 and all(p.grad.abs().sum() > 0 for p in trainable(tuned).values())
+    for name, tensor in tuned.state_dict().items():
+        if "lora" not in name:
+            assert torch.equal(tensor, frozen[name.replace("base_layer.", "")]), name
 
 
 def test_an_adapter_initialised_to_zero_would_never_learn():

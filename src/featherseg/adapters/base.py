@@ -124,12 +124,12 @@ def tuned_towers(model: SegmentationModel, config: TowerConfig) -> list[TowerSpe
     towers = {"V": ("vision", model.vision), "L": ("text", model.text)}
     for position in config.positions or "":
         name, tower = towers[position]
-        if not tower.blocks:
-            fitting = "".join(key for key, (_, other) in towers.items() if other.blocks)
+        if not tower.attn:
+            fitting = "".join(key for key, (_, other) in towers.items() if other.attn)
             raise UserError(f"adapter '{config.name}' has positions: {config.positions}, but the {name} tower of model "
                             f"'{model.name}' has no transformer blocks; use positions: {fitting}.")
     return [tower for position, (_, tower) in towers.items()
-            if tower.blocks and position in (config.positions or "VL")]
+            if tower.attn and position in (config.positions or "VL")]
 
 
 def unfreeze_head(model: SegmentationModel, head: bool | None) -> None:

@@ -1,5 +1,6 @@
 """LoRA (Hu et al., 2022) on the attention of the towers, through peft."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import nn
@@ -37,16 +38,21 @@ class LoRA(Method):
         Raises:
             UserError: a tower without transformer blocks is named, or projections that are not apart.
         """
-        from peft import LoraConfig
-        from peft.functional import inject_adapter_in_model
-
-        from featherseg.adapters.lora_attention import LoRAAttention
-
         names = [name for tower in tuned_towers(model, config) for name in _target_names(model, tower, config)]
-        layers = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=names)
-        layers._register_custom_module({nn.MultiheadAttention: LoRAAttention})
-        inject_adapter_in_model(layers, model)
+        inject_lora(model, names, config.rank, config.alpha)
         unfreeze_head(model, config.head)
+
+
+def inject_lora(model: nn.Module, names: Sequence[str], rank: int, alpha: int) -> None:
+    """Give the modules of these full names (nn.Linear or nn.MultiheadAttention) low-rank updates, in place."""
+    from peft import LoraConfig
+    from peft.functional import inject_adapter_in_model
+
+    from featherseg.adapters.lora_attention import LoRAAttention
+
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(names))
+    config._register_custom_module({nn.MultiheadAttention: LoRAAttention})
+    inject_adapter_in_model(config, model)
 
 
 def _target_names(model: SegmentationModel, tower: TowerSpec, config: LoRAConfig) -> list[str]:

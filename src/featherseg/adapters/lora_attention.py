@@ -10,8 +10,9 @@ from torch.func import functional_call
 class LoRAAttention(MultiheadAttention):
     """Attention with W + scaling B A in place of its input and output projections.
 
-    peft's own forward adds the update to the frozen weights and subtracts it again afterwards, so that each step
-    moves them by its rounding. Here the updated weights are handed to the call and nothing frozen is written.
+    peft's own forward (0.21) adds the update to the frozen weights and subtracts it again afterwards, so that each
+    step moves them by its rounding, and it adds the output projection's update twice. Here the updated weights are
+    handed to the call and nothing frozen is written.
     """
 
     def forward(self, query: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:

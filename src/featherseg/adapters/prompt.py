@@ -47,11 +47,12 @@ class Prompt(Method):
         Raises:
             UserError: vision tokens for a vision tower without transformer blocks.
         """
-        blocks = bool(model.vision.blocks)
-        if config.tokens_vision and not blocks:
-            raise UserError(f"adapter 'prompt' has tokens_vision: {config.tokens_vision}, but the vision tower of model "
-                            f"'{model.name}' has no transformer blocks; use tokens_vision: 0.")
-        tokens_vision = 8 * blocks if config.tokens_vision is None else config.tokens_vision
+        if config.tokens_vision and not model.vision.attn:
+            raise UserError(f"adapter 'prompt' has tokens_vision: {config.tokens_vision}, but the vision tower of "
+                            f"model '{model.name}' has no transformer blocks; use tokens_vision: 0.")
+        tokens_vision = config.tokens_vision
+        if tokens_vision is None:
+            tokens_vision = 8 if model.vision.attn else 0
         model.vision_prompt = LearnedTokens(tokens_vision, model.vision.dim)
         model.text_prompt = LearnedTokens(config.tokens_text, model.text.dim)
         unfreeze_head(model, config.head)

@@ -1,0 +1,63 @@
+"""Small random models, and every method that fits each of them: the table that the shared checks run through."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from featherseg.models.base import SegmentationModel
+from featherseg.models.clipseg import CLIPSeg, small_config
+
+PROMPTS = ["a red circle", "left lung", "", "one large polyp at the top"]
+Pair = tuple[str, dict[str, Any]]
+
+
+def _clipseg() -> SegmentationModel:
+    return CLIPSeg(small_config(width=32, text_width=32, depth=4, image_size=32, taps=(0, 1, 2), reduce_dim=16), 32)
+
+
+SMALL: dict[str, Callable[[], SegmentationModel]] = {"clipseg": _clipseg}
+
+EVERYWHERE = [
+    {"name": "zero_shot"}, {"name": "decoder"}, {"name": "full"}, {"name": "lora", "rank": 2},
+    {"name": "lora", "rank": 2, "positions": "L", "head": False}, {"name": "houlsby", "dim": 4},
+    {"name": "houlsby", "dim": 4, "positions": "L", "head": True}, {"name": "prompt"},
+    {"name": "prompt", "tokens_vision": 0, "tokens_text": 2, "head": False},
+]
+WITH_VISION_BLOCKS = [
+    {"name": "lora", "rank": 2, "positions": "V"}, {"name": "lora", "rank": 2, "positions": "VL"},
+    {"name": "houlsby", "dim": 4, "positions": "V"}, {"name": "houlsby", "dim": 4, "positions": "VL", "head": False},
+    {"name": "prompt", "tokens_vision": 3, "tokens_text": 0},
+]
+CLIPSEG_ONLY = [{"name": f"vlsm_{kind}", "dim": 8, "positions": positions}
+                for kind in ("dense", "shallow") for positions in ("V", "VL", "VLC")]
+METHODS_OF = {"clipseg": [*EVERYWHERE, *WITH_VISION_BLOCKS, *CLIPSEG_ONLY]}
+PAIRS: list[Pair] = [(model, adapter) for model, cases in METHODS_OF.items() for adapter in cases]
+
+
+def label(value: object) -> str:
+    """A case's name in the list of tests."""
+    return "-".join(map(str, value.values())) if isinstance(value, dict) else str(value)
+
+
+def small(model: str) -> SegmentationModel:
+    """A small random model, in eval mode, always the same."""
+    torch.manual_seed(3)
+    return SMALL[model]().eval()
+
+
+def batch(model: SegmentationModel) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pixels (4, 3, S, S), tokens (4, L) and masks (4, 1, S, S) at the model's input size."""
+    generator, size = torch.Generator().manual_seed(5), model.image_size
+    pixels = torch.randn(4, 3, size, size, generator=generator)
+    masks = (torch.rand(4, 1, size, size, generator=generator) > 0.5).float()
+    return pixels, model.tokenize(PROMPTS), masks
+
+
+def step(model: SegmentationModel, optimizer: torch.optim.Optimizer) -> None:
+    """One training step on the batch."""
+    pixels, tokens, masks = batch(model)
+    optimizer.zero_grad()
+    F.binary_cross_entropy_with_logits(model.to_input(model(pixels, tokens)), masks).backward()
+    optimizer.step()
