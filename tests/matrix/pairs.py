@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from featherseg.models import etris_config
 from featherseg.models.base import SegmentationModel
 from featherseg.models.clipseg import CLIPSeg, small_config
+from featherseg.models.etris import build_etris
 
 PROMPTS = ["a red circle", "left lung", "", "one large polyp at the top"]
 Pair = tuple[str, dict[str, Any]]
@@ -17,7 +19,16 @@ def _clipseg() -> SegmentationModel:
     return CLIPSeg(small_config(width=32, text_width=32, depth=4, image_size=32, taps=(0, 1, 2), reduce_dim=16), 32)
 
 
-SMALL: dict[str, Callable[[], SegmentationModel]] = {"clipseg": _clipseg}
+def _etris_vit() -> SegmentationModel:
+    return build_etris("etris_vit", etris_config.small_config(32, 32, stages=(1, 2, 3), image_size=32), word_length=9)
+
+
+def _etris_r50() -> SegmentationModel:
+    return build_etris("etris_r50", etris_config.small_resnet_config(image_size=64), word_length=9)
+
+
+SMALL: dict[str, Callable[[], SegmentationModel]] = {
+    "clipseg": _clipseg, "etris_vit": _etris_vit, "etris_r50": _etris_r50}
 
 EVERYWHERE = [
     {"name": "zero_shot"}, {"name": "decoder"}, {"name": "full"}, {"name": "lora", "rank": 2},
@@ -32,7 +43,9 @@ WITH_VISION_BLOCKS = [
 ]
 CLIPSEG_ONLY = [{"name": f"vlsm_{kind}", "dim": 8, "positions": positions}
                 for kind in ("dense", "shallow") for positions in ("V", "VL", "VLC")]
-METHODS_OF = {"clipseg": [*EVERYWHERE, *WITH_VISION_BLOCKS, *CLIPSEG_ONLY]}
+METHODS_OF = {"clipseg": [*EVERYWHERE, *WITH_VISION_BLOCKS, *CLIPSEG_ONLY],
+              "etris_vit": [*EVERYWHERE, *WITH_VISION_BLOCKS],
+              "etris_r50": EVERYWHERE}
 PAIRS: list[Pair] = [(model, adapter) for model, cases in METHODS_OF.items() for adapter in cases]
 
 
