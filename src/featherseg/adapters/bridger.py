@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from featherseg.adapters.base import METHODS, AdapterConfig, Method, unfreeze
 from featherseg.config import Positive
 from featherseg.errors import UserError
-from featherseg.models.etris_config import STAGES, FULL
+from featherseg.models.etris_config import FULL, STAGES
 from featherseg.models.etris_head import GatedAttention, convolution
 from featherseg.models.weights import check_keys
 
@@ -60,12 +60,18 @@ class Bridger(nn.Module):
     Args:
         spec: what the towers have after each stage.
         config: its knobs.
+
+    Raises:
+        UserError: the heads do not divide `dim`.
     """
 
     def __init__(self, spec: "ExchangeSpec", config: BridgerConfig) -> None:
         super().__init__()
-        self.first = STAGES - config.stages
         dim, heads = config.dim, config.heads or (4 if spec.resnet else 8)
+        if dim % heads:
+            raise UserError(f"adapter 'bridger' has dim: {dim}, which its {heads} attention heads do not divide; set "
+                            "adapter.dim to a multiple of them, or adapter.heads.")
+        self.first = STAGES - config.stages
         stages = range(self.first, STAGES)
         fusion = Interactor if spec.resnet else GatedAttention
 
@@ -135,15 +141,11 @@ class BridgerMethod(Method):
         Raises:
             UserError: `dim` is not a multiple of `heads`, or the base weights' Bridger is one of other knobs.
         """
-        heads = config.heads or (4 if model.exchange_spec.resnet else 8)
-        if config.dim % heads:
-            raise UserError(f"adapter 'bridger' has dim: {config.dim}, which its {heads} attention heads do not divide; "
-                            "set adapter.dim to a multiple of them, or adapter.heads.")
         exchange = Bridger(model.exchange_spec, config)
         if model.exchange_weights:
             check_keys(model.exchange_weights, exchange.state_dict(), "the Bridger in the base weights")
             exchange.load_state_dict(model.exchange_weights)
-        model.exchange = exchange.requires_grad_(True)
+        model.exchange = exchange
         unfreeze(model, model.decoder_modules)
         if config.positional_embeddings:
             for name, parameter in model.net.backbone.named_parameters():

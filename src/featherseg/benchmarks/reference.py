@@ -1,6 +1,7 @@
 """What our forward is measured against: the library's own, with gradients."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,10 @@ class Reference(SegmentationModel):
                      "unused"):
             setattr(self, name, getattr(model, name))
         self.net, self.image_neck, self.text_neck = model.net, model.image_neck, model.text_neck
+
+    def architecture(self) -> dict[str, Any]:
+        """The library's configuration."""
+        return self.net.config.to_dict()
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (B, 77), padded with the end token."""

@@ -1,12 +1,14 @@
 """Models by name. Building one imports its library; naming one does not."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featherseg.config import ModelConfig
+from featherseg.config import ModelConfig, parse
 from featherseg.errors import UserError
-from featherseg.models.weights import RANDOM, read_config, read_state, weights_sha256
-from featherseg.registry import Registry
+from featherseg.models.etris_config import FULL, Architecture, small_config
+from featherseg.models.weights import OWN_FILE, RANDOM, read_config, read_state, weights_file, weights_sha256
+from featherseg.registry import Registry, unknown
 
 if TYPE_CHECKING:
     from featherseg.models.base import SegmentationModel
@@ -24,6 +26,37 @@ def _clipseg(config: ModelConfig) -> "SegmentationModel":
         return CLIPSeg(full_config(), config.image_size or 352)
     architecture = CLIPSegConfig.from_dict(read_config(config.weights))
     return CLIPSeg(architecture, config.image_size or 352)
+
+
+def _etris(config: ModelConfig) -> "SegmentationModel":
+    from featherseg.models.etris import build_etris
+
+    architecture = FULL[config.name]
+    if config.weights != RANDOM and weights_file(config.weights).name == OWN_FILE:
+        architecture = parse(Architecture, read_config(config.weights), str(Path(config.weights) / "config.json"))
+    return build_etris(config.name, architecture, config.image_size, config.word_length)
+
+
+for _name in FULL:
+    MODELS.register(_name)(_etris)
+
+
+def small_model(name: str, image_size: int) -> "SegmentationModel":
+    """A model at the small widths of the embedded weights, in random weights.
+
+    Raises:
+        UserError: an unknown model, or one of which there is no small architecture.
+    """
+    if name == "clipseg":
+        from featherseg.models.clipseg import CLIPSeg
+        from featherseg.models.clipseg import small_config as small_clipseg
+
+        return CLIPSeg(small_clipseg(image_size=image_size), image_size)
+    if name == "etris_vit":
+        from featherseg.models.etris import build_etris
+
+        return build_etris(name, small_config(image_size=image_size))
+    raise unknown("small model", name, ["clipseg", "etris_vit"])
 
 
 def build(config: ModelConfig, seed: int = 0) -> "SegmentationModel":

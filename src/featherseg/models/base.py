@@ -7,7 +7,7 @@ rewrites a tower's forward: it hooks onto the blocks that `TowerSpec` names, or 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -164,6 +164,10 @@ class SegmentationModel(nn.Module, ABC):
         self.vision_prompt, self.text_prompt = LearnedTokens(), LearnedTokens()
         self.exchange: nn.Module | None = None
         self.exchange_weights: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def architecture(self) -> dict[str, Any]:
+        """What `config.json` beside this model's weights says."""
 
     @property
     def joint(self) -> bool:

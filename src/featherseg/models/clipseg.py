@@ -5,6 +5,7 @@ no error. Here the same blocks are walked with gradients, up to the last tap and
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,10 @@ class CLIPSeg(SegmentationModel):
         self.text = TowerSpec(blocks, "self_attn", "mlp", config.text_config.hidden_size, taps,
                               (text, "net.clip.text_projection"))
         self.unused = (*beyond, f"{vision}.post_layernorm", "net.clip.visual_projection", "net.clip.logit_scale")
+
+    def architecture(self) -> dict[str, Any]:
+        """What `config.json` beside the model's weights says."""
+        return self.net.config.to_diff_dict()
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (B, L) with CLIP's vocabulary, padded to the longest prompt: the text tower is causal."""

@@ -29,6 +29,11 @@ class PublicWeights:
 WEIGHTS = {
     "clipseg-rd64-refined": PublicWeights(
         "CIDAS/clipseg-rd64-refined", ("config.json", "model.safetensors"), "Apache-2.0"),
+    # what open_clip fetches for its tag `openai`
+    "clip-rn50": PublicWeights("timm/resnet50_clip.openai", ("open_clip_model.safetensors",), "MIT"),
+    "clip-rn101": PublicWeights("timm/resnet101_clip.openai", ("open_clip_model.safetensors",), "MIT"),
+    "clip-vit-b16": PublicWeights("timm/vit_base_patch16_clip_224.openai", ("open_clip_model.safetensors",),
+                                  "Apache-2.0"),
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
+from torch.nn import functional as F
 
 START, END, CONTEXT = "<|startoftext|>", "<|endoftext|>", 77
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -45,6 +46,15 @@ def clip_tokenizer() -> Tokenizer:
 def tokenize(prompts: Sequence[str]) -> Tensor:
     """Token ids (B, L) of prompts, L at most 77, padded with the end token to the longest of the batch."""
     return torch.tensor([encoding.ids for encoding in clip_tokenizer().encode_batch(list(prompts))])
+
+
+def tokenize_fixed(prompts: Sequence[str], length: int) -> Tensor:
+    """Token ids (B, length) of prompts, cut with the end token kept, or padded with 0."""
+    tokens = tokenize(prompts)
+    end_token, ends = tokens.max(), tokens.argmax(dim=1).clamp(max=length - 1)
+    tokens = F.pad(tokens, (0, max(0, length - tokens.shape[1])))[:, :length]
+    tokens[torch.arange(len(tokens)), ends] = end_token
+    return tokens.masked_fill(torch.arange(length) > ends.unsqueeze(1), 0)
 
 
 def _byte_characters() -> list[str]:

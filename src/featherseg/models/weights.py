@@ -1,6 +1,7 @@
-"""Base weights: a local folder in transformers' layout, or random ones; read safely and checked by key."""
+"""Base weights: a local folder or file, or random ones; read safely and checked by key."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,18 @@ from featherseg.errors import UserError
 from featherseg.files import read_json, sha256_file
 
 RANDOM = "random"
-FILES = ("model.safetensors", "pytorch_model.bin")
+OWN_FILE = "model.safetensors"
+FILES = (OWN_FILE, "pytorch_model.bin", "open_clip_model.safetensors", "best_model.pth")
 
 
 def weights_file(folder: Path | str) -> Path:
-    """The weights file of a folder.
+    """The weights file of a folder, or the file itself where one is named.
 
     Raises:
         UserError: the folder holds none of the known files.
     """
+    if Path(folder).is_file():
+        return Path(folder)
     for name in FILES:
         if (Path(folder) / name).is_file():
             return Path(folder) / name
@@ -45,6 +49,9 @@ def read_config(folder: Path | str) -> dict[str, Any]:
 def read_state(folder: Path | str) -> dict[str, Any]:
     """Tensors by name, in float32, of a folder's weights file, without executing anything in it.
 
+    Of a training's checkpoint it is the entry `state_dict`, and `module.`, which distributed training puts before
+    every name, is left out.
+
     Raises:
         UserError: the file cannot be read.
     """
@@ -53,6 +60,9 @@ def read_state(folder: Path | str) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     file = weights_file(folder)
+    if _is_torchscript(file):
+        raise UserError(f"{file} is a TorchScript archive, which only executing it would read; use the same weights as "
+                        "open_clip_model.safetensors (featherseg weights clip-rn50, clip-rn101 or clip-vit-b16).")
     try:
         if file.suffix == ".safetensors":
             state = load_file(file)
@@ -64,8 +74,18 @@ def read_state(folder: Path | str) -> dict[str, Any]:
         if "weights_only" in str(error) or "Unpickling" in type(error).__name__:
             raise UserError(f"{file} holds more than tensors and is not loaded; use a safetensors file.") from None
         raise
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()
-            if not name.endswith("position_ids")}
+    state = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise UserError(f"{file} holds no tensors by name; expected a state dict, or a checkpoint with one in it.")
+    return {name.removeprefix("module."): tensor.float() if tensor.is_floating_point() else tensor
+            for name, tensor in state.items() if not name.endswith("position_ids")}
+
+
+def _is_torchscript(file: Path) -> bool:
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def check_keys(found: dict[str, Any], expected: dict[str, Any], source: str) -> None:

@@ -1,0 +1,80 @@
+"""Architectures of ETRIS: the three of the paper, and small ones."""
+
+from typing import Self
+
+from pydantic import model_validator
+
+from featherseg.config import Positive, Several, Strict
+
+STAGES = 3
+
+
+class Architecture(Strict):
+    """Two CLIP towers and ETRIS's head, as a weights folder's `config.json` says it.
+
+    Attributes:
+        vision_width: width of a ViT's blocks, or of a ResNet's stem.
+        resnet_layers: blocks in each of a ResNet's four layers; None for a ViT.
+        patch_size: side of a ViT's patches in pixels; None for a ResNet.
+        vision_head_width: width of one attention head in the vision tower.
+        pool_grid: side of the grid of positions that a ResNet's attention pool holds; they are interpolated.
+        text_width, text_heads: of the text tower.
+        stages: text blocks, and in a ViT vision blocks, after which each stage ends; a ResNet's stages are its last
+            three layers. The towers end with the last stage.
+        embed_dim: width of the sentence vector and of the last vision map.
+        head_width, head_heads, head_mlp: of the head's attention layers.
+        image_size: side of the square input in pixels, unless a run says another.
+        word_length: tokens that a sentence is cut or padded to, unless a run says another.
+    """
+
+    vision_width: Positive
+    resnet_layers: Several[Positive] | None = None
+    patch_size: Positive | None = None
+    vision_head_width: Positive = 64
+    pool_grid: Positive = 7
+    text_width: Positive = 512
+    text_heads: Positive = 8
+    stages: Several[Positive] = (4, 8, 12)
+    embed_dim: Positive = 512
+    head_width: Positive = 512
+    head_heads: Positive = 8
+    head_mlp: Positive = 512
+    image_size: Positive = 416
+    word_length: Positive = 17
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.resnet_layers is None) == (self.patch_size is None):
+            raise ValueError("exactly one of resnet_layers and patch_size says what the vision tower is")
+        if len(self.stages) != STAGES or list(self.stages) != sorted(set(self.stages)):
+            raise ValueError(f"stages are {STAGES} numbers of blocks, each larger than the one before")
+        if self.resnet_layers is not None and len(self.resnet_layers) != 4:
+            raise ValueError("resnet_layers are four numbers of blocks")
+        if self.text_width != self.head_width:
+            raise ValueError("the head attends to the words as they are, so head_width must be text_width")
+        return self
+
+
+FULL = {
+    "etris_r50": Architecture(vision_width=64, resnet_layers=(3, 4, 6, 3), embed_dim=1024),
+    "etris_r101": Architecture(vision_width=64, resnet_layers=(3, 4, 23, 3)),
+    "etris_vit": Architecture(vision_width=768, patch_size=16),
+}
+
+
+def small_config(width: int = 96, text_width: int = 64, stages: tuple[int, int, int] = (2, 4, 6), patch: int = 8,
+                 image_size: int = 64) -> Architecture:
+    """ETRIS on a small ViT: the embedded model (the defaults) and tiny ones for tests."""
+    return Architecture(
+        vision_width=width, patch_size=patch, vision_head_width=32, text_width=text_width, text_heads=text_width // 32,
+        stages=stages, embed_dim=text_width, head_width=text_width, head_heads=4, head_mlp=2 * text_width,
+        image_size=image_size)
+
+
+def small_resnet_config(width: int = 8, text_width: int = 32, stages: tuple[int, int, int] = (1, 2, 3),
+                        image_size: int = 64) -> Architecture:
+    """ETRIS on a small ResNet, for tests."""
+    return Architecture(
+        vision_width=width, resnet_layers=(1, 1, 2, 1), vision_head_width=32, pool_grid=3, text_width=text_width,
+        text_heads=text_width // 16, stages=stages, embed_dim=2 * text_width, head_width=text_width, head_heads=4,
+        head_mlp=2 * text_width, image_size=image_size)
