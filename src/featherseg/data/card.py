@@ -161,7 +161,7 @@ def _border(mask: np.ndarray, width: int) -> np.ndarray:
 
 def _caption(sample: Sample, colour: str, font: ImageFont.FreeTypeFont) -> list[tuple[str, str]]:
     """A sample's prompt in at most two lines that fit the tile."""
-    level = UNIQUE if UNIQUE in sample.prompts else "p6"
+    level = next((level for level in (UNIQUE, "sentences") if level in sample.prompts), "p6")
     words, lines = (prompt_of(sample, level) or "(empty prompt)").split(), [""]
     if sample.area_fraction == 0:
         words.append("(empty mask)")

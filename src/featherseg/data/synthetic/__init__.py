@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from featherseg.data.synthetic import lesions, organs, scenes
+from featherseg.data.synthetic import lesions, organs, scenes, scenes_ref
 from featherseg.data.synthetic.scenes import scene_prompts
 from featherseg.data.synthetic.targets import Scene, Target
 from featherseg.errors import UserError
 
 __all__ = ["DESCRIPTIONS", "NAMES", "Scene", "Target", "draw", "prepare_synthetic", "scene_prompts"]
 
-_SETS = {"scenes": scenes, "lesions": lesions, "organs": organs}
-NAMES = tuple(_SETS)
+_SETS = {"scenes": scenes, "lesions": lesions, "organs": organs, "scenes_ref": scenes_ref}
+NAMES = tuple(_SETS)  # a set's place is part of its seed
 DESCRIPTIONS = {name: module.DESCRIPTION for name, module in _SETS.items()}
 
 
@@ -42,8 +42,9 @@ def draw(name: str, index: int, seed: int, size: int) -> Scene:
 
 def prepare_synthetic(name: str, images: int, size: int, seed: int, out_dir: Path | str,
                       finish: Callable[[Path], None] | None = None) -> None:
-    """Draw `images` images of a set into a prepared dataset, split 60/20/20 by hash of the image's id.
+    """Draw `images` images of a set into a prepared dataset.
 
+    The set says how it is split; where it does not, 60/20/20 by hash of the image's id.
     `finish` gets the complete folder before it takes its place (`PreparedWriter`).
 
     Raises:
@@ -58,5 +59,5 @@ def prepare_synthetic(name: str, images: int, size: int, seed: int, out_dir: Pat
             scene, image_id = draw(name, index, seed, size), f"{name}_{index:05d}"
             writer.add_image(image_id, scene.image)
             for target in scene.targets:
-                writer.add_sample(image_id=image_id, target=target.name, mask=target.mask,
+                writer.add_sample(image_id=image_id, target=target.name, mask=target.mask, split=scene.split,
                                   prompts=target.prompts, attributes=target.attributes)

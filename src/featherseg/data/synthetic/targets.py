@@ -1,6 +1,6 @@
 """What a drawn image is made of: targets with masks, attributes and cumulative prompts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,13 +16,16 @@ class Target:
         name: unique in its image.
         mask: bool (size, size), the visible part.
         attributes: number, size, location, shape and colour.
-        prompts: the cumulative levels "p0".."p9", and "unique": the shortest prompt that singles it out.
+        prompts: the cumulative levels "p0".."p9", and "unique": the shortest prompt that singles it out; a set of
+            referring expressions has "sentences" too.
+        expressions: in a set of referring expressions every one that singles it out, the shortest first.
     """
 
     name: str
     mask: np.ndarray
     attributes: dict[str, str]
     prompts: dict[str, list[str]]
+    expressions: tuple[str, ...] = ()
 
     @property
     def unique_prompt(self) -> str:
@@ -32,10 +35,19 @@ class Target:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn image, uint8 (size, size, 3), and its targets."""
+    """A drawn image.
+
+    Attributes:
+        image: uint8 (size, size, 3).
+        targets: what prompts ask for.
+        others: objects that no prompt asks for; they have no prompts.
+        split: None where the hash of the image's id decides.
+    """
 
     image: np.ndarray
     targets: list[Target]
+    others: list[Target] = field(default_factory=list)
+    split: str | None = None
 
 
 def location_word(x: float, y: float) -> str:
