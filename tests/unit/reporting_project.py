@@ -8,9 +8,8 @@ import pandas as pd
 
 from featherseg.config import EvaluateConfig, ModelConfig, Run, TrainConfig, write_run
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
-from featherseg.evaluate import run_lengths, summarise
+from featherseg.evaluate import long_table, plan_trials, prediction_row, score_rows, summarise
 from featherseg.files import write_json, write_status
-from featherseg.metrics import score
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ADAPTERS = {
@@ -22,21 +21,33 @@ ADAPTERS = {
     "clipseg-vlsm_dense-vlc": {"name": "vlsm_dense", "positions": "VLC", "dim": 16, "cond_dim": 16},
     "clipseg-vlsm_shallow-vlc": {"name": "vlsm_shallow", "positions": "VLC", "dim": 16, "cond_dim": 16},
     "clipseg-lora": {"name": "lora", "rank": 4, "alpha": 8, "positions": "VL"},
+    "etris_vit-decoder": {"name": "decoder"},
+    "etris_vit-bridger": {"name": "bridger", "dim": 16, "heads": 4, "stages": 3, "direction": "both"},
+    "etris_vit-bridger-published": {"name": "bridger", "dim": 16, "heads": 4, "stages": 3, "direction": "both"},
+    "etris_vit-bridger-text_to_vision": {
+        "name": "bridger", "dim": 16, "heads": 4, "stages": 3, "direction": "text_to_vision"},
+    "etris_r50-bridger": {"name": "bridger", "dim": 16, "heads": 4, "stages": 3, "direction": "both"},
+    "etris_vit-lora": {"name": "lora", "rank": 4, "alpha": 8, "positions": "VL", "head": True},
+    "etris_vit-full": {"name": "full"},
 }
-TRAINABLE = dict(zip(ADAPTERS, (0, 260_000, 3_900_000, 30_000, 46_000, 50_000, 21_000, 24_000), strict=True))
+TRAINABLE = dict(zip(ADAPTERS, (0, 260_000, 3_900_000, 30_000, 46_000, 50_000, 21_000, 24_000, 900_000, 950_000,
+                                950_000, 930_000, 990_000, 910_000, 3_800_000), strict=True))
+CLIPSEG = tuple(recipe for recipe in ADAPTERS if recipe.startswith("clipseg"))
+REFERRED = {"scenes_ref": ("testA", "testB"), "refcoco": ("val", "testA", "testB"), "refcoco_plus": ("val", "testB")}
 PARAMS = """\
-study: {datasets: [lesions, organs], recipes: [], seeds: [0]}
+study: {datasets: [lesions, organs, scenes_ref], recipes: [], seeds: [0]}
 data:
   synthetic:
     lesions: {images: 40, size: 96}
     organs: {images: 40, size: 96}
+    scenes_ref: {images: 40, size: 96}
   folders: {clinic: {path: clinic}}
 """
 
 
 def make_project(
     root: Path,
-    recipes: tuple[str, ...] = tuple(ADAPTERS),
+    recipes: tuple[str, ...] = CLIPSEG,
     datasets: tuple[str, ...] = ("lesions", "organs"),
     study: str = "study",
 ) -> None:
@@ -54,25 +65,35 @@ def make_project(
 
 def declare(study: str, recipe: str, dataset: str, seed: int = 0, **adapter) -> Run:
     """Write the plan files of a run."""
-    trained = recipe != "clipseg-zero_shot"
-    run = Run(
-        study=study,
-        recipe=recipe,
-        dataset=dataset,
-        seed=seed,
-        adapter=ADAPTERS[recipe] | adapter,
-        model=ModelConfig(name="clipseg", weights="weights/clipseg-small", sha256="ab" * 32, image_size=64),
-        train=TrainConfig(epochs=5) if trained else None,
-        evaluate=EvaluateConfig(),
-    )
+    run = make_run(study, recipe, dataset, seed, **adapter)
     folder = Path("runs") / study / "plan"
     folder.mkdir(parents=True, exist_ok=True)
     write_run(folder, run)
     return run
 
 
+def make_run(study: str, recipe: str, dataset: str, seed: int = 0, **adapter) -> Run:
+    """A resolved run; on referring sets it scores every sentence of every split."""
+    trained, referred = recipe != "clipseg-zero_shot", dataset in REFERRED
+    model = recipe.partition("-")[0]
+    return Run(
+        study=study,
+        recipe=recipe,
+        dataset=dataset,
+        seed=seed,
+        adapter=ADAPTERS[recipe] | adapter,
+        model=ModelConfig(name=model, weights=f"weights/{model}-small", sha256="ab" * 32, image_size=64),
+        train=TrainConfig(epochs=5) if trained else None,
+        evaluate=EvaluateConfig(prompts="sentences" if referred else "fullest",
+                                splits=REFERRED.get(dataset, ("test",)),
+                                threshold=0.35 if recipe.endswith("-published") else 0.5),
+    )
+
+
 def make_dataset(name: str, images: int = 9) -> None:
-    """Discs on noise, with one prompt each."""
+    """Discs on noise: one an image with one prompt, or in `REFERRED` sets two with two sentences each."""
+    if name in REFERRED:
+        return _make_referred(name, images)
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:96, :96]
     with PreparedWriter(Path("data/processed") / name, dataset=name) as writer:
@@ -84,27 +105,41 @@ def make_dataset(name: str, images: int = 9) -> None:
                               prompts={"p1": ["disc"], "p2": [f"one round dark disc in row {k} of it"]})
 
 
+def _make_referred(name: str, images: int) -> None:
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:96, :96]
+    with PreparedWriter(Path("data/processed") / name, dataset=name) as writer:
+        for k in range(images):
+            discs = [(rows - 40 - k) ** 2 + (columns - 24 - 46 * place) ** 2 < (9 + k) ** 2 for place in (0, 1)]
+            image = rng.normal(150, 18, (96, 96, 3)) - 60 * (discs[0] | discs[1])[..., None]
+            writer.add_image(f"image{k}", image.clip(0, 255).astype(np.uint8))
+            for disc, side in zip(discs, ("left", "right"), strict=True):
+                writer.add_sample(image_id=f"image{k}", target=side, mask=disc,
+                                  split=REFERRED[name][k % len(REFERRED[name])],
+                                  prompts={"sentences": [f"the {side} disc of {k}", f"disc on the {side}, image {k}"]})
+
+
 def scored_run(study: str, recipe: str, dataset: str, seed: int = 0) -> None:
     """What train and evaluate leave behind: predictions are the truth moved down, more in later images."""
-    name, data = f"{recipe}-{dataset}-{seed}", PreparedDataset.read(Path("data/processed") / dataset)
-    train, out = Path("runs") / study / "train" / name, Path("runs") / study / "evaluate" / name
+    run, data = make_run(study, recipe, dataset, seed), PreparedDataset.read(Path("data/processed") / dataset)
+    train, out = Path("runs") / study / "train" / run.name, Path("runs") / study / "evaluate" / run.name
     scores, masks = [], []
-    for condition, extra in (("own", 0), ("empty", 4), ("other", 9)):
-        for k, sample in enumerate(data.samples):
-            truth = data.mask(sample)
-            prediction = np.roll(truth, 2 * k + extra + len(recipe) % 5, axis=0)
-            prompt = {"own": sample.prompts["p2"][0], "empty": "", "other": "another disc"}[condition]
-            row = {"dataset": dataset, "sample_id": sample.sample_id, "text_condition": condition,
-                   "image_condition": "own", "prompt": prompt, "threshold": 0.5, "grid": "original"}
-            flags = {"target": "disc", "empty_truth": False, "empty_prediction": False}
-            scores += [row | flags | {"metric": metric, "value": value}
-                       for metric, value in score(prediction, truth).items()]
-            masks.append(row | {"height": 96, "width": 96, "rle": run_lengths(prediction)})
+    for split in run.evaluate.splits:
+        trials = plan_trials(data.split(split), run.evaluate.prompts, seed)
+        for trial in trials:
+            k, truth = int(trial.sample.image_id.removeprefix("image")), data.mask(trial.sample)
+            moved = {"own": 0, "empty": 4, "other": 9}[trial.condition] + 2 * k + len(recipe) % 5 + trial.sentence
+            sure = np.roll(truth, moved, axis=0)
+            probabilities = np.maximum(0.9 * sure, 0.4 * np.roll(sure, 3, axis=1))
+            scores += score_rows(trial, probabilities, truth, run.evaluate)
+            masks.append(prediction_row(trial, probabilities > run.evaluate.threshold, run.evaluate))
     out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(scores).to_parquet(out / "per_sample.parquet")
+    per_sample, threshold = long_table(scores), run.evaluate.threshold
+    per_sample.to_parquet(out / "per_sample.parquet")
     pd.DataFrame(masks).to_parquet(out / "predictions.parquet")
-    counts = {"trainable_parameters": TRAINABLE[recipe], "total_parameters": 4_000_000}
-    write_json(out / "metrics.json", counts | {"conditions": summarise(pd.DataFrame(scores))})
+    write_json(out / "metrics.json", {
+        "trainable_parameters": TRAINABLE[recipe], "total_parameters": 4_000_000, "threshold": threshold,
+        "splits": {split: summarise(rows, threshold) for split, rows in per_sample.groupby("split")}})
     write_status(out)
     write_status(train)
     if recipe != "clipseg-zero_shot":

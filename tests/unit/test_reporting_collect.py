@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import reporting_project
 from reporting_project import declare, make_project, scored_run
 
 from featherseg.errors import UserError
 from featherseg.files import write_status
+from featherseg.referring import MEASURES
 from featherseg.reporting import overview
 from featherseg.reporting.collect import collect
 from featherseg.reporting.study import Study, find_root
@@ -41,11 +43,48 @@ def test_a_row_holds_what_evaluate_measured():
     measured = json.loads(Path("runs/study/evaluate/clipseg-decoder-organs-0/metrics.json").read_text())
     row = rows[(rows.run == "clipseg-decoder-organs-0") & (rows.text_condition == "other")
                & (rows.metric == "hd95")]
-    assert row["mean"].item() == pytest.approx(measured["conditions"]["other"]["hd95"]["mean"], abs=1e-6)
+    other = measured["splits"]["test"]["conditions"]["other"]
+    assert row["mean"].item() == pytest.approx(other["hd95"]["mean"], abs=1e-6)
+    assert (row.split.item(), row.threshold.item(), row.sentences.item()) == ("test", 0.5, "")
     assert row.n.item() == 9
     assert row.trainable_parameters.item() == 260_000
     assert row.weights.item() == "clipseg-small (sha256 abababababab)"
     assert len(rows) == len(RECIPES) * 2 * 3 * 3  # datasets, text conditions, metrics
+
+
+def test_a_referring_set_has_every_measure_of_every_split(project):
+    make_project(project, RECIPES, ("scenes_ref",))
+    collect("study")
+    study = Study("study")
+    rows = study.every_result[study.every_result.run == "clipseg-decoder-scenes_ref-0"]
+    assert list(rows.split.unique()) == ["testA", "testB"]
+    referring = rows[rows.sentences != ""]
+    assert len(referring) == 2 * 2 * 2 * len(MEASURES)  # splits, sentences, thresholds
+    assert not referring.duplicated(["split", "sentences", "threshold", "metric"]).any()
+    measured = json.loads(Path("runs/study/evaluate/clipseg-decoder-scenes_ref-0/metrics.json").read_text())
+    for row in referring.itertuples():
+        found = measured["splits"][row.split]["referring"][row.sentences][str(row.threshold)]
+        assert row.mean == pytest.approx(found[row.metric], abs=1e-6) and row.n == found["n"]
+    shown = study.results[study.results.dataset == "scenes_ref"]
+    assert set(shown.split) == {"testA"} and set(shown.sentences) == {""} and set(shown.metric) == {"dsc", "iou", "hd95"}
+    assert not study.results.duplicated(["run", "text_condition", "metric"]).any()
+    assert overview.scores(study).set_index("dataset").loc["scenes_ref", "split"].eq("testA").all()
+
+
+def test_test_comes_first_whatever_the_order_of_the_settings(project, monkeypatch):
+    monkeypatch.setitem(reporting_project.REFERRED, "scenes_ref", ("val", "test"))
+    make_project(project, RECIPES, ("scenes_ref",))
+    collect("study")
+    assert set(Study("study").results.split) == {"test"}
+    assert "split" not in overview.scores(Study("study"))
+
+
+def test_results_of_an_older_form_are_named(project):
+    collect("study")
+    file = Path("reports/study/results.csv")
+    pd.read_csv(file).drop(columns="split").to_csv(file, index=False)
+    with pytest.raises(UserError, match="lacks the column 'split'; collect the study again"):
+        _ = Study("study").results
 
 
 def test_a_run_that_was_not_made_appears_with_its_reason():

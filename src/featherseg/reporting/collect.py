@@ -9,25 +9,27 @@ from typing import TYPE_CHECKING, Any
 from featherseg.config import Run, read_params
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, not_run_reason, read_json, write_json
-from featherseg.reporting.study import Study
+from featherseg.referring import MEASURES
+from featherseg.reporting.study import Study, first_split
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SYNTHETIC, OWN, OFFICIAL = "synthetic stand-in", "own folder", "official"
 COUNTS = ("n", "n_empty_truth", "n_empty_prediction", "n_own_prompt")
-COLUMNS = ("study", "run", "recipe", "model", "adapter", "positions", "dim", "dataset", "seed",
-           "text_condition", "metric", "mean", "std", *COUNTS, "trainable_parameters", "total_parameters",
-           "weights", "data", "status", "reason")
+COLUMNS = ("study", "run", "recipe", "model", "adapter", "positions", "dim", "stages", "direction", "dataset", "seed",
+           "split", "text_condition", "sentences", "threshold", "metric", "mean", "std", *COUNTS,
+           "trainable_parameters", "total_parameters", "weights", "data", "status", "reason")
 CURVES = ("run", "recipe", "dataset", "seed", "epoch", "loss", "val_dsc")
 
 
 def collect(study: str) -> None:
     """Write `results.csv`, `metrics.json` and `curves.csv` of a study into its folder in reports/.
 
-    `results.csv` has one row per run, text condition and metric; a run that was not made has one row with its
-    reason. `metrics.json` holds the mean DSC of each recipe with its own prompt, over datasets and seeds.
-    Equal runs give equal bytes.
+    `results.csv` has one row per run, split, text condition and metric, and one per measure of `referring.py`,
+    threshold and set of sentences (`first` or `all`; empty in all other rows); a run that was not made has one row
+    with its reason. `metrics.json` holds the mean DSC of each recipe with its own prompt, on the first split, over
+    datasets and seeds. Equal runs give equal bytes.
 
     Raises:
         UserError: the study has no plan, or a declared run was neither scored nor marked as not run.
@@ -39,11 +41,11 @@ def collect(study: str) -> None:
     results = pd.DataFrame(rows, columns=list(COLUMNS))
     _write_csv(opened.reports / "results.csv", results)
     _write_csv(opened.reports / "curves.csv", curves(opened))
-    write_json(opened.reports / "metrics.json", {"dsc": mean_dsc(results)})
+    write_json(opened.reports / "metrics.json", {"dsc": mean_dsc(first_split(results))})
 
 
 def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
-    """Rows of `results.csv` for one run.
+    """Rows of `results.csv` for one run: split `test` first where it was scored, then in the order of its settings.
 
     Raises:
         UserError: the run has no scores; the message names the stage that makes them.
@@ -54,20 +56,34 @@ def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
                         f"run it first: dvc repro evaluate@{run.name}.")
     row = {"study": study.name, "run": run.name, "recipe": run.recipe, "model": run.model.name,
            "adapter": run.adapter["name"], "positions": run.adapter.get("positions", ""),
-           "dim": run.adapter.get("dim"), "dataset": run.dataset, "seed": run.seed,
+           "dim": run.adapter.get("dim"), "stages": run.adapter.get("stages"),
+           "direction": run.adapter.get("direction", ""), "dataset": run.dataset, "seed": run.seed,
+           "split": "", "text_condition": "", "sentences": "", "metric": "",
            "weights": weights_of(run), "data": data_of(run.dataset), "status": "ok", "reason": ""}
     reason = not_run_reason(folder)
     if reason is not None:
         return [row | {"status": "not_run", "reason": reason}]
     metrics = read_json(folder / "metrics.json")
     row |= {key: metrics[key] for key in ("trainable_parameters", "total_parameters")}
+    splits = sorted((split for split in run.evaluate.splits if split in metrics["splits"]), key=lambda name: name != "test")
     rows = []
-    for condition, scores in sorted(metrics["conditions"].items()):
-        counted = row | {"text_condition": condition} | {key: scores[key] for key in COUNTS}
-        for metric in ("dsc", "hd95", "iou"):
-            moments = {key: round(scores[metric][key], 6) for key in ("mean", "std")}
-            rows.append(counted | {"metric": metric} | moments)
+    for split in splits:
+        scored = row | {"split": split, "threshold": metrics["threshold"]}
+        rows += _condition_rows(scored, metrics["splits"][split]["conditions"])
+        rows += _referring_rows(scored, metrics["splits"][split].get("referring", {}))
     return rows
+
+
+def _condition_rows(row: dict[str, Any], conditions: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row | {"text_condition": condition, "metric": metric} | {key: scores[key] for key in COUNTS}
+            | {key: round(scores[metric][key], 6) for key in ("mean", "std")}
+            for condition, scores in sorted(conditions.items()) for metric in ("dsc", "hd95", "iou")]
+
+
+def _referring_rows(row: dict[str, Any], scopes: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row | {"text_condition": "own", "sentences": scope, "threshold": float(threshold), "metric": measure,
+                   "mean": round(found[measure], 6)} | {key: found[key] for key in COUNTS if key in found}
+            for scope, thresholds in scopes.items() for threshold, found in thresholds.items() for measure in MEASURES]
 
 
 def weights_of(run: Run) -> str:
@@ -84,7 +100,11 @@ def data_of(dataset: str) -> str:
 
 
 def mean_dsc(results: "pd.DataFrame") -> dict[str, float]:
-    """Mean DSC by recipe with the own prompt, over datasets and seeds; without a score it is left out."""
+    """Mean DSC by recipe with the own prompt, over datasets and seeds; without a score it is left out.
+
+    Args:
+        results: rows of one split a run.
+    """
     own = results[(results.text_condition == "own") & (results.metric == "dsc")]
     return {recipe: round(float(mean), 4) for recipe, mean in own.groupby("recipe")["mean"].mean().items()}
 

@@ -14,20 +14,19 @@ if TYPE_CHECKING:
 
 
 def with_experiments(study: Study) -> "pd.DataFrame":
-    """The study's results, and those of the experiments on the current commit whose params differ from the
+    """Every result of the study, and of the experiments on the current commit whose params differ from the
     workspace's in `adapter.dim` only; a width that was run twice counts once."""
     import pandas as pd
 
-    params, frames = study_params_path(study.name).as_posix(), [study.results]
+    params, frames = study_params_path(study.name).as_posix(), [study.every_result]
     own = _without_dim(study_params_path(study.name).read_text())
     for commit in _experiments():
         text = _git("show", f"{commit}:{params}")
         results = _git("show", f"{commit}:{(study.reports / 'results.csv').as_posix()}")
         if text and results and _without_dim(text) == own:
             frames.append(read_results(io.StringIO(results)))
-    return (
-        pd.concat(frames).drop_duplicates(["run", "dim", "text_condition", "metric"]).reset_index(drop=True)
-    )
+    once = ["run", "dim", "split", "text_condition", "sentences", "threshold", "metric"]
+    return pd.concat(frames).drop_duplicates(once).reset_index(drop=True)
 
 
 def _experiments() -> list[str]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from featherseg.reporting import published, style
 from featherseg.reporting.experiments import with_experiments
-from featherseg.reporting.study import Study, title_of
+from featherseg.reporting.study import Study, first_split, title_of
 from featherseg.reporting.tables import own_dsc
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def dim_lines(study: Study) -> "Figure | Markdown":
 
     Widths come from this study's runs, and from the experiments of this commit that changed nothing else.
     """
-    frame = own_dsc(with_experiments(study))
+    frame = own_dsc(first_split(with_experiments(study)))
     frame = frame[frame.adapter.str.startswith("vlsm_")]
     dims = sorted(int(dim) for dim in frame.dim.unique())
     if len(dims) < 2:

@@ -65,12 +65,13 @@ def gallery(study: Study) -> list:
 
 
 def _predictions(study: Study, run: str) -> "pd.DataFrame":
-    """Stored predictions with the own prompt, and their DSC, by sample id."""
+    """Stored predictions of a run's first split with the own prompt (the first sentence), and their DSC, by sample id."""
     import pandas as pd
 
-    folder, own = study.evaluate(run), ("text_condition", "=", "own")
-    masks = pd.read_parquet(folder / "predictions.parquet", filters=[own])
-    scores = pd.read_parquet(folder / "per_sample.parquet", filters=[own, ("metric", "=", "dsc")])
+    split = study.results[study.results.run == run].split.iloc[0]
+    folder, own = study.evaluate(run), [("text_condition", "=", "own"), ("split", "=", split), ("sentence", "=", 0)]
+    masks = pd.read_parquet(folder / "predictions.parquet", filters=own)
+    scores = pd.read_parquet(folder / "per_sample.parquet", filters=[*own, ("metric", "=", "dsc")])
     return masks.set_index("sample_id").assign(dsc=scores.set_index("sample_id").value)
 
 

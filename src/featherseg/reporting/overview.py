@@ -21,18 +21,19 @@ def runs(study: Study) -> pd.DataFrame:
 def scores(study: Study) -> pd.DataFrame:
     """The main table, recipe by dataset: DSC and IoU in %, HD95 in pixels, with the own prompt.
 
-    Means over samples and seeds; the best DSC of a dataset comes first. Trainable parameters are those of the
-    model that ran; samples with an empty mask are counted (mean over seeds).
+    Means over samples (over every sentence of them, where each was scored) and seeds; the best DSC of a dataset
+    comes first. Trainable parameters are those of the model that ran; samples with an empty mask are counted (mean
+    over seeds). The split is named where it is another one than `test`.
     """
     lines = [_scores_line(dataset, recipe, rows)
              for (dataset, recipe), rows in study.results.groupby(["dataset", "recipe"], sort=False)]
-    columns = ["dataset", "method", "recipe", *METRICS, SPREAD, "trainable", "% of model", *COUNTED, FROM,
+    columns = ["dataset", "split", "method", "recipe", *METRICS, SPREAD, "trainable", "% of model", *COUNTED, FROM,
                "data"]
     frame = pd.DataFrame(lines).reindex(columns=columns)
     frame = frame.astype(dict.fromkeys(["trainable", *COUNTED], "Int64"))
     if (frame.seeds.fillna(1) == 1).all():
         frame = frame.drop(columns=["seeds", SPREAD])
-    return honest(frame.sort_values(["dataset", "DSC"], ascending=[True, False], na_position="last"))
+    return honest(_named_split(frame).sort_values(["dataset", "DSC"], ascending=[True, False], na_position="last"))
 
 
 def verdict(study: Study) -> str:
@@ -54,19 +55,24 @@ def language(study: Study) -> pd.DataFrame:
     for (dataset, recipe), rows in scored.groupby(["dataset", "recipe"]):
         mean = 100 * rows.groupby("text_condition")["mean"].mean()
         kept = rows[rows.text_condition == "other"].n_own_prompt.mean()
-        lines.append({"dataset": dataset, "method": title_of(recipe), "own prompt": mean["own"],
+        lines.append({"dataset": dataset, "split": rows.split.iloc[0], "method": title_of(recipe), "own prompt": mean["own"],
                       "empty prompt": mean["empty"], "another's prompt": mean["other"],
                       "lost without prompt": mean["own"] - mean["empty"],
                       "lost with another's": mean["own"] - mean["other"], "no other prompt": round(kept),
                       FROM: rows.data.iloc[0], "data": rows.data.iloc[0]})
-    columns = ["dataset", "method", "own prompt", "empty prompt", "another's prompt", "lost without prompt",
+    columns = ["dataset", "split", "method", "own prompt", "empty prompt", "another's prompt", "lost without prompt",
                "lost with another's", "no other prompt", FROM, "data"]
     frame = pd.DataFrame(lines, columns=columns)
-    return honest(frame.sort_values(["dataset", "lost with another's"], ascending=[True, False]))
+    return honest(_named_split(frame).sort_values(["dataset", "lost with another's"], ascending=[True, False]))
+
+
+def _named_split(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame without its column `split` where that says `test` throughout."""
+    return frame.drop(columns="split") if frame.split.isin(["test", ""]).all() else frame
 
 
 def _scores_line(dataset: str, recipe: str, rows: pd.DataFrame) -> dict:
-    line = {"dataset": dataset, "method": title_of(recipe), "recipe": recipe}
+    line = {"dataset": dataset, "split": rows.split.max(), "method": title_of(recipe), "recipe": recipe}
     made = rows[rows.status == "ok"]
     if made.empty:
         return line | {FROM: f"not run: {rows.reason.iloc[0]}", "data": ""}

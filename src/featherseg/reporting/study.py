@@ -22,8 +22,11 @@ TEXT = (
     "model",
     "adapter",
     "positions",
+    "direction",
     "dataset",
+    "split",
     "text_condition",
+    "sentences",
     "metric",
     "weights",
     "data",
@@ -73,7 +76,17 @@ class Study:
 
     @cached_property
     def results(self) -> "pd.DataFrame":
-        """`results.csv` as `collect` wrote it; absent text is the empty string.
+        """The rows of `results.csv` of each run's first split (`test` where it was scored), without the measures of
+        `referring.py`: what every table of one split reads.
+
+        Raises:
+            UserError: the results have not been collected.
+        """
+        return first_split(self.every_result)
+
+    @cached_property
+    def every_result(self) -> "pd.DataFrame":
+        """`results.csv` as `collect` wrote it, every split and measure; absent text is the empty string.
 
         Raises:
             UserError: the results have not been collected.
@@ -94,7 +107,10 @@ class Study:
         path = self.reports / name
         if not path.is_file():
             raise UserError(f"{path} does not exist; collect the study first: featherseg collect.")
-        return read_results(path)
+        table = read_results(path)
+        if name == "results.csv" and "split" not in table:
+            raise UserError(f"{path} lacks the column 'split'; collect the study again: featherseg collect.")
+        return table
 
 
 def read_results(source: "Path | TextIO") -> "pd.DataFrame":
@@ -103,6 +119,12 @@ def read_results(source: "Path | TextIO") -> "pd.DataFrame":
 
     frame = pd.read_csv(source, dtype=dict.fromkeys(TEXT, str))
     return frame.fillna(dict.fromkeys(frame.columns.intersection(TEXT), ""))
+
+
+def first_split(results: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows of each run's first split, without the measures of `referring.py`."""
+    first = results.groupby("run")["split"].transform("first")
+    return results[(results["split"] == first) & (results["sentences"] == "")].reset_index(drop=True)
 
 
 def title_of(recipe: str) -> str:
