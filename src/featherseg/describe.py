@@ -10,9 +10,14 @@ from featherseg.config import ModelConfig, Params, parse, read_yaml
 from featherseg.models import MODELS
 from featherseg.models.base import SegmentationModel, parameters_of
 from featherseg.plan import read_recipe, resolve_adapter, resolve_model
-from featherseg.reporting.published import TABLE_1, published_millions
+from featherseg.reporting.published import TABLE_1, published_millions, read
 
-GROUPS = ("vision", "text", "decoder", "adapter", "unused")
+GROUPS = ("vision", "text", "positions", "decoder", "adapter", "unused")
+PROMPT_TOKENS = 77
+METHODS_OWN = ("image_neck.", "text_neck.", "vision_prompt.", "text_prompt.", "exchange.")
+ETRIS_VARIANTS = {"etris_r50-bridger": "CLIP ResNet-50", "etris_r101-bridger": "CLIP ResNet-101",
+                  "etris_vit-bridger": "CLIP ViT-B/16"}
+NOT_IN_CLIP = ".attnpool.connect."
 
 
 def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -24,14 +29,17 @@ def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, A
         adapter: the method's resolved knobs instead of the recipe's own.
 
     Returns:
-        recipe, title, image_size, groups {group: {total, trainable}}, total, trainable, and multiply_adds for
-        one image with one prompt of 77 tokens (the longest). `unused` counts what never reaches the mask.
+        recipe, title, image_size, groups {group: {total, trainable}}, total, trainable, backbone_share (see the
+        function; None without a Bridger), and multiply_adds for one image with one prompt of prompt_tokens (the
+        model's word length, or CLIP's longest). `positions` are the positional embeddings of ETRIS's towers, which
+        it trains; `unused` counts what never reaches the mask.
     """
     network = without_weights(recipe, model, adapter)
     groups = parameter_groups(network)
     return {"recipe": recipe, "title": read_recipe(recipe).title, "image_size": network.image_size, "groups": groups,
             "total": sum(group["total"] for group in groups.values()),
             "trainable": sum(group["trainable"] for group in groups.values()),
+            "backbone_share": backbone_share(network), "prompt_tokens": _prompt_tokens(network),
             "multiply_adds": multiply_adds(network)}
 
 
@@ -52,10 +60,12 @@ def parameter_groups(model: SegmentationModel) -> dict[str, dict[str, int]]:
         model.vision.modules, model.text.modules, model.decoder_modules))
     counts = {group: {"total": 0, "trainable": 0} for group in GROUPS}
     for name, parameter in model.named_parameters():
-        if ".adapter." in name or ".lora_" in name or name.startswith(("image_neck.", "text_neck.")):
+        if ".adapter." in name or ".lora_" in name or name.startswith(METHODS_OWN):
             group = "adapter"
         elif name in unused:
             group = "unused"
+        elif "positional_embedding" in name:
+            group = "positions"
         else:
             group = "vision" if name in vision else "text" if name in text else "decoder"
             assert group != "decoder" or name in decoder, name
@@ -64,10 +74,29 @@ def parameter_groups(model: SegmentationModel) -> dict[str, dict[str, int]]:
     return counts
 
 
+def backbone_share(model: SegmentationModel) -> dict[str, float] | None:
+    """What a Bridger adds to CLIP's own parameters, alone (`bridger`) and `with_positions`; None without one.
+
+    The branch of a ResNet's attention pool that CLIP's weights lack is not counted as CLIP's.
+    """
+    if not model.joint:
+        return None
+    groups = parameter_groups(model)
+    own = sum(parameter.numel() for name, parameter in model.named_parameters()
+              if name.startswith("net.backbone.") and NOT_IN_CLIP not in name)
+    added = groups["adapter"]["trainable"]
+    return {"bridger": added / own, "with_positions": (added + groups["positions"]["trainable"]) / own}
+
+
+def _prompt_tokens(model: SegmentationModel) -> int:
+    return model.word_length or PROMPT_TOKENS
+
+
 def multiply_adds(model: SegmentationModel) -> int:
     """Multiply-adds of one image with one prompt of the model's longest length (half the counted FLOPs)."""
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 3, model.image_size, model.image_size), torch.zeros(1, 77, dtype=torch.long))
+        model(torch.empty(1, 3, model.image_size, model.image_size),
+              torch.zeros(1, _prompt_tokens(model), dtype=torch.long))
     return counter.get_total_flops() // 2
 
 
@@ -82,10 +111,15 @@ def describe_with(recipe: str, params_file: str | None) -> dict[str, Any]:
 
 
 def published_parameters(recipe: str) -> str | None:
-    """Trainable parameters of a recipe's row in VLSM-Adapter's Table 1, as printed there; None without a row."""
+    """Trainable parameters of a recipe's row in its paper's table, as printed there; None without a row."""
+    name = recipe.removesuffix("-published")
     for method in TABLE_1:
-        if method.recipe == recipe.removesuffix("-published"):
+        if method.recipe == name:
             return f"{published_millions()[method.title]:g} M (VLSM-Adapter, Table 1: {method.title})"
+    if name in ETRIS_VARIANTS:
+        rows = read("etris")
+        (printed,) = set(rows[(rows.model == "ETRIS") & (rows.variant == ETRIS_VARIANTS[name])].train_params_m)
+        return f"{float(printed):g} M (ETRIS, {ETRIS_VARIANTS[name]}, without the head)"
     return None
 
 
@@ -93,9 +127,13 @@ def table(described: dict[str, Any]) -> str:
     """The counts as a table for the terminal."""
     rows = [f"{described['recipe']}: {described['title']}, {described['image_size']} px",
             f"{'group':<10}{'total':>15}{'trainable':>15}"]
-    groups = {**described["groups"], "all": described}
+    groups = {name: group for name, group in described["groups"].items() if group["total"]} | {"all": described}
     rows += [f"{name:<10}{group['total']:>15,}{group['trainable']:>15,}" for name, group in groups.items()]
-    rows.append(f"multiply-adds per image: {described['multiply_adds'] / 1e9:.2f} G")
+    rows.append(f"multiply-adds per image, with a prompt of {described['prompt_tokens']} tokens: "
+                f"{described['multiply_adds'] / 1e9:.2f} G")
+    if described["backbone_share"]:
+        alone, with_positions = (f"{share:.2%}" for share in described["backbone_share"].values())
+        rows.append(f"share of the backbone: Bridger {alone}, with positional embeddings {with_positions}")
     if described["published"]:
         rows.append(f"published trainable parameters: {described['published']}")
     return "\n".join(rows)

@@ -38,3 +38,33 @@ def test_the_table_names_the_published_count(capsys):
 def test_an_unknown_recipe_names_the_closest():
     with pytest.raises(UserError, match="did you mean 'clipseg-vlsm_dense-vl'"):
         describe("clipseg-vlsm_dens-vl")
+
+
+@pytest.mark.parametrize(("recipe", "bridger", "positions", "head", "shares"), [
+    ("etris_r50-bridger", 1_942_080, 141_824, 12_867_072 + 7_899_136 + 5_968_897, ("1.90%", "2.04%")),
+    ("etris_r101-bridger", 1_942_080, 141_824, 11_556_352 + 7_899_136 + 4_788_737, ("1.62%", "1.74%")),
+    ("etris_vit-bridger", 598_592, 559_360, 9_983_488 + 7_899_136 + 4_788_737, ("0.40%", "0.77%")),
+])
+def test_etriss_bridger_positions_and_head_are_counted_apart(recipe, bridger, positions, head, shares, capsys):
+    described = describe(recipe)
+    trained = {name: group["trainable"] for name, group in described["groups"].items()}
+    assert trained == {"vision": 0, "text": 0, "positions": positions, "decoder": head, "adapter": bridger, "unused": 0}
+    assert described["groups"]["unused"]["total"] == 1 and described["image_size"] == 416
+    cli.main(["describe", recipe])
+    printed = capsys.readouterr().out
+    assert "Bridger {}, with positional embeddings {}".format(*shares) in printed
+    assert {"etris_r50-bridger": "1.68 M", "etris_r101-bridger": "1.94 M",
+            "etris_vit-bridger": "1.39 M"}[recipe] in printed and "17 tokens" in printed
+
+
+def test_only_a_bridger_has_a_share_of_the_backbone(capsys):
+    described = describe("etris_vit-lora")
+    assert described["backbone_share"] is None
+    assert described["groups"]["adapter"]["trainable"] == 12 * (768 + 512) * 16 * (1 + 3 + 1 + 1)
+    cli.main(["describe", "etris_vit-lora"])
+    assert "share of the backbone" not in capsys.readouterr().out
+
+
+def test_a_group_that_a_model_lacks_is_not_printed(capsys):
+    cli.main(["describe", "clipseg-decoder"])
+    assert "positions" not in capsys.readouterr().out
