@@ -122,14 +122,18 @@ def index() -> None:
     write_index()
 
 
-def pretrain(start: Path | None) -> None:
-    """Make the embedded weights again (half an hour or more); --start goes on from earlier ones."""
+def pretrain(name: str, start: Path | None) -> None:
+    """Make embedded weights again (half an hour or more); --start goes on from earlier ones."""
     from featherseg.config import PretrainParams, parse, read_yaml
     from featherseg.pretrain import pretrain as pretrain_model
+    from featherseg.registry import unknown
 
     source = Path("pipelines/pretrain")
-    params = parse(PretrainParams, read_yaml(source / "params.yaml"), str(source / "params.yaml"))
-    pretrain_model(params, source / "weights" / "clipseg-small", start)
+    declared = read_yaml(source / "params.yaml")
+    if name not in declared:
+        raise unknown(f"weights in {source / 'params.yaml'}", name, list(declared))
+    params = parse(PretrainParams, declared[name], f"{source / 'params.yaml'}: {name}")
+    pretrain_model(params, source / "weights" / name, start)
 
 
 def describe(recipe: str, params: str | None, as_json: bool) -> None:
@@ -200,7 +204,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("name")
     sub.add_argument("-p", "--parameter", action="append", default=[], dest="parameters", metavar="NAME=VALUE")
     command(index)
-    command(pretrain).add_argument("--start", type=Path, metavar="FOLDER")
+    pretraining = command(pretrain)
+    pretraining.add_argument("name", help="a key of pipelines/pretrain/params.yaml")
+    pretraining.add_argument("--start", type=Path, metavar="FOLDER")
     sub = command(describe)
     sub.add_argument("recipe")
     sub.add_argument("--params", metavar="FILE", help="describe the model of this params file, not the full-size one")

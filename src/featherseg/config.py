@@ -226,8 +226,9 @@ class Params(Strict):
 
 
 class PretrainParams(Strict):
-    """How the embedded weights are made (`pipelines/pretrain/params.yaml`)."""
+    """How one model's embedded weights are made (`pipelines/pretrain/params.yaml`)."""
 
+    model: str
     images: Positive
     size: Positive
     epochs: Positive

@@ -1,4 +1,4 @@
-"""How the embedded weights came to be: a small CLIPSeg taught to find what a prompt names in `scenes`.
+"""How the embedded weights came to be: small models taught to find what a prompt names in `scenes`.
 
 Every object of an image is asked for at once, so that the vision tower, where the time goes, runs once for
 all of them. Half of the prompts are the object's shortest one, often its shape alone; the other half is any of
@@ -15,19 +15,21 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from featherseg.config import LossConfig, PretrainParams
 from featherseg.data.synthetic import draw, scene_prompts
-from featherseg.files import atomic_path, sha256_file
+from featherseg.files import atomic_path, sha256_file, write_json
 from featherseg.losses import per_sample_loss
 from featherseg.metrics import dice
-from featherseg.models.clipseg import CLIPSeg, small_config
+from featherseg.models import clipseg, etris, etris_config
+from featherseg.models.base import SegmentationModel
 from featherseg.models.weights import read_state
+from featherseg.registry import unknown
 
 SEED, HELD_OUT_SEED, HELD_OUT_IMAGES = 0, 1, 300
 SHORTEST = 0.5
+WORDS = 32  # tokens a prompt, for models that keep the number fixed: the longest wording of `scenes` fits
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,31 @@ def draw_scenes(images: int, seed: int, size: int) -> Scenes:
                   [[scene_prompts(scene, k) for k in range(len(scene.targets))] for scene in scenes])
 
 
+def small_model(name: str, size: int) -> SegmentationModel:
+    """A small model with random weights, its input `size` pixels wide.
+
+    Raises:
+        UserError: there is no small architecture of this name.
+    """
+    if name == "clipseg":
+        return clipseg.CLIPSeg(clipseg.small_config(image_size=size), size)
+    if name == "etris_vit":
+        return etris.build_etris(name, etris_config.small_config(image_size=size), word_length=WORDS)
+    raise unknown("model with a small architecture", name, ["clipseg", "etris_vit"])
+
+
 def pretrain(params: PretrainParams, out_dir: Path, start: Path | None = None) -> None:
-    """Pretrain the small CLIPSeg and write config.json, model.safetensors (half precision), SHA256 and log.csv.
+    """Pretrain a small model and write config.json, model.safetensors (half precision), SHA256 and log.csv.
 
     The log holds the mean loss of every epoch and the DSC on held-out scenes after it. The learning rate
     follows one cycle over all steps. With `start`, a folder that an earlier pretraining wrote, training goes on
     from its weights with a new cycle, and its log is continued.
     """
     torch.manual_seed(SEED)
-    model = CLIPSeg(small_config(image_size=params.size), params.size)
+    model = small_model(params.model, params.size)
     log = []
     if start is not None:
-        model.net.load_state_dict(read_state(start))
+        model.load_base(read_state(start), str(start))
         log = pd.read_csv(start / "log.csv").to_dict("records")
     optimizer = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay)
     steps = params.epochs * (params.images // params.batch_size)
@@ -76,7 +91,7 @@ def pretrain(params: PretrainParams, out_dir: Path, start: Path | None = None) -
         _write(model, log, out_dir)
 
 
-def _epoch(model: CLIPSeg, scenes: Scenes, optimizer: torch.optim.Optimizer,
+def _epoch(model: SegmentationModel, scenes: Scenes, optimizer: torch.optim.Optimizer,
            schedule: torch.optim.lr_scheduler.LRScheduler, batch_size: int, rng: random.Random) -> float:
     model.train()
     order, losses = list(range(len(scenes.masks))), []
@@ -100,24 +115,23 @@ def _epoch(model: CLIPSeg, scenes: Scenes, optimizer: torch.optim.Optimizer,
 
 
 @torch.no_grad()
-def held_out_dice(model: CLIPSeg, scenes: Scenes) -> tuple[float, float]:
+def held_out_dice(model: SegmentationModel, scenes: Scenes) -> tuple[float, float]:
     """Mean DSC with each object's shortest unique prompt, and with that of the image's next object."""
     model.eval()
     own, other = [], []
     for pixels, masks, prompts in zip(scenes.pixels, scenes.masks, scenes.prompts, strict=True):
         features = model.encode_image(model.normalise(pixels[None])).index(torch.zeros(len(masks), dtype=torch.long))
         text = model.encode_text(model.tokenize([wordings[0] for wordings in prompts]))
-        logits = F.interpolate(model.decode(features, text)[:, None], size=masks.shape[-2:], mode="bilinear")
-        predicted = (logits[:, 0] > 0).numpy()
+        predicted = (model.to_input(model.decode(features, text))[:, 0] > 0).numpy()
         own += [dice(p, m) for p, m in zip(predicted, masks.numpy(), strict=True)]
         other += [dice(p, m) for p, m in zip(np.roll(predicted, 1, axis=0), masks.numpy(), strict=True)]
     return float(np.mean(own)), float(np.mean(other))
 
 
-def _write(model: CLIPSeg, log: list[dict[str, float]], out_dir: Path) -> None:
+def _write(model: SegmentationModel, log: list[dict[str, float]], out_dir: Path) -> None:
     with atomic_path(out_dir) as folder:
         folder.mkdir()
-        model.net.config.to_json_file(folder / "config.json")
+        write_json(folder / "config.json", model.architecture())
         save_file({name: tensor.half().contiguous() for name, tensor in model.net.state_dict().items()},
                   folder / "model.safetensors")
         (folder / "SHA256").write_text(f"{sha256_file(folder / 'model.safetensors')}  model.safetensors\n")

@@ -9,6 +9,7 @@ import torch
 from featherseg import models
 from featherseg.config import ModelConfig, PretrainParams, parse, read_yaml
 from featherseg.models.clipseg import CLIPSeg
+from featherseg.models.etris import ViTETRIS
 from featherseg.models.weights import read_state, weights_sha256
 from featherseg.pretrain import HELD_OUT_IMAGES, HELD_OUT_SEED, draw_scenes, held_out_dice, pretrain
 
@@ -29,7 +30,7 @@ def test_on_held_out_scenes_the_prompt_decides():
 
 @pytest.fixture(scope="module")
 def params() -> PretrainParams:
-    given = read_yaml("pipelines/pretrain/params.yaml")
+    given = read_yaml("pipelines/pretrain/params.yaml")["clipseg-small"]
     return parse(PretrainParams, {**given, "images": 8, "batch_size": 4, "epochs": 2, "size": 32}, "test")
 
 
@@ -56,3 +57,10 @@ def test_pretraining_is_deterministic(params, tmp_path):
     for name in "ab":
         pretrain(params, tmp_path / name)
     assert (tmp_path / "a" / "SHA256").read_text() == (tmp_path / "b" / "SHA256").read_text()
+
+
+@pytest.mark.usefixtures("few_held_out_scenes")
+def test_a_small_etris_is_pretrained_likewise(params, tmp_path):
+    pretrain(params.model_copy(update={"model": "etris_vit", "epochs": 1}), tmp_path / "etris")
+    model = models.build(ModelConfig(name="etris_vit", weights=str(tmp_path / "etris"), image_size=32, word_length=9))
+    assert isinstance(model, ViTETRIS) and model.word_length == 9
