@@ -43,9 +43,13 @@ WITH_VISION_BLOCKS = [
 ]
 CLIPSEG_ONLY = [{"name": f"vlsm_{kind}", "dim": 8, "positions": positions}
                 for kind in ("dense", "shallow") for positions in ("V", "VL", "VLC")]
+BRIDGERS = [{"name": "bridger", "dim": 8, "heads": 2},
+            {"name": "bridger", "dim": 8, "heads": 2, "stages": 1, "positional_embeddings": False},
+            *({"name": "bridger", "dim": 8, "heads": 2, "direction": direction}
+              for direction in ("text_to_vision", "vision_to_text"))]
 METHODS_OF = {"clipseg": [*EVERYWHERE, *WITH_VISION_BLOCKS, *CLIPSEG_ONLY],
-              "etris_vit": [*EVERYWHERE, *WITH_VISION_BLOCKS],
-              "etris_r50": EVERYWHERE}
+              "etris_vit": [*EVERYWHERE, *WITH_VISION_BLOCKS, *BRIDGERS],
+              "etris_r50": [*EVERYWHERE, *BRIDGERS]}
 PAIRS: list[Pair] = [(model, adapter) for model, cases in METHODS_OF.items() for adapter in cases]
 
 

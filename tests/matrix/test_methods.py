@@ -10,8 +10,11 @@ from featherseg.adapters.lora import inject_lora
 from featherseg.config import ModelConfig, Run
 from featherseg.describe import parameter_groups
 from featherseg.errors import UserError
+from featherseg.models import MODELS
 from featherseg.models.base import parameters_of
 from featherseg.models.clipseg import CLIPSeg, full_config
+from featherseg.models.etris import build_etris
+from featherseg.models.etris_config import FULL
 
 FULL_SIZE_COUNTS = [
     ({"name": "zero_shot"}, 0), ({"name": "decoder"}, 1_127_009), ({"name": "full"}, 136_177_249),
@@ -20,6 +23,26 @@ FULL_SIZE_COUNTS = [
     ({"name": "vlsm_shallow", "positions": "VL"}, 3_939_072), ({"name": "vlsm_shallow", "positions": "VLC"}, 4_201_984),
     # rank 16 on two 768-wide projections of 10 vision blocks and two 512-wide ones of 12 text blocks
     ({"name": "lora"}, 2 * 2 * 16 * (10 * 768 + 12 * 512)),
+]
+
+ETRIS_HEADS = {"etris_r50": 12_867_072 + 7_899_136 + 5_968_897, "etris_r101": 11_556_352 + 7_899_136 + 4_788_737,
+               "etris_vit": 9_983_488 + 7_899_136 + 4_788_737}
+# LoRA and bottlenecks are in all 12 blocks of a transformer, 512 wide (text) or 768 wide (vision)
+ETRIS_TUNED = [
+    ({"name": "zero_shot"}, {"etris_r50": 0, "etris_r101": 0, "etris_vit": 0}, False),
+    ({"name": "decoder"}, {"etris_r50": 0, "etris_r101": 0, "etris_vit": 0}, True),
+    ({"name": "bridger"}, {"etris_r50": 1_942_080 + 141_824, "etris_r101": 1_942_080 + 141_824,
+                           "etris_vit": 598_592 + 559_360}, True),
+    ({"name": "bridger", "stages": 2, "positional_embeddings": False},
+     {"etris_r50": 1_513_088, "etris_r101": 1_513_088}, True),
+    ({"name": "bridger", "stages": 1, "positional_embeddings": False},
+     {"etris_r50": 1_215_168, "etris_r101": 1_215_168}, True),
+    ({"name": "lora", "rank": 16}, {"etris_r50": 12 * 512 * 16 * 6, "etris_r101": 12 * 512 * 16 * 6,
+                                    "etris_vit": 12 * (512 + 768) * 16 * 6}, True),
+    ({"name": "houlsby", "dim": 64}, {"etris_r50": 24 * (2 * 64 * 512 + 64 + 512),
+                                      "etris_vit": 24 * (2 * 64 * (512 + 768) + 2 * 64 + 512 + 768)}, True),
+    ({"name": "prompt"}, {"etris_r50": 8 * 512, "etris_vit": 8 * (512 + 768)}, True),
+    ({"name": "prompt", "head": False}, {"etris_r101": 8 * 512, "etris_vit": 8 * (512 + 768)}, False),
 ]
 
 
@@ -36,6 +59,18 @@ def test_trainable_parameters_at_full_size_are_the_published_codes(adapter, coun
     assert sum(group["trainable"] for group in groups.values()) == count
     assert sum(group["total"] for name, group in groups.items() if name != "adapter") == 150_747_746
     assert groups["unused"] == {"total": 14_570_497, "trainable": 0}
+
+
+@pytest.mark.parametrize(("name", "adapter", "count", "with_head"), [
+    (name, adapter, count, with_head) for adapter, counts, with_head in ETRIS_TUNED for name, count in counts.items()
+], ids=label)
+def test_trainable_parameters_of_etris_at_full_size(name, adapter, count, with_head):
+    with torch.device("meta"):
+        model = adapters.apply(build_etris(name, FULL[name]), adapter)
+    trained = {group: numbers["trainable"] for group, numbers in parameter_groups(model).items()}
+    assert trained["decoder"] == (ETRIS_HEADS[name] if with_head else 0)
+    assert sum(trained.values()) - trained["decoder"] == count
+    assert sum(p.numel() for p in trainable(model).values()) == sum(trained.values())
 
 
 @pytest.mark.parametrize(("name", "adapter"), [pair for pair in PAIRS if pair[1]["name"] != "zero_shot"], ids=label)
@@ -77,6 +112,32 @@ def test_a_tower_is_constant_exactly_where_its_features_cannot_change(name, adap
                "text": not torch.equal(before[1].sentence, after[1].sentence)}
     for tower, changes in changed.items():
         assert model.tower_is_constant(tower) != changes
+
+
+@pytest.mark.parametrize(("name", "adapter"), PAIRS, ids=label)
+def test_no_backward_runs_through_a_tower_without_anything_trainable(name, adapter):
+    model = adapters.apply(small(name), adapter, seed=1)
+    image, text = model.encode(*batch(model)[:2])
+    assert image.taps[-1].requires_grad != model.tower_is_constant("vision")
+    assert text.sentence.requires_grad != model.tower_is_constant("text")
+
+
+def test_no_backward_runs_through_what_lies_before_the_first_stage_of_a_bridger():
+    adapter = {"name": "bridger", "dim": 8, "heads": 2, "stages": 2, "positional_embeddings": False}
+    model, seen = adapters.apply(small("etris_vit"), adapter), []
+    for tower in (model.vision, model.text):
+        for block in tower.blocks:
+            model.get_submodule(block).register_forward_hook(
+                lambda _, inputs, output: seen.append((inputs[0].requires_grad, output.requires_grad)))
+    model(*batch(model)[:2])
+    assert seen == 4 * [(False, False)] + 2 * [(True, True)]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_a_method_adds_is_in_the_models_mode(name):
+    for _, adapter in (pair for pair in PAIRS if pair[0] == name):
+        model = adapters.apply(small(name), adapter)
+        assert not any(module.training for module in model.modules())
 
 
 @pytest.mark.parametrize(("name", "adapter"), PAIRS, ids=label)
@@ -246,10 +307,33 @@ def test_a_wrong_method_or_knob_is_one_sentence_and_changes_nothing(adapter, wor
     assert list(model.state_dict()) == names and all(p.requires_grad for p in model.parameters())
 
 
-def test_a_pair_that_does_not_fit_names_the_models_that_do(monkeypatch):
-    monkeypatch.setattr(METHODS["lora"], "models", ("etris",))
-    with pytest.raises(UserError, match="'lora' does not support model 'clipseg'; it supports etris"):
-        adapters.apply(tiny(), {"name": "lora"})
+@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("method", list(METHODS))
+def test_every_pair_works_or_is_refused_by_name(name, method):
+    pairs = [adapter for model, adapter in PAIRS if (model, adapter["name"]) == (name, method)]
+    if name in METHODS[method].models:
+        assert pairs or name not in SMALL, "a supported pair goes through the shared checks"
+        return
+    with pytest.raises(UserError) as error:
+        adapters.check_pair(name, method)
+    assert f"adapter '{method}' does not support model '{name}'; it supports " in str(error.value)
+    assert all(model in str(error.value) for model in METHODS[method].models) and not pairs
+
+
+@pytest.mark.parametrize(("name", "adapter", "words"), [
+    ("etris_r50", {"name": "houlsby", "positions": "V"}, ("positions: V,", "'etris_r50'", "use positions: L")),
+    ("etris_r50", {"name": "lora", "positions": "VL"}, ("positions: VL,", "vision tower", "use positions: L")),
+    ("etris_r50", {"name": "prompt", "tokens_vision": 4}, ("tokens_vision: 4", "'etris_r50'", "use tokens_vision: 0")),
+    ("etris_vit", {"name": "lora", "targets": ["q_proj"]}, ("targets: q_proj", "'etris_vit'", "targets: null")),
+    ("clipseg", {"name": "prompt", "tokens_vision": 0, "tokens_text": 0}, ("tokens_text are both 0",)),
+])
+def test_a_knob_that_a_model_cannot_have_is_one_sentence(name, adapter, words):
+    model = small(name)
+    names = list(model.state_dict())
+    with pytest.raises(UserError) as error:
+        adapters.apply(model, adapter)
+    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+    assert list(model.state_dict()) == names
 
 
 def damaged(path, how):

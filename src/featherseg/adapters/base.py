@@ -100,7 +100,7 @@ def apply(model: SegmentationModel, adapter: dict[str, Any], seed: int = 0) -> S
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         METHODS[config.name]().apply(model, config)
-    return model
+    return model.train(model.training)  # what was added is in the model's mode
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
