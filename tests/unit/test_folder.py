@@ -198,6 +198,35 @@ def test_a_csv_of_targets_finds_each_ones_mask_by_name(folder):
     assert [(sample.target, sample.bbox[1]) for sample in samples] == [("left lung", 0), ("heart", 5)]
 
 
+def test_a_list_may_hold_sentences(folder):
+    save_list(folder, "train", {"image": "a", "sentences": ["the left one", "left " * 500]},
+              {"image": "b", "sentences": [{"idx": 0, "sent_id": 7, "sent": "the red one"}], "sentences_num": 1},
+              {"image": "c", "sentences": ["not meant"], "prompts": {"p1": "x", "sentences": ["one", "two"]}})
+    a, b, c = take(folder).samples
+    assert a.prompts == {"p0": [""], "sentences": ["the left one", "left " * 500]}
+    assert b.prompts["sentences"] == ["the red one"] and c.prompts == {"p1": ["x"], "sentences": ["one", "two"]}
+
+
+def test_a_csv_may_hold_a_sentence_a_line(folder):
+    save(folder / "masks/a__left.png", box(rows=slice(0, 2)))
+    (folder / "masks/a.png").rename(folder / "masks/a__right.png")
+    (folder / "list.csv").write_text("\n".join([
+        "image,target,split,p1,sentence", "a.png,left,testA,lung,the upper one", "b.png,,train,,alone",
+        'a.png,left,testA,,"up, and left"', "a.png,right,testA,,the lower one", "b.png,,train,,"]))
+    samples = {(sample.image_id, sample.target): sample for sample in take(folder).samples}
+    assert len(samples) == 3 and {sample.split for sample in samples.values()} == {"testA", "train"}
+    assert samples["a", "left"].prompts == {
+        "p0": [""], "p1": ["lung"], "sentences": ["the upper one", "up, and left"]}
+    assert samples["a", "right"].prompts["sentences"] == ["the lower one"]
+    assert samples["b", "object"].prompts["sentences"] == ["alone"]
+
+
+def test_a_csv_may_hold_a_list_of_sentences(folder):
+    (folder / "list.csv").write_text('image,sentences\na.png,"[""x"", ""y""]"\nb.png,z\n')
+    a, b = take(folder).samples
+    assert a.prompts["sentences"] == ["x", "y"] and b.prompts["sentences"] == ["z"]
+
+
 def test_attributes_come_only_from_cumulative_prompts(folder):
     cumulative = {"p1": "polyp", "p2": "round polyp", "p3": "red round polyp", "p4": "small red round polyp",
                   "p5": "one small red round polyp",
@@ -286,6 +315,11 @@ def test_a_target_listed_twice(folder):
     ({"image": "a", "structure": 3}, "row 1: target is 3"),
     ({"image": "a", "split": 3}, "row 1: split is 3"),
     ({"image": "a", "attributes": "small"}, "row 1: attributes is 'small'"),
+    ({"image": "a", "sentences": ["x", " "]}, "row 1: sentence 2 has no word"),
+    ({"image": "a", "prompts": {"sentences": [""]}}, "row 1: sentence 1 has no word"),
+    ({"image": "a", "sentences": "x"}, "row 1: sentences is 'x'; give a list"),
+    ({"image": "a", "sentences": [{"raw": "x"}]}, "row 1: prompt sentences is"),
+    ({"image": "a", "sentences": []}, "row 1: prompt sentences is an empty list"),
 ])
 def test_a_bad_row(folder, row, fault):
     save_list(folder, "train", {"image": "b"}, row)
@@ -305,6 +339,8 @@ def test_a_bad_list(folder, text, fault):
     ("image,p1\na.png,[]\n", "line 2: prompt p1 is an empty list"),
     ("image,p1\na.png,[x\n", "line 2: prompt p1 starts like a JSON list"),
     ("image,mask\na.png,z.png\n", "line 2: masks/ has no z.png"),
+    ('image,sentences\na.png,"[""x"", """"]"\n', "line 2: sentence 2 has no word"),
+    ("image,split,sentence\na.png,train,x\na.png,val,y\n", "line 3: split or group differs .* line 2"),
 ])
 def test_a_bad_table(folder, text, fault):
     (folder / "list.csv").write_text(text)

@@ -263,6 +263,16 @@ def test_random_prompts_are_uniform_over_levels_without_p0(tmp_path):
         prompt_of(sample, "random", random.Random(5))] * 3
 
 
+def test_of_sentences_random_draws_any_and_fullest_takes_the_first(tmp_path):
+    [sample] = write(tmp_path / "set", prompts={**PROMPTS, "sentences": ["x", "y", "z"], "unique": "u"}).samples
+    rng = random.Random(0)
+    drawn = Counter(prompt_of(sample, "random", rng) for _ in range(3000))
+    assert [drawn[text] / 3000 for text in "xyz"] == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert {prompt_of(sample, "fullest", rng) for _ in range(20)} == {"x"} == {prompt_of(sample, "fullest")}
+    assert {prompt_of(sample, "sentences", rng) for _ in range(40)} == {"x", "y", "z"}
+    assert prompt_of(sample, "p9") == "a" and prompt_of(sample, "unique") == "u"
+
+
 def test_prompts_of_a_sample_that_has_few(tmp_path):
     [only_empty] = write(tmp_path / "a", prompts={"p0": ""}).samples
     [only_sentences] = write(tmp_path / "b", prompts={"sentences": ["x", "y"]}).samples

@@ -1,13 +1,15 @@
 """Raw data: a published dataset's archives and lists, from a mirror, the inbox or their address."""
 
 import contextlib
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from featherseg.data.checksums import Checksums
 from featherseg.data.extract import extract, is_archive
 from featherseg.data.fetch import Unreachable, fetch
-from featherseg.data.spec import DatasetSpec, Resource
+from featherseg.data.spec import DatasetSpec, RawSpec, Resource
 from featherseg.data.specs import SPECS
 from featherseg.errors import NotRun, UserError
 from featherseg.files import atomic_path, cache_root, not_run_reason, write_status
@@ -31,9 +33,9 @@ def download_dataset(dataset: str, mirror: str | None = None) -> None:
     print(f"{dataset}: not run: {reason}" if reason else f"{dataset}: downloaded")
 
 
-def download(spec: DatasetSpec, raw_dir: Path, inbox_dir: Path, mirror: Path | None = None,
+def download(spec: RawSpec, raw_dir: Path, inbox_dir: Path, mirror: Path | None = None,
              checksums: Path = CHECKSUMS) -> None:
-    """Fill `raw_dir` with a dataset's unpacked archives and, in `anns/`, its lists.
+    """Fill `raw_dir` with a dataset's archives, unpacked where the spec says so, and, in `anns/`, its lists.
 
     Each file is looked for in the mirror, then in the inbox, then at its address. Downloads stay in the cache
     root, so that a repeated stage asks no server again. A file whose checksum nobody publishes gets it
@@ -57,7 +59,10 @@ def download(spec: DatasetSpec, raw_dir: Path, inbox_dir: Path, mirror: Path | N
         (folder / "anns").mkdir(parents=True)
         for archive in archives:
             with _kept_only_if_good(spec, archive):
-                extract(archive, folder)
+                if spec.unpack:
+                    extract(archive, folder)
+                else:
+                    _keep(spec, archive, folder)
         for path in lists:
             (folder / "anns" / path.name).write_bytes(path.read_bytes())
         write_status(folder)
@@ -71,8 +76,8 @@ def write_not_run(folder: Path, reason: str) -> None:
         write_status(partial, reason)
 
 
-def _archives(spec: DatasetSpec, inbox_dir: Path, mirror: Path | None, known: Checksums) -> list[Path]:
-    if spec.layout is None:
+def _archives(spec: RawSpec, inbox_dir: Path, mirror: Path | None, known: Checksums) -> list[Path]:
+    if isinstance(spec, DatasetSpec) and spec.layout is None:
         raise NotRun(f"{spec.title} {spec.how}; featherseg cannot prepare its archive, so bring it into "
                      "images/, masks/ and anns/ yourself and name that folder under data.folders.")
     if spec.archives:
@@ -86,7 +91,7 @@ def _archives(spec: DatasetSpec, inbox_dir: Path, mirror: Path | None, known: Ch
     raise NotRun(f"{spec.title} {spec.how} and put the archive, unchanged, into {inbox_dir}/.")
 
 
-def _find(spec: DatasetSpec, resource: Resource, inbox_dir: Path, mirror: Path | None,
+def _find(spec: RawSpec, resource: Resource, inbox_dir: Path, mirror: Path | None,
           known: Checksums) -> Path:
     """One file of a dataset, its checksum checked."""
     places = [mirror / place for place in resource.mirror] if mirror else []
@@ -104,12 +109,23 @@ def _find(spec: DatasetSpec, resource: Resource, inbox_dir: Path, mirror: Path |
     return path
 
 
-def _downloads(spec: DatasetSpec) -> Path:
+def _downloads(spec: RawSpec) -> Path:
     return cache_root() / "downloads" / spec.name
 
 
+def _keep(spec: RawSpec, archive: Path, folder: Path) -> None:
+    """Put an archive into a folder as it is, without a second copy of our own download where links work."""
+    if not is_archive(archive):
+        raise UserError(f"{archive} is neither a zip nor a tar archive; get it again.")
+    if archive.is_relative_to(_downloads(spec)):
+        with contextlib.suppress(OSError):
+            os.link(archive, folder / archive.name)
+            return
+    shutil.copyfile(archive, folder / archive.name)
+
+
 @contextlib.contextmanager
-def _kept_only_if_good(spec: DatasetSpec, path: Path) -> Iterator[None]:
+def _kept_only_if_good(spec: RawSpec, path: Path) -> Iterator[None]:
     """Remove our own download where it proves bad, so that the next run gets it again."""
     try:
         yield

@@ -1,6 +1,7 @@
 """Pixel files of any common kind, read as plain arrays."""
 
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -13,17 +14,18 @@ EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _PERCENTILES = (0.5, 99.5)
 _ORIENTATION = 0x0112
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
-               Image.DecompressionBombError)
+               Image.DecompressionBombError, zipfile.BadZipFile)
+PictureFile = Path | str | zipfile.Path  # the last one lies inside a zip archive
 
 
-def open_image(path: Path | str) -> Image.Image:
+def open_image(path: PictureFile) -> Image.Image:
     """Decode one picture file completely, as it is stored.
 
     Raises:
         UserError: the file is absent, truncated, no picture, or a stack of several pages.
     """
     try:
-        image = Image.open(path)
+        image = Image.open(path.open("rb") if isinstance(path, zipfile.Path) else path)
         with image:
             if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
                 raise UserError(f"{path} holds {image.n_frames} pages where one picture is expected; "

@@ -3,11 +3,11 @@
 import csv
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from featherseg.data.prepared import LEVELS, UNIQUE, clean_prompts
+from featherseg.data.prepared import LEVELS, SENTENCES, UNIQUE, clean_prompts
 from featherseg.errors import UserError
 from featherseg.files import read_json
 
@@ -19,6 +19,7 @@ _COLUMNS = {
     "split": ("split", "set"),
     "group": ("group", "patient", "patient_id"),
 }
+_SENTENCE = "sentence"
 _ATTRIBUTES = ("number", "size", "location", "shape", "colour")
 _KNOWN_KEYS = {"bbox", "cat", "segment_id", "img_name", "mask_name", "width", "height", "area_fraction",
                "split", "sentences", "sentences_num", "prompts", "attributes",
@@ -48,10 +49,10 @@ class Entry:
 def read_list(path: Path, problems: list[str]) -> list[Entry]:
     """Entries of one `<split>.json` in medvlsm's form.
 
-    A row has `img_name` and `mask_name`, and may have `prompts` (level -> prompt or prompts), `structure` (or
-    `target`), `split` (else the file's name), a group (`group`, `patient` or `patient_id`) and `attributes`;
-    further plain values become attributes too. What is wrong with a row is appended to `problems` and the
-    row left out.
+    A row has `img_name` and `mask_name`, and may have `prompts` (level -> prompt or prompts) or else `sentences`
+    (texts, or objects with `sent`, as ETRIS lists them), `structure` (or `target`), `split` (else the file's name),
+    a group (`group`, `patient` or `patient_id`) and `attributes`; further plain values become attributes too. What
+    is wrong with a row is appended to `problems` and the row left out.
 
     Raises:
         UserError: the file is not JSON or not a list.
@@ -72,8 +73,10 @@ def read_table(path: Path, problems: list[str]) -> list[Entry]:
     """Entries of a CSV list, one line a target, or one an image where it has no mask column.
 
     Columns: image; where needed mask, target, split and group (under the names of `_COLUMNS`); prompts as p0
-    to p9, or one as `prompt`, taken as p1, each a text or a JSON list of texts; attributes (number, size,
-    location, shape, colour). What is wrong with a line is appended to `problems` and the line left out.
+    to p9, or one as `prompt`, taken as p1, each a text or a JSON list of texts; referring expressions as
+    `sentences`, a JSON list, or as `sentence`, one a line: lines of one image, mask and target are then joined;
+    attributes (number, size, location, shape, colour). What is wrong with a line is appended to `problems` and the
+    line left out.
 
     Raises:
         UserError: the file is not CSV in UTF-8.
@@ -82,6 +85,8 @@ def read_table(path: Path, problems: list[str]) -> list[Entry]:
     columns = {key: column_of(header, names) for key, names in _COLUMNS.items()}
     prompts = {level: column_of(header, (level,)) for level in (*LEVELS, UNIQUE)}
     prompts["p1"] = prompts["p1"] or column_of(header, ("prompt",))
+    one_a_line = column_of(header, (_SENTENCE,))
+    prompts[SENTENCES] = prompts[SENTENCES] or one_a_line
     attributes = {name: column_of(header, (name,)) for name in _ATTRIBUTES}
     entries = []
     try:
@@ -102,7 +107,7 @@ def read_table(path: Path, problems: list[str]) -> list[Entry]:
                 entries.append(Entry(where, **cells, prompts=levels, attributes=given))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a CSV file in UTF-8 ({error}); save it as one.") from None
-    return entries
+    return _joined(entries, problems) if one_a_line else entries
 
 
 def header_of(path: Path) -> list[str]:
@@ -134,6 +139,24 @@ def attributes_of(prompts: dict[str, list[str]] | None) -> dict[str, str]:
     return attributes | {"location": location[1]} if location else {}
 
 
+def _joined(entries: list[Entry], problems: list[str]) -> list[Entry]:
+    """Entries of which those of one image, mask and target are one, with the sentences of all."""
+    joined: dict[tuple, Entry] = {}
+    for entry in entries:
+        key = entry.image, entry.mask, entry.target
+        first = joined.setdefault(key, entry)
+        if first is entry:
+            continue
+        if (first.split, first.group) != (entry.split, entry.group):
+            problems.append(f"{entry.where}: split or group differs from that of the same target in {first.where}; "
+                            "give both lines the same.")
+            continue
+        texts = [text for one in (first, entry) for text in (one.prompts or {}).get(SENTENCES, [])]
+        if texts:
+            joined[key] = replace(first, prompts={"p0": [""]} | (first.prompts or {}) | {SENTENCES: texts})
+    return list(joined.values())
+
+
 def _entry(row: Any, where: str, split: str) -> Entry:
     if not isinstance(row, dict):
         raise UserError(f"{where} is {row!r}; give an object with img_name and mask_name.")
@@ -150,12 +173,36 @@ def _entry(row: Any, where: str, split: str) -> Entry:
     attributes = row.get("attributes", {})
     if not isinstance(attributes, dict):
         raise UserError(f"{where}: attributes is {attributes!r}; give a map from name to value.")
-    prompts = clean_prompts(row["prompts"], target or "", where) if "prompts" in row else None
+    prompts = _row_prompts(row, where)
     further = {key: value for key, value in row.items()
                if key not in _KNOWN_KEYS and isinstance(value, str | int | float | bool)}
     return Entry(where, texts["img_name"], texts["mask_name"], texts["split"],
                  None if group is None else str(group), target, prompts,
                  attributes_of(prompts) | further | attributes)
+
+
+def _row_prompts(row: dict[str, Any], where: str) -> dict[str, list[str]] | None:
+    """Prompts of a row of a JSON list, None where it has none; its `sentences` count where it has no `prompts`."""
+    if "prompts" in row:
+        return _without_empty_sentence(clean_prompts(row["prompts"], "", where), where)
+    if SENTENCES not in row:
+        return None
+    if not isinstance(row[SENTENCES], list):
+        raise UserError(f"{where}: {SENTENCES} is {row[SENTENCES]!r}; give a list of texts.")
+    texts = [item.get("sent") if isinstance(item, dict) else item for item in row[SENTENCES]]
+    return _without_empty_sentence(clean_prompts({"p0": "", SENTENCES: texts}, "", where), where)
+
+
+def _without_empty_sentence(prompts: dict[str, list[str]], where: str) -> dict[str, list[str]]:
+    """The same prompts.
+
+    Raises:
+        UserError: a sentence has no word.
+    """
+    for number, text in enumerate(prompts.get(SENTENCES, []), start=1):
+        if not text.strip():
+            raise UserError(f"{where}: sentence {number} has no word; remove it, or write the empty prompt as p0.")
+    return prompts
 
 
 def _table_prompts(line: dict[str, str], columns: dict[str, str | None],
@@ -171,4 +218,4 @@ def _table_prompts(line: dict[str, str], columns: dict[str, str | None],
             except json.JSONDecodeError as error:
                 raise UserError(f"{where}: prompt {level} starts like a JSON list but is none ({error}); "
                                 "correct it.") from None
-    return clean_prompts({"p0": ""} | texts, "", where)
+    return _without_empty_sentence(clean_prompts({"p0": ""} | texts, "", where), where)

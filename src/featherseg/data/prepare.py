@@ -9,7 +9,10 @@ from featherseg.data.download import write_not_run
 from featherseg.data.folder import prepare_folder
 from featherseg.data.prepared import PreparedDataset
 from featherseg.data.published import prepare_published
+from featherseg.data.refer import prepare_referring
+from featherseg.data.spec import DatasetSpec, ReferringSpec
 from featherseg.data.specs import SPECS
+from featherseg.errors import UserError
 from featherseg.files import not_run_reason
 from featherseg.registry import unknown
 
@@ -48,9 +51,20 @@ def prepare_synthetic_set(name: str, images: int, size: int, seed: int, out_dir:
 
 
 def prepare_official(name: str, raw_dir: Path, out_dir: Path, keep_published_faults: bool = False) -> None:
-    """Prepare a downloaded dataset; where it was not to be had, hand the reason on."""
-    reason = not_run_reason(raw_dir)
+    """Prepare a downloaded dataset; where it, or what it shows, was not to be had, hand the reason on.
+
+    Raises:
+        UserError: it is no dataset of its own, or its data cannot be worked with.
+    """
+    spec = SPECS[name]
+    sources = [raw_dir, raw_dir.parent / spec.images] if isinstance(spec, ReferringSpec) else [raw_dir]
+    reason = next(filter(None, map(not_run_reason, sources)), None)
     if reason:
         write_not_run(out_dir, reason)
+    elif isinstance(spec, ReferringSpec):
+        prepare_referring(spec, *sources, out_dir)
+    elif isinstance(spec, DatasetSpec):
+        prepare_published(spec, raw_dir, out_dir, keep_published_faults)
     else:
-        prepare_published(SPECS[name], raw_dir, out_dir, keep_published_faults)
+        users = [user.name for user in SPECS.values() if isinstance(user, ReferringSpec) and user.images == name]
+        raise UserError(f"{name} holds images only, for {', '.join(users)}; prepare one of these.")

@@ -23,7 +23,8 @@ from featherseg.files import atomic_path, read_json, write_status
 
 COLUMNS = ("dataset", "sample_id", "image_id", "group", "split", "target", "image", "mask", "height", "width",
            "x0", "y0", "x1", "y1", "area_fraction", "attributes", "prompts")
-LEVELS = (*(f"p{number}" for number in range(10)), "sentences")
+SENTENCES = "sentences"
+LEVELS = (*(f"p{number}" for number in range(10)), SENTENCES)
 UNIQUE = "unique"
 UNNAMED = "unnamed"
 _INTEGERS = ("height", "width", "x0", "y0", "x1", "y1")
@@ -108,7 +109,7 @@ class PreparedWriter:
             raise
         return self._place.__exit__(kind, error, trace)
 
-    def add_image(self, image_id: str, image: np.ndarray | Path | str) -> str:
+    def add_image(self, image_id: str, image: np.ndarray | images.PictureFile) -> str:
         """Store one image; return its path relative to the dataset's folder.
 
         Args:
@@ -135,7 +136,8 @@ class PreparedWriter:
             if images.is_plain(opened):
                 width, height = opened.size
                 path = f"images/{image_id}.{'jpg' if opened.format == 'JPEG' else 'png'}"
-                (self._folder / path).write_bytes(Path(image).read_bytes())
+                source = Path(image) if isinstance(image, str) else image
+                (self._folder / path).write_bytes(source.read_bytes())
             else:
                 pixels = images.to_rgb(opened)
                 height, width = pixels.shape[:2]
@@ -270,9 +272,10 @@ def prompt_of(sample: Sample, level: str, rng: random.Random | None = None) -> s
     """One prompt of a sample.
 
     Args:
-        level: p0 to p9 or `sentences`; `fullest` for the highest of them that the sample has; `random` for
-            one of them drawn uniformly, p0 excluded; `unique`. A level that the sample lacks falls to the
-            highest one below it (below everything lies the empty prompt), a lacking `unique` to the fullest.
+        level: p0 to p9 or `sentences`; `fullest` for the highest of them that the sample has, and of its sentences
+            always the first; `random` for any of its sentences, or, where it has none, for one of the levels drawn
+            uniformly, p0 excluded; `unique`. A level that the sample lacks falls to the highest one below it (below
+            everything lies the empty prompt), a lacking `unique` to the fullest.
         rng: draws among several prompts of the level; without it the first one. Needed for `random`.
 
     Raises:
@@ -282,9 +285,10 @@ def prompt_of(sample: Sample, level: str, rng: random.Random | None = None) -> s
     if level == "random":
         if rng is None:
             raise ValueError("prompt_of(level='random') needs an rng.")
-        level = rng.choice([name for name in ranked if name != "p0"] or ranked)
+        level = SENTENCES if SENTENCES in ranked else rng.choice([name for name in ranked if name != "p0"] or ranked)
     elif level == "fullest" or (level == UNIQUE and UNIQUE not in sample.prompts):
         level = ranked[-1]
+        rng = None if level == SENTENCES else rng
     if level in sample.prompts:
         prompts = sample.prompts[level]
     elif level in LEVELS:

@@ -28,22 +28,18 @@ class Resource:
     mirror: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class DatasetSpec:
-    """One published dataset of VLSM-Adapter's Table 1.
+@dataclass(frozen=True, kw_only=True)
+class RawSpec:
+    """A published source of files, which one stage downloads into its folder of data/raw.
 
     Attributes:
-        name: its folder in data/raw, data/inbox and data/processed.
+        name: its folder in data/raw and data/inbox, and, where it is a dataset, in data/processed.
         title, source, licence, citation: for the dataset card; source is the page that offers it.
         archives: what is downloaded; empty where an account or a request is needed, then every archive in the
             inbox is taken.
         how: how to get it where there is no open address, as the end of a sentence; None for an open set.
-        target: what the masks show.
         lists: the published splits and prompts P0 to P9 (medvlsm).
-        layout: from the folder of raw files to a function that finds an entry's image and its masks (of which
-            the union is the target); None where this package cannot prepare the set.
-        threshold: grey level at and above which a mask pixel is target; None for masks of two levels.
-        note: what else a reader of the card should know.
+        unpack: whether its archives are unpacked; else they are kept as they are and read in place.
     """
 
     name: str
@@ -51,19 +47,56 @@ class DatasetSpec:
     source: str
     licence: str
     citation: str
-    target: str
     lists: tuple[Resource, ...] = ()
     archives: tuple[Resource, ...] = ()
     how: str | None = None
+    unpack: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(RawSpec):
+    """One published dataset of VLSM-Adapter's Table 1: images, mask files, and lists that join them.
+
+    Attributes:
+        target: what the masks show.
+        layout: from the folder of raw files to a function that finds an entry's image and its masks (of which
+            the union is the target); None where this package cannot prepare the set.
+        threshold: grey level at and above which a mask pixel is target; None for masks of two levels.
+        note: what else a reader of the card should know.
+    """
+
+    target: str
     layout: Callable[[Path], Files] | None = None
     threshold: int | None = None
     note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferringSpec(RawSpec):
+    """One split of a set of referring expressions in REFER's form, on COCO's images.
+
+    Attributes:
+        folder: the archive's folder, with `instances.json` and `refs(<split_by>).p`.
+        split_by: who made the split.
+        sizes: references by split, as published; other sizes are refused.
+        images: name of the source whose one archive holds the images.
+    """
+
+    folder: str
+    split_by: str
+    sizes: dict[str, int]
+    images: str = "coco_train2014"
 
 
 def open_archive(dataset: str, url: str) -> Resource:
     """An archive at an open address whose checksum nobody publishes."""
     file = url.rsplit("/", 1)[-1]
     return Resource(file, url, None, (f"{dataset}/{file}", file))
+
+
+def refer_archive(dataset: str, file: str) -> Resource:
+    """An archive of REFER (Kazemzadeh et al., 2014; Yu et al., 2016)."""
+    return open_archive(dataset, f"https://bvisionweb1.cs.unc.edu/licheng/referit/data/{file}")
 
 
 def medvlsm_lists(dataset: str, folder: str, **sha256: str | None) -> tuple[Resource, ...]:
