@@ -55,6 +55,9 @@ def make_project(
     for name in ("recipes", "notebooks", "data/published"):
         shutil.copytree(REPOSITORY / name, root / name, dirs_exist_ok=True)
     (root / "params.yaml").write_text(PARAMS)
+    if study != "study":
+        (root / "pipelines" / study).mkdir(parents=True, exist_ok=True)
+        (root / "pipelines" / study / "params.yaml").write_text("adapter: {dim: 16}\n")
     (root / "dvc.yaml").write_text("stages: {}\n")
     for dataset in datasets:
         make_dataset(dataset)

@@ -65,9 +65,8 @@ def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
         return [row | {"status": "not_run", "reason": reason}]
     metrics = read_json(folder / "metrics.json")
     row |= {key: metrics[key] for key in ("trainable_parameters", "total_parameters")}
-    splits = sorted((split for split in run.evaluate.splits if split in metrics["splits"]), key=lambda name: name != "test")
-    rows = []
-    for split in splits:
+    splits, rows = [split for split in run.evaluate.splits if split in metrics["splits"]], []
+    for split in sorted(splits, key=lambda split: split != "test"):
         scored = row | {"split": split, "threshold": metrics["threshold"]}
         rows += _condition_rows(scored, metrics["splits"][split]["conditions"])
         rows += _referring_rows(scored, metrics["splits"][split].get("referring", {}))

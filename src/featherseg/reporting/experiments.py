@@ -1,7 +1,8 @@
-"""Results of DVC experiments beside those of the workspace, where they differ in the adapter's width only."""
+"""Results of DVC experiments beside those of the workspace, where they differ in a few knobs of the adapter only."""
 
 import io
 import subprocess
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
@@ -13,19 +14,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def with_experiments(study: Study) -> "pd.DataFrame":
+def with_experiments(study: Study, knobs: Sequence[str] = ("dim",)) -> "pd.DataFrame":
     """Every result of the study, and of the experiments on the current commit whose params differ from the
-    workspace's in `adapter.dim` only; a width that was run twice counts once."""
+    workspace's in these knobs of `adapter` only; a setting that was run twice counts once."""
     import pandas as pd
 
     params, frames = study_params_path(study.name).as_posix(), [study.every_result]
-    own = _without_dim(study_params_path(study.name).read_text())
+    own = _without(knobs, study_params_path(study.name).read_text())
     for commit in _experiments():
         text = _git("show", f"{commit}:{params}")
         results = _git("show", f"{commit}:{(study.reports / 'results.csv').as_posix()}")
-        if text and results and _without_dim(text) == own:
+        if text and results and _without(knobs, text) == own:
             frames.append(read_results(io.StringIO(results)))
-    once = ["run", "dim", "split", "text_condition", "sentences", "threshold", "metric"]
+    once = ["run", *knobs, "split", "text_condition", "sentences", "threshold", "metric"]
     return pd.concat(frames).drop_duplicates(once).reset_index(drop=True)
 
 
@@ -38,9 +39,10 @@ def _experiments() -> list[str]:
     return sorted(_git("for-each-ref", "--format=%(objectname)", refs).split())
 
 
-def _without_dim(text: str) -> Any:
+def _without(knobs: Sequence[str], text: str) -> Any:
     params = YAML(typ="safe", pure=True).load(text)
-    (params.get("adapter") or {}).pop("dim", None)
+    for knob in knobs:
+        (params.get("adapter") or {}).pop(knob, None)
     return params
 
 

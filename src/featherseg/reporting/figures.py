@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from featherseg.reporting import published, style
+from featherseg.reporting import etris, published, style
 from featherseg.reporting.experiments import with_experiments
 from featherseg.reporting.study import Study, first_split, title_of
 from featherseg.reporting.tables import own_dsc
@@ -132,6 +132,33 @@ def training_curves(study: Study) -> "Figure | Markdown":
         axis.set(title=f"{dataset} ({data})", xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("validation DSC (%)")
+    _legend(figure, axes)
+    return figure
+
+
+def accuracy_and_cost(study: Study) -> "Figure | Markdown":
+    """Accuracy in % of ETRIS's tuning methods against trainable parameters and against peak memory: a row a dataset."""
+    frame = etris.accuracy(study.every_result)
+    frame = frame[frame.model.str.startswith("etris") & ~frame.recipe.str.endswith(published.AS_RELEASED)]
+    if frame.empty:
+        return style.note("No tuning method of ETRIS has been run in this study.")
+    frame = frame.assign(memory=[etris.memory_of(study.facts(run)) for run in frame.run]).astype({"memory": float})
+    datasets = sorted(frame.dataset.unique())
+    figure, axes = style.panels(2 * len(datasets), width=4.9, height=3.4, columns=2)
+    costs = {"trainable_parameters": "trainable parameters", "memory": "peak memory in training (MiB)"}
+    for place, axis in enumerate(axes):
+        dataset, (cost, label) = datasets[place // 2], list(costs.items())[place % 2]
+        rows = frame[frame.dataset == dataset]
+        for recipe, of in rows.groupby("recipe", sort=False):
+            first = of.iloc[0]
+            axis.scatter(of[cost].mean(), of.accuracy.mean(), label=title_of(recipe), **DOT | {"s": 90},
+                         marker=style.marker(first.adapter),
+                         color=style.colour(first.adapter, first.direction or first.positions))
+        axis.set(title=f"{dataset} ({rows.data.iloc[0]}), {rows.split.iloc[0]}", xlabel=label,
+                 ylabel=f"{rows.measure.iloc[0]} (%)", **{"xscale": "log"} if cost == "trainable_parameters" else {})
+        if rows[cost].isna().all():
+            axis.text(0.5, 0.5, "not recorded here", transform=axis.transAxes, ha="center", color="#666666")
+        axis.margins(x=0.15, y=0.18)
     _legend(figure, axes)
     return figure
 

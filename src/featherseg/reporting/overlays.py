@@ -1,12 +1,16 @@
 """Predictions to look at: the best, the median and the worst sample of a run, from its stored masks."""
 
+import itertools
 import textwrap
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featherseg.data.prepared import PreparedDataset
+from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.reporting import style
+from featherseg.reporting.etris import accuracy
+from featherseg.reporting.published import AS_RELEASED
 from featherseg.reporting.study import Study, title_of
 
 if TYPE_CHECKING:
@@ -64,8 +68,47 @@ def gallery(study: Study) -> list:
     return [item for pair in shown for item in pair]
 
 
+def two_sentences(study: Study) -> list:
+    """For every dataset with several targets an image, the best, the median and the worst pair of predictions that
+    two prompts give on one image, by the lower DSC of the two; of the Bridger where one was scored, else of the most
+    accurate run. Each after a line that names dataset and method."""
+    from IPython.display import Markdown
+
+    rows, shown = accuracy(study.every_result), []
+    for dataset, of in rows.groupby("dataset"):
+        bridgers = of[(of.adapter == "bridger") & ~of.recipe.str.endswith(AS_RELEASED)]
+        best = (of if bridgers.empty else bridgers).sort_values("accuracy").iloc[-1]
+        heading = f"### {dataset} ({best.data}), split {best.split}: {title_of(best.recipe)}"
+        data, predictions = PreparedDataset.read(f"data/processed/{dataset}"), _predictions(study, best.run)
+        samples = {sample.sample_id: sample for sample in data.samples}
+        pairs = _pairs(predictions, samples)
+        if pairs.empty:
+            shown += [Markdown(heading), style.note("No image of this split has two targets with different prompts.")]
+            continue
+        figure, axes = style.panels(6, width=2.75, height=3.2, columns=6)
+        figure.get_layout_engine().set(h_pad=0.09, w_pad=0.05)
+        for place, (rank, pair) in enumerate(extremes(pairs).items()):
+            for axis, sample_id in zip(axes[2 * place : 2 * place + 2], pair, strict=True):
+                prediction, sample = predictions.loc[sample_id], samples[sample_id]
+                _draw(axis, data.image(sample), data.mask(sample), _decode(prediction))
+                axis.set_title(f"{rank} pair, DSC {100 * prediction.dsc:.1f} %", fontsize=8.5, loc="left")
+                axis.set_xlabel(_caption(prediction.prompt), fontsize=8, loc="left")
+        shown += [Markdown(heading), style.picture(figure)]
+    return shown or [style.note("No run of this study has been scored, so there is nothing to show.")]
+
+
+def _pairs(predictions: "pd.DataFrame", samples: Mapping[str, Sample]) -> "pd.Series":
+    """The lower DSC of each pair of samples on one image whose prompts differ, by the pair of sample ids."""
+    import pandas as pd
+
+    by_image = predictions.groupby([samples[sample_id].image for sample_id in predictions.index])
+    lower = {pair: of.dsc[list(pair)].min() for _, of in by_image
+             for pair in itertools.combinations(sorted(of.index), 2) if of.prompt[pair[0]] != of.prompt[pair[1]]}
+    return pd.Series(lower.values(), index=pd.Index(lower, tupleize_cols=False), dtype=float)
+
+
 def _predictions(study: Study, run: str) -> "pd.DataFrame":
-    """Stored predictions of a run's first split with the own prompt (the first sentence), and their DSC, by sample id."""
+    """Stored predictions of a run's first split with the own prompt (the first sentence), and their DSC, by sample."""
     import pandas as pd
 
     split = study.results[study.results.run == run].split.iloc[0]

@@ -55,8 +55,8 @@ def language(study: Study) -> pd.DataFrame:
     for (dataset, recipe), rows in scored.groupby(["dataset", "recipe"]):
         mean = 100 * rows.groupby("text_condition")["mean"].mean()
         kept = rows[rows.text_condition == "other"].n_own_prompt.mean()
-        lines.append({"dataset": dataset, "split": rows.split.iloc[0], "method": title_of(recipe), "own prompt": mean["own"],
-                      "empty prompt": mean["empty"], "another's prompt": mean["other"],
+        lines.append({"dataset": dataset, "split": rows.split.iloc[0], "method": title_of(recipe),
+                      "own prompt": mean["own"], "empty prompt": mean["empty"], "another's prompt": mean["other"],
                       "lost without prompt": mean["own"] - mean["empty"],
                       "lost with another's": mean["own"] - mean["other"], "no other prompt": round(kept),
                       FROM: rows.data.iloc[0], "data": rows.data.iloc[0]})

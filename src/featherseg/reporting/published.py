@@ -1,5 +1,6 @@
 """The papers' numbers, under this project's names for methods and datasets."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,3 +127,70 @@ def counts_of_released_code() -> dict[str, int]:
     rows = read("derived")
     rows = rows[(rows.paper == "VLSM-Adapter") & (rows.metric == "parameters")]
     return {row.model: int(row.value) for row in rows.itertuples()}
+
+
+# ETRIS: title -> our model; how data/published/etris.csv calls the backbones
+BACKBONES: Mapping[str, str] = {"ETRIS RN50": "etris_r50", "ETRIS RN101": "etris_r101", "ETRIS ViT-B/16": "etris_vit"}
+_CLIP = {"CLIP ResNet-50": "ETRIS RN50", "CLIP ResNet-101": "ETRIS RN101", "CLIP ViT-B/16": "ETRIS ViT-B/16"}
+REFERRING: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("RefCOCO", "val"): ("refcoco", "val"), ("RefCOCO", "testA"): ("refcoco", "testA"),
+    ("RefCOCO", "testB"): ("refcoco", "testB"), ("RefCOCO+", "val"): ("refcoco_plus", "val"),
+    ("RefCOCO+", "testA"): ("refcoco_plus", "testA"), ("RefCOCO+", "testB"): ("refcoco_plus", "testB"),
+    ("G-Ref", "val(u)"): ("refcocog_umd", "val"), ("G-Ref", "test(u)"): ("refcocog_umd", "test"),
+    ("G-Ref", "val(g)"): ("refcocog_google", "val")}
+IOU_PRINTED = "IoU as printed (mIoU at 0.35, all sentences, by the released code)"
+
+
+def etris() -> "pd.DataFrame":
+    """ETRIS's IoU in % by our data set and split, a column a backbone; NaN where no source could be verified."""
+    import pandas as pd
+
+    values = _etris_rows().pivot(index=["dataset", "split"], columns="title", values="value")
+    order = pd.MultiIndex.from_tuples(REFERRING.values(), names=["dataset", "split"])
+    return values.reindex(index=order, columns=list(BACKBONES))
+
+
+def etris_sources(dataset: str, split: str) -> str:
+    """Where the numbers of a split were read, each source once."""
+    rows = _etris_rows()
+    rows = rows[(rows.dataset == dataset) & (rows.split == split)]
+    return "; ".join(dict.fromkeys(part for source in rows.source for part in source.split("; ")))
+
+
+def etris_millions() -> dict[str, float]:
+    """Trainable parameters in millions by backbone, as the paper's table is quoted."""
+    rows = _etris_rows().drop_duplicates("title")
+    return {row.title: float(row.train_params_m) for row in rows.itertuples()}
+
+
+def etris_counts() -> dict[str, dict[str, int]]:
+    """Exact parameters by backbone and part (`Bridger`, `HA+GA+Projector`, ...), counted from the released code."""
+    rows = read("derived")
+    rows = rows[(rows.paper == "ETRIS") & (rows.metric == "parameters")]
+    return {_CLIP[variant]: {row.model: int(row.value) for row in of.itertuples()}
+            for variant, of in rows.groupby("variant")}
+
+
+def referring_elsewhere() -> "pd.DataFrame":
+    """Other papers' numbers on the referring sets, a line a model and measure, a column a split, with its source."""
+    import pandas as pd
+
+    rows = pd.concat([read("etris"), read("detris")])
+    keys = list(zip(rows.dataset, rows.split, strict=True))
+    rows = rows.assign(place=[f"{dataset} {split}" for dataset, split in keys])[[key in REFERRING for key in keys]]
+    rows = rows[~rows.table.str.startswith("Main table rows of ETRIS")]
+    lines = []
+    for (model, variant, metric), of in rows.groupby(["model", "variant", "metric"], sort=False):
+        sources = dict.fromkeys(part for source in of.source for part in source.split("; "))
+        lines.append({"model": model, "variant": re.sub(r" \([mo]IoU\)", "", variant), "measure as printed": metric,
+                      **of.set_index("place").value.to_dict(), "where from": f"published: {'; '.join(sources)}"})
+    columns = [f"{dataset} {split}" for dataset, split in REFERRING]
+    return pd.DataFrame(lines, columns=["model", "variant", "measure as printed", *columns, "where from"])
+
+
+def _etris_rows() -> "pd.DataFrame":
+    rows = read("etris")
+    rows = rows[(rows.model == "ETRIS") & (rows.metric == "IoU")]
+    places = [REFERRING[key] for key in zip(rows.dataset, rows.split, strict=True)]
+    return rows.assign(title=rows.variant.map(_CLIP), dataset=[dataset for dataset, _ in places],
+                       split=[split for _, split in places])

@@ -21,8 +21,17 @@ COLOURS = {
     ("vlsm_shallow", "V"): "#8AD3BC",
     ("vlsm_shallow", "VL"): "#1FA27C",
     ("vlsm_shallow", "VLC"): "#00634A",
+    ("bridger", ""): "#0072B2",
+    ("bridger", "both"): "#0072B2",
+    ("bridger", "text_to_vision"): "#56B4E9",
+    ("bridger", "vision_to_text"): "#9AD0F0",
+    ("houlsby", "VL"): "#009E73",
+    ("houlsby", "L"): "#8AD3BC",
+    ("lora", "L"): "#EFD3E2",
+    ("prompt", ""): "#B8A500",
 }
-MARKERS = {"zero_shot": "D", "decoder": "o", "full": "s", "lora": "X", "vlsm_dense": "^", "vlsm_shallow": "v"}
+MARKERS = {"zero_shot": "D", "decoder": "o", "full": "s", "lora": "X", "vlsm_dense": "^", "vlsm_shallow": "v",
+           "bridger": "*", "houlsby": "P", "prompt": "h"}
 OWN, EMPTY, OTHER = "#0072B2", "#999999", "#D55E00"
 RC = {
     "font.size": 10,
@@ -52,7 +61,7 @@ def colour(adapter: str, positions: str = "") -> str:
 
 def marker(adapter: str) -> str:
     """The marker of a method."""
-    return MARKERS.get(adapter, "*")
+    return MARKERS.get(adapter, ".")
 
 
 def panels(

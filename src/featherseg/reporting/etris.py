@@ -1,0 +1,344 @@
+"""ETRIS's tables: published beside made here, every measure under its own name."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from featherseg.describe import without_weights
+from featherseg.models.base import SegmentationModel
+from featherseg.referring import ALL, FIRST, MEASURES, MIOU, OIOU
+from featherseg.reporting import published
+from featherseg.reporting.experiments import with_experiments
+from featherseg.reporting.published import AS_RELEASED, BACKBONES, IOU_PRINTED
+from featherseg.reporting.study import Study, first_split, title_of
+from featherseg.reporting.tables import FROM, honest, made_here
+
+SETS = {FIRST: "first sentence", ALL: "all sentences"}
+MAIN = ((MIOU, 0.35), (OIOU, 0.5), ("P@0.5", 0.5))
+BRIDGER = "bridger"
+KNOBS: Mapping[str, tuple] = {
+    "dim": (8, 16, 32, 64, 128), "stages": (1, 2, 3), "direction": ("both", "text_to_vision", "vision_to_text")}
+HEAD_PARTS = ("hierarchical alignment", "global alignment", "projector")
+NO_KNOB = "not run: this package's head has no knob that leaves it out"
+COUNTED_FOR = ("etris_r50", "etris_vit")
+CONNECT = "attnpool.connect"
+
+
+def named(measure: str, threshold: float, sentences: str = ALL) -> str:
+    """A measure under its whole name: `mIoU@0.35, all sentences`."""
+    return f"{measure} at {threshold:g}, {SETS[sentences]}"
+
+
+def main_table(study: Study) -> pd.DataFrame:
+    """ETRIS on each split: the published number, and below it what was made here, by the measures of `MAIN`.
+
+    The distance to the published number stands in brackets beside mIoU at 0.35 over all sentences, which is what
+    the released code prints as IoU. Data sets that the paper lacks follow, without a published line; those that
+    were not scored sentence by sentence have the mean IoU at the run's threshold.
+    """
+    values, lines = published.etris(), []
+    for (dataset, split), row in values.iterrows():
+        theirs = row.dropna().to_dict()
+        lines.append({"dataset": dataset, "split": split, "measure": IOU_PRINTED, "": "published", "data": "",
+                      FROM: f"published: {published.etris_sources(dataset, split)}"}
+                     | {title: f"{theirs[title]:.2f}" if title in theirs else "not verified" for title in BACKBONES})
+        lines += _lines_here(study, dataset, split, theirs)
+    own = study.every_result[~study.every_result.dataset.isin(set(values.index.get_level_values(0)))]
+    own = own[own.recipe.isin([f"{model}-{BRIDGER}" for model in BACKBONES.values()])]
+    for dataset, split in own[["dataset", "split"]].drop_duplicates().itertuples(index=False):
+        lines += _lines_here(study, dataset, split, {})
+    columns = ["dataset", "split", "measure", "", *BACKBONES, FROM, "data"]
+    return honest(pd.DataFrame(lines, columns=columns))
+
+
+def measures(study: Study) -> pd.DataFrame:
+    """Every measure in % of every run that was scored sentence by sentence: a line for each data set, split, method,
+    set of sentences and threshold; means over seeds. What was not run follows, a line for each reason."""
+    rows = study.every_result
+    scored = rows[rows.sentences != ""].sort_values(["dataset", "split"], kind="stable")
+    lines = []
+    for (dataset, split, recipe), part in scored.groupby(["dataset", "split", "recipe"], sort=False):
+        for (sentences, threshold), of in sorted(part.groupby(["sentences", "threshold"]), key=_first_first):
+            mean = of.groupby("metric")[["mean", "n", "n_empty_truth", "n_empty_prediction"]].mean()
+            lines.append({"dataset": dataset, "split": split, "method": title_of(recipe), "sentences": SETS[sentences],
+                          "threshold": f"{threshold:g}", **{name: 100 * mean.loc[name, "mean"] for name in MEASURES},
+                          "expressions": mean.n.iloc[0], "empty truth": mean.n_empty_truth.iloc[0],
+                          "empty prediction": mean.n_empty_prediction.iloc[0],
+                          FROM: part.data.iloc[0], "data": part.data.iloc[0]})
+    for (dataset, reason), part in _not_scored(study).groupby(["dataset", "why"], sort=False):
+        methods = sorted({title_of(recipe) for recipe in part.recipe})
+        lines.append({"dataset": dataset, "method": methods[0] if len(methods) == 1 else f"{len(methods)} methods",
+                      FROM: reason, "data": ""})
+    counts = ["expressions", "empty truth", "empty prediction"]
+    columns = ["dataset", "split", "method", "sentences", "threshold", *MEASURES, *counts, FROM, "data"]
+    frame = pd.DataFrame(lines, columns=columns)
+    return honest(frame.assign(**{name: frame[name].astype(float).round().astype("Int64") for name in counts}))
+
+
+def elsewhere() -> pd.DataFrame:
+    """What other papers print on the same splits, in %, each under the name that its source gives the measure."""
+    return published.referring_elsewhere()
+
+
+def parameters() -> pd.DataFrame:
+    """Trainable parameters of ETRIS by backbone: published, of the released code, and counted at full size.
+
+    Shares are those of CLIP's own parameters, of which the ResNets' `connect` is none.
+    """
+    printed, released = published.etris_millions(), published.etris_counts()
+    lines = []
+    for title, model in BACKBONES.items():
+        counted = counts_of(full_size(model))
+        theirs = released[title]
+        lines.append({
+            "backbone": title, "published": f"{printed[title]:g}M", "released code, Bridger": theirs["Bridger"],
+            "Bridger": counted["bridger"], "% of CLIP": 100 * counted["bridger"] / counted["clip"],
+            "positions": counted["positions"],
+            "with positions, %": 100 * (counted["bridger"] + counted["positions"]) / counted["clip"],
+            "released code, head": theirs["HA+GA+Projector"], "head": counted["head"],
+            "all trainable": counted["trainable"], "CLIP": counted["clip"],
+            "equal": "yes" if (theirs["Bridger"], theirs["HA+GA+Projector"]) == (counted["bridger"], counted["head"])
+            else "NO"})
+    return pd.DataFrame(lines)
+
+
+def bridger_shares() -> pd.DataFrame:
+    """The trained part of the backbone as a share of all that could be called the backbone, at full size.
+
+    Returns:
+        backbone, trained (Bridger, or with the positions that train along), counted as backbone, parameters of both,
+        and the share in %.
+    """
+    lines = []
+    for title, model in BACKBONES.items():
+        counted = counts_of(full_size(model))
+        clip, vision, connect = (counted[part] for part in ("clip", "vision", "connect"))
+        wholes = {"CLIP": clip, "CLIP with connect": clip + connect,
+                  "its vision tower": vision, "its vision tower with connect": vision + connect}
+        for trained, count in (("Bridger", counted["bridger"]),
+                               ("Bridger and positions", counted["bridger"] + counted["positions"])):
+            lines += [{"backbone": title, "trained": trained, "parameters": count, "counted as backbone": whole,
+                       "of": of, "% of it": 100 * count / of}
+                      for whole, of in wholes.items() if connect or "connect" not in whole]
+    return pd.DataFrame(lines)
+
+
+def full_size(model: str, **knobs: Any) -> SegmentationModel:
+    """A full-size ETRIS with its Bridger, without weights; `knobs` override the recipe's."""
+    return without_weights(f"{model}-{BRIDGER}", adapter={"name": BRIDGER, **knobs})
+
+
+def counts_of(network: SegmentationModel) -> dict[str, int]:
+    """Parameters of an ETRIS with a Bridger: bridger, positions, head, connect, clip (without connect), vision
+    (without connect) and trainable."""
+    def count(wanted) -> int:
+        return sum(p.numel() for name, p in network.named_parameters() if wanted(name, p))
+
+    return {
+        "bridger": count(lambda name, p: name.startswith("exchange.")),
+        "positions": count(lambda name, p: "positional_embedding" in name),
+        "head": count(lambda name, p: name.startswith(network.decoder_modules)),
+        "connect": count(lambda name, p: CONNECT in name),
+        "clip": count(lambda name, p: name.startswith("net.backbone.") and CONNECT not in name),
+        "vision": count(lambda name, p: name.startswith("net.backbone.visual.") and CONNECT not in name),
+        "trainable": count(lambda name, p: p.requires_grad)}
+
+
+def accuracy(results: pd.DataFrame) -> pd.DataFrame:
+    """One accuracy in % a run on its first split: mIoU at 0.35 over all sentences where they were scored, else the
+    mean IoU at the run's threshold with its one prompt.
+
+    Returns:
+        the rows of `results` that hold it, with the columns `accuracy` (%) and `measure` (its whole name).
+    """
+    first = results.groupby("run")["split"].transform("first")
+    own = results[(results["split"] == first) & (results.text_condition == "own")]
+    referring = own[(own.sentences == ALL) & (own.threshold == 0.35) & (own.metric == MIOU)]
+    referring = referring.assign(measure=named(MIOU, 0.35))
+    plain = first_split(own)
+    plain = plain[(plain.metric == "iou") & ~plain.run.isin(set(referring.run))]
+    plain = plain.assign(measure=[f"{MIOU} at {threshold:g}, one prompt" for threshold in plain.threshold])
+    both = pd.concat([referring, plain])
+    return both.assign(accuracy=100 * both["mean"])
+
+
+def tuning(study: Study) -> pd.DataFrame:
+    """Tuning methods of each model on each data set: accuracy, what they train beyond the head, their budget, speed
+    and memory.
+
+    `beyond the head` is what a method trains more than the model's `decoder` run does. Memory is the accelerator's
+    where one was used, else the process's.
+    """
+    rows = accuracy(study.every_result)
+    rows = rows[rows.model.str.startswith("etris") & ~rows.recipe.str.endswith(AS_RELEASED)]
+    budgets = {run.name: budget(run) for run in study.runs}
+    lines = []
+    for (dataset, _), part in rows.groupby(["dataset", "model"], sort=False):
+        head = part[part.adapter == "decoder"].trainable_parameters.max()
+        for recipe, of in part.groupby("recipe", sort=False):
+            first = next(of.itertuples())
+            facts = [study.facts(run) for run in of.run]
+            lines.append({
+                "dataset": dataset, "split": first.split, "method": title_of(recipe), "measure": first.measure,
+                "accuracy": of.accuracy.mean(), "trainable": int(first.trainable_parameters),
+                "beyond the head": None if pd.isna(head) else int(first.trainable_parameters - head),
+                "budget": budgets[first.run], "images/s": _mean(fact.get("images_per_second") for fact in facts),
+                "memory (MiB)": _mean(memory_of(fact) for fact in facts), FROM: first.data, "data": first.data})
+    unmade = study.results[(study.results.status != "ok") & study.results.model.str.startswith("etris")]
+    for (dataset, reason), part in unmade.groupby(["dataset", "reason"], sort=False):
+        lines += [{"dataset": dataset, "method": title_of(recipe), FROM: f"not run: {reason}", "data": ""}
+                  for recipe in dict.fromkeys(part.recipe) if not recipe.endswith(AS_RELEASED)]
+    columns = ["dataset", "split", "method", "measure", "accuracy", "trainable", "beyond the head", "budget",
+               "images/s", "memory (MiB)", FROM, "data"]
+    whole = dict.fromkeys(["trainable", "beyond the head"], "Int64")
+    numbers = dict.fromkeys(["accuracy", "images/s", "memory (MiB)"], float)
+    return honest(pd.DataFrame(lines, columns=columns).astype(whole | numbers))
+
+
+def equal_budget(study: Study) -> str:
+    """One sentence a data set: whether its tuning methods had the same budget."""
+    frame, said = tuning(study).dropna(subset="accuracy"), []
+    for dataset, rows in frame.groupby("dataset"):
+        budgets = rows.budget.unique()
+        said.append(f"On **{dataset}** all {len(rows)} methods had one budget: {budgets[0]}." if len(budgets) == 1
+                    else f"On **{dataset}** the budgets are NOT equal: {'; '.join(budgets)}.")
+    return "\n\n".join(said) or "No tuning method of ETRIS has been run in this study; the table says why."
+
+
+def budget(run) -> str:
+    """What a run may spend: epochs, batch size, rate and optimiser; nothing where nothing is trained."""
+    if run.train is None:
+        return "no training"
+    train = run.train
+    return f"{train.epochs} epochs, batch {train.batch_size}, {train.optimizer} at {train.lr:g}, {train.schedule}"
+
+
+def memory_of(facts: Mapping[str, Any]) -> float | None:
+    """Peak memory in MiB of a run, the accelerator's where one was used; None where it was not recorded."""
+    peak = facts.get("peak_memory_mib") or {}
+    return peak.get("accelerator", peak.get("process"))
+
+
+def ablations(study: Study) -> pd.DataFrame:
+    """What the Bridger's width, stages and direction change: its parameters at full size, and the accuracy in % of
+    this study's runs that differ in nothing else from its Bridger; values that were not run say so.
+
+    Runs are those of this study, and of the experiments of this commit that changed these knobs alone.
+    """
+    results = with_experiments(study, tuple(KNOBS))
+    declared = results[(results.adapter == BRIDGER) & ~results.recipe.str.endswith(AS_RELEASED)]
+    rows = accuracy(declared)
+    if rows.empty:
+        reasons = "; ".join(sorted(set(declared.reason) - {""})) or f"no Bridger in study '{study.name}'"
+        lines = _ablation_lines({}, rows, f"not run: {reasons}")
+    else:
+        lines = [line for (dataset, model), part in rows.groupby(["dataset", "model"], sort=False)
+                 for line in _ablation_lines({"dataset": dataset, "model": model}, part, "not run")]
+    counted = [f"Bridger, {model}" for model in COUNTED_FOR]
+    columns = ["dataset", "model", "knob", "value", *counted, "measure", "accuracy", FROM, "data"]
+    frame = pd.DataFrame(lines, columns=columns if len(rows) else columns[2:])
+    return honest(frame.astype(dict.fromkeys(counted, "Int64") | {"accuracy": float}))
+
+
+def _ablation_lines(known: dict[str, Any], rows: pd.DataFrame, absent: str) -> list[dict[str, Any]]:
+    """A line for each value of each knob, in the runs of one model on one data set; `absent` where there is none."""
+    named_so = rows[rows.recipe.str.fullmatch(rf"\w+-{BRIDGER}")] if len(rows) else rows
+    usual = next((row for _, row in (named_so if len(named_so) else rows).iterrows()), None)
+    lines = []
+    for knob, values in KNOBS.items():
+        alike = rows if usual is None else rows[_alike(rows, usual, knob)]
+        found = {value: of for value, of in alike.groupby(knob)}
+        for value in [*values, *sorted(set(found) - set(values))]:
+            sizes = {f"Bridger, {model}": _bridger_size(model, knob, value) for model in COUNTED_FOR}
+            lines.append(known | {"knob": knob, "value": f"{value:g}" if knob != "direction" else value} | sizes
+                         | _ablation(found.get(value), absent))
+    whole = None if usual is None else rows.loc[[usual.name]]
+    lines.append(known | {"knob": "head", "value": "all three parts"} | _ablation(whole, absent))
+    return lines + [known | {"knob": "head", "value": f"without {part}", FROM: NO_KNOB, "data": ""}
+                    for part in HEAD_PARTS]
+
+
+def _ablation(rows: pd.DataFrame | None, absent: str) -> dict[str, Any]:
+    if rows is None:
+        return {FROM: absent, "data": ""}
+    first = rows.iloc[0]
+    return {"measure": first.measure, "accuracy": rows.accuracy.mean(), "data": first.data,
+            FROM: f"{first.data}, split {first.split}"}
+
+
+def _bridger_size(model: str, knob: str, value: Any) -> int:
+    value = value if isinstance(value, str) else int(value)
+    return counts_of(full_size(model, **{knob: value}))["bridger"]
+
+
+def _alike(rows: pd.DataFrame, usual: pd.Series, knob: str) -> pd.Series:
+    """Which rows differ from the usual Bridger's in this knob at most."""
+    alike = pd.Series(True, rows.index)
+    for other in set(KNOBS) - {knob}:
+        alike &= rows[other] == usual[other]
+    return alike
+
+
+def _lines_here(study: Study, dataset: str, split: str, theirs: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Lines for what a study made on a split: the correct recipes, then those as released."""
+    rows = study.every_result[study.every_result.dataset == dataset]
+    lines = []
+    for label, suffix in (("here", ""), ("here, as released", AS_RELEASED)):
+        recipes = {title: f"{model}-{BRIDGER}{suffix}" for title, model in BACKBONES.items()}
+        declared = rows[rows.recipe.isin(recipes.values())]
+        if declared.empty:
+            continue
+        made = declared[(declared["split"] == split) & (declared.status == "ok")]
+        if made.empty:
+            reasons = sorted(set(declared.reason) - {""}) or [f"split '{split}' was not scored"]
+            lines.append({"dataset": dataset, "split": split, "measure": "all", "": label, "data": "",
+                          FROM: f"not run: {'; '.join(reasons)}"} | dict.fromkeys(BACKBONES, "not run"))
+            continue
+        said = list(dict.fromkeys(made_here(study, row) for row in made.drop_duplicates("run").itertuples()))
+        known = {"dataset": dataset, "split": split, "": label, FROM: "; ".join(said), "data": made.data.iloc[0]}
+        lines += [known | {"measure": name} | {
+            title: _cell(values[values.recipe == recipe], theirs.get(title) if name == named(*MAIN[0]) else None)
+            for title, recipe in recipes.items()} for name, values in _by_measure(made)]
+    if not lines:
+        lines.append({"dataset": dataset, "split": split, "measure": "all", "": "here", "data": "",
+                      FROM: f"not run: no ETRIS on '{dataset}' in study '{study.name}'"}
+                     | dict.fromkeys(BACKBONES, "not run"))
+    return lines
+
+
+def _by_measure(made: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Rows by the name of their measure: those of `MAIN`, or the mean IoU where sentences were not scored."""
+    found = [(named(measure, threshold), made[(made.metric == measure) & (made.threshold == threshold)
+                                              & (made.sentences == ALL)]) for measure, threshold in MAIN]
+    if found[0][1].empty:
+        plain = made[(made.metric == "iou") & (made.text_condition == "own")]
+        return [(f"{MIOU} at {threshold:g}, one prompt", of) for threshold, of in plain.groupby("threshold")]
+    return found
+
+
+def _cell(rows: pd.DataFrame, theirs: float | None) -> str:
+    """Mean over seeds in %, with the distance to the published number where there is one to compare."""
+    if rows.empty:
+        return "not run"
+    ours = 100 * rows["mean"].mean()
+    return f"{ours:.2f}" + ("" if theirs is None else f" ({ours - theirs:+.2f})")
+
+
+def _not_scored(study: Study) -> pd.DataFrame:
+    """Runs without sentence scores, with the reason in column `why`."""
+    rows = study.every_result
+    unscored = rows[~rows.run.isin(rows[rows.sentences != ""].run)].drop_duplicates("run")
+    prompts = {run.name: run.evaluate.prompts for run in study.runs}
+    once = [f"not scored sentence by sentence: evaluate.prompts is '{prompts[run]}'" for run in unscored.run]
+    return unscored.assign(why=("not run: " + unscored.reason).where(unscored.status != "ok", once))
+
+
+def _first_first(group: tuple[tuple[str, float], pd.DataFrame]) -> tuple[int, float]:
+    (sentences, threshold), _ = group
+    return list(SETS).index(sentences), threshold
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
