@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from pairs import PAIRS, SMALL, batch, label, small, step
+from pairs import METHODS_OF, PAIRS, SMALL, batch, label, small, step
+from safetensors.torch import save_file
 
 from featherseg import adapters, checkpoint
 from featherseg.adapters import METHODS, trainable
@@ -152,6 +153,21 @@ def test_a_checkpoint_restores_the_logits(name, adapter, tmp_path):
     other = adapters.apply(small(name), adapter, seed=2)
     checkpoint.load(tmp_path / "checkpoint.safetensors", other, run)
     assert torch.equal(model(pixels, tokens), other(pixels, tokens))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_checkpoint_holds_what_a_method_trains_and_no_frozen_weight(name, tmp_path):
+    base = small(name)
+    save_file({key: tensor.contiguous() for key, tensor in base.net.state_dict().items()},
+              tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    for adapter in METHODS_OF[name]:
+        run = Run(study="study", recipe="r", dataset="d", model=ModelConfig(name=name, weights=str(tmp_path)),
+                  adapter=adapter)
+        model = adapters.apply(small(name), adapter, seed=1)
+        model(*batch(model)[:2])
+        added = {key for key in model.state_dict() if key.replace(".base_layer", "") not in base.state_dict()}
+        assert checkpoint.changed_tensors(model, run).keys() == trainable(model).keys() | added, label(adapter)
 
 
 @pytest.mark.parametrize(("name", "adapter"), PAIRS, ids=label)
