@@ -304,7 +304,7 @@ def test_a_set_that_needs_an_account_says_where_to_get_it(project, server):
     assert get(spec)["status"] == "not_run"
     write_zip(Path("inbox/archive (1).zip"), {"images/one.txt": "content"})
     assert get(spec)["status"] == "ok"
-    assert everything_below(Path("raw")) == ["anns", "images", "images/one.txt", "status.json"]
+    assert everything_below(Path("raw")) == ["images", "images/one.txt", "status.json"]
     assert list(read_json("checksums.json")) == ["toy/archive (1).zip"]
 
 

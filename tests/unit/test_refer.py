@@ -2,13 +2,14 @@
 
 import pickle
 import random
+import zipfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import everything_below
+from data_files import colours, everything_below, picture_bytes
 from pycocotools import mask as coco
 from refer_files import (
     HEIGHT,
@@ -83,8 +84,6 @@ def test_an_image_is_read_in_its_archive_and_only_where_a_reference_needs_it(tmp
     dataset = take(tmp_path, monkeypatch, [reference(5, image_id=2)], [annotation(5, [SQUARE], 2)])
     assert everything_below(Path("data/raw/coco_train2014")) == ["status.json", "train2014.zip"]
     assert everything_below(dataset.path / "images") == [file_name(2)]
-    import zipfile
-
     with zipfile.ZipFile("mirror/train2014.zip") as archive:
         assert (dataset.path / "images" / file_name(2)).read_bytes() == archive.read(f"train2014/{file_name(2)}")
     assert read_json("data/checksums.json").keys() == {"coco_train2014/train2014.zip", "refcoco/refcoco.zip"}
@@ -214,16 +213,12 @@ def test_an_image_that_the_archive_lacks(tmp_path, monkeypatch):
           [reference(1)], [annotation(1, [SQUARE])])
 
 
-@pytest.mark.parametrize(("spare", "fault"), [
-    (b"no picture", f"train2014.zip/train2014/{file_name(1)} cannot be read as a picture"),
-])
-def test_an_image_that_is_damaged(tmp_path, monkeypatch, spare, fault):
-    fails(tmp_path, monkeypatch, fault, [reference(1)], [annotation(1, [SQUARE])], spare=spare)
+def test_an_image_that_is_damaged(tmp_path, monkeypatch):
+    fails(tmp_path, monkeypatch, f"train2014.zip/train2014/{file_name(1)} cannot be read as a picture",
+          [reference(1)], [annotation(1, [SQUARE])], spare=b"no picture")
 
 
 def test_an_image_of_another_size_than_its_entry(tmp_path, monkeypatch):
-    from data_files import colours, picture_bytes
-
     fails(tmp_path, monkeypatch, "the mask is .* but its image has 10 rows and 10 columns", [reference(1)],
           [annotation(1, [SQUARE])], spare=picture_bytes(colours(10, 10), "JPEG"))
 
@@ -247,7 +242,7 @@ def test_a_pickle_with_code_is_refused_and_nothing_of_it_runs(tmp_path, monkeypa
     pickle.loads(content)
     assert (tmp_path / "ran").exists()
     (tmp_path / "ran").unlink()
-    fails(tmp_path, monkeypatch, r"refs\(unc\).p names \w+\.\w+, but .* nothing of it was run", [reference(1)], [],
+    fails(tmp_path, monkeypatch, r"refs\(unc\).p names \w+\.\S+, but .* nothing of it was run", [reference(1)], [],
           pickled=content)
     assert not (tmp_path / "ran").exists()
 
@@ -263,12 +258,9 @@ def test_every_way_to_name_a_function_is_refused(tmp_path, content):
 
 @pytest.mark.parametrize("content", [
     b"", b"garbage", b"P0\n.", b"\x80\x02\x82\x01.", b"}(S'a'\nI1\nub.", b"\x80\x04\x8f.", b"(lp0\ng7\n.",
-    b"\x80\x02\x8bFFFF.", b"].]", b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f."[:-1], b"(dp0\n(lI1\ns."])
+    b"\x80\x02\x8bFFFF.", b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f."[:-1], b"(dp0\n(lI1\ns."])
 def test_a_damaged_pickle_is_one_sentence(tmp_path, content):
     (tmp_path / "x.p").write_bytes(content)
-    if content == b"].]":
-        assert read_plain_pickle(tmp_path / "x.p") == []
-        return
     with pytest.raises(UserError, match="x.p is damaged or no pickle of plain data") as error:
         read_plain_pickle(tmp_path / "x.p")
     assert "\n" not in str(error.value)

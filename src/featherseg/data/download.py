@@ -56,7 +56,7 @@ def download(spec: RawSpec, raw_dir: Path, inbox_dir: Path, mirror: Path | None 
         write_not_run(raw_dir, str(reason))
         return
     with atomic_path(raw_dir) as folder:
-        (folder / "anns").mkdir(parents=True)
+        (folder / "anns" if lists else folder).mkdir(parents=True)
         for archive in archives:
             with _kept_only_if_good(spec, archive):
                 if spec.unpack:
