@@ -1,4 +1,7 @@
-"""`featherseg bench`: speed and memory of every method beside the library's own forward, as one table."""
+"""`featherseg bench`: speed and memory of every method, as one table.
+
+CLIPSeg is measured beside the library's own forward, ETRIS's ways to tune beside each other.
+"""
 
 import csv
 import tempfile
@@ -27,6 +30,9 @@ COLUMNS = ("part", "size", "image_size", "method", "condition", "device", "preci
 ZERO_SHOT, DECODER, DENSE = "clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vlc"
 SHALLOW = "clipseg-vlsm_shallow-vlc"
 METHODS = (ZERO_SHOT, DECODER, "clipseg-full", DENSE, SHALLOW, "clipseg-lora")
+ETRIS_MODELS = ("etris_vit", "etris_r50")
+ETRIS_METHODS = ("decoder", "bridger", "lora", "full")
+ETRIS_BATCH, ETRIS_ROUNDS = 1, 2
 TRAINING_GOALS = {DENSE: 1.1, SHALLOW: 8.0, DECODER: 8.0}  # speed-up of a full-size step on the CPU
 PROMPTS_GOAL = 8.0
 GROWTH_GOALS = {"seconds": 1.2, "peak": 1.1}
@@ -45,11 +51,13 @@ class Plan:
         sizes: for each size of a case its batch and rounds on the CPU.
         methods: recipes.
         images: the two numbers of images between which growth is looked at.
+        etris: the ETRIS models, each at full size with every method of `ETRIS_METHODS`.
     """
 
     sizes: dict[str, tuple[int, int]]
     methods: tuple[str, ...]
     images: tuple[int, int]
+    etris: tuple[str, ...] = ()
 
     def cases(self) -> list[Case]:
         """Every size, device, method and phase."""
@@ -61,8 +69,14 @@ class Plan:
                           if (recipe, phase) != (ZERO_SHOT, "train")]
         return found
 
+    def etris_cases(self) -> list[list[Case]]:
+        """Training steps of every ETRIS model on every device, the methods of one of them in a list."""
+        devices = {"cpu": (ETRIS_BATCH, ETRIS_ROUNDS), "cuda": (CUDA_BATCH, CUDA_ROUNDS)}
+        return [[Case("full", f"{model}-{method}", "train", device, *much, model) for method in ETRIS_METHODS]
+                for model in self.etris for device, much in devices.items()]
 
-WHOLE = Plan({"full": (2, 3), "embedded": (16, 15)}, METHODS, (1_000, 10_000))
+
+WHOLE = Plan({"full": (2, 3), "embedded": (16, 15)}, METHODS, (1_000, 10_000), ETRIS_MODELS)
 QUICK = Plan({"embedded": (4, 2)}, (ZERO_SHOT, DENSE, SHALLOW), (30, 90))
 
 
@@ -92,6 +106,13 @@ def measure(plan: Plan, work_dir: Path) -> Iterator[Row]:
         yield from _or_reason(case, case.phase, _steps(case, work_dir))
         if (case.recipe, case.phase) == (ZERO_SHOT, "inference"):
             yield from _or_reason(case, "prompts", _prompts(case, work_dir))
+    for cases in plan.etris_cases():
+        measured = []
+        for case in cases:
+            for row in _or_reason(case, "train", _alone(case, work_dir)):
+                measured.append(row)
+                yield row
+        yield from _beside_full(cases, measured)
     yield from _growth("prepare", "", plan.images, work_dir)
     for recipe in (DENSE, SHALLOW):
         yield from _growth("epoch", recipe, plan.images, work_dir)
@@ -122,7 +143,7 @@ def make_row(case: Case, part: str, quantity: str, unit: str = "", values: Seque
         at_least, at_most: the goal, held against the median.
     """
     row = dict.fromkeys(COLUMNS, "") | {
-        "part": part, "size": case.size, "image_size": model_config(case.size).image_size,
+        "part": part, "size": case.size, "image_size": model_config(case.size, case.model).image_size,
         "method": case.recipe, "condition": condition, "device": case.device, "batch": case.batch,
         "precision": "bf16" if case.device == "cuda" and part != "prompts" else "float32",
         "implementation": implementation, "quantity": quantity, "unit": unit, "note": note}
@@ -169,6 +190,28 @@ def _steps(case: Case, work_dir: Path) -> Iterator[Row]:
         note = f"{memory['before']} MiB of it before the model is built" if case.device == "cpu" else ""
         yield make_row(case, case.phase, "peak memory", "MiB", [memory["peak"]],
                        implementation=name, condition=conditions[name], note=note)
+
+
+def _alone(case: Case, work_dir: Path) -> Iterator[Row]:
+    """Speed and peak memory of training steps of a model without a reference."""
+    timed = _run(steps.time_alone, case, _dataset(case, work_dir), case=case, work_dir=work_dir)
+    common = {"implementation": "ours", "condition": "cached features" if timed["cached"] else ""}
+    yield make_row(case, "train", "speed", "images/s", [case.batch / s for s in timed["seconds"]], **common)
+    if case.device == "cuda":
+        yield share_of_peak(case, torch.cuda.get_device_name(), timed["flops"], timed["seconds"])
+    note = f"{timed['before']} MiB of it before the model is built" if case.device == "cpu" else ""
+    yield make_row(case, "train", "peak memory", "MiB", [timed["peak"]], note=note, **common)
+
+
+def _beside_full(cases: Sequence[Case], rows: Sequence[Row]) -> Iterator[Row]:
+    """How much faster each method is than training everything, and which share of its memory it takes."""
+    for quantity, compared, unit in (("speed", "speed-up", "x"), ("peak memory", "share of memory", "1")):
+        found = {row["method"]: float(row["median"]) for row in rows if row["quantity"] == quantity and row["runs"]}
+        full = found.pop(cases[-1].recipe, None)
+        for case in cases:
+            if full and case.recipe in found:
+                yield make_row(case, "train", compared, unit, [found[case.recipe] / full],
+                               implementation="ours / ours", condition="beside full")
 
 
 def _prompts(case: Case, work_dir: Path) -> Iterator[Row]:
@@ -223,7 +266,7 @@ def _run(function: Callable, *arguments: Any, case: Case, work_dir: Path) -> Any
 
 def _dataset(case: Case, work_dir: Path) -> Path:
     """A prepared dataset of two batches at the case's input size."""
-    size = model_config(case.size).image_size
+    size = model_config(case.size, case.model).image_size
     data_dir = work_dir / f"{size}-px-{case.batch}" / "lesions"
     if not data_dir.is_dir():
         prepare_synthetic("lesions", 2 * case.batch, size, 0, data_dir)

@@ -1,6 +1,7 @@
 """What the benchmarks compare is equal, and what they write is whole. Nothing is timed here."""
 
 import csv
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -8,14 +9,17 @@ from pathlib import Path
 import pytest
 import tiny_run
 import torch
+from safetensors.torch import save_file
 
 from featherseg import adapters, bench, models
 from featherseg.benchmarks import steps
 from featherseg.benchmarks.process import in_process
 from featherseg.benchmarks.reference import Reference
 from featherseg.benchmarks.steps import Bench, Case
+from featherseg.config import ModelConfig
 from featherseg.data.synthetic import prepare_synthetic
 from featherseg.errors import NotRun
+from featherseg.models import small_model
 from featherseg.provenance import peak_memory_mib, provenance
 
 ROOT = Path(__file__).parents[2]
@@ -33,10 +37,21 @@ def at_root(monkeypatch, tmp_path, weights):
     """Recipes and params are found, caches are apart, and every size is a tiny model."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(steps, "model_config", lambda size: weights)
+    monkeypatch.setattr(steps, "model_config", lambda size, model="clipseg": weights)
     yield
     torch.use_deterministic_algorithms(False)
     torch.utils.deterministic.fill_uninitialized_memory = True
+
+
+@pytest.fixture
+def small_etris(at_root, monkeypatch, tmp_path):
+    """Every size is a small ETRIS."""
+    model = small_model("etris_vit", 32)
+    (tmp_path / "config.json").write_text(json.dumps(model.architecture()))
+    save_file({name: tensor.contiguous() for name, tensor in model.net.state_dict().items()},
+              tmp_path / "model.safetensors")
+    found = ModelConfig(name="etris_vit", weights=str(tmp_path))
+    monkeypatch.setattr(steps, "model_config", lambda size, model="clipseg": found)
 
 
 @pytest.fixture
@@ -185,9 +200,48 @@ def test_the_share_of_an_unknown_gpus_peak_is_not_invented():
     assert row["median"] == "" and "NVIDIA Q1 is not known" in row["note"]
 
 
+@pytest.mark.parametrize("method", bench.ETRIS_METHODS)
+def test_a_step_of_etris_trains_what_the_method_trains(small_etris, data_dir, method):
+    made = Bench(case(size="full", recipe=f"etris_vit-{method}", model="etris_vit"), data_dir, ("ours",))
+    model = made.models["ours"]
+    assert made.cached is (method == "decoder") and list(made.models) == ["ours"]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    made.step("ours", 0)
+    made.step("ours", 1)  # LoRA's A has no gradient until B has moved
+    trained = adapters.trainable(model)
+    assert all(not torch.equal(tensor, before[name]) for name, tensor in trained.items())
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if name not in trained)
+
+
+def test_etris_alone_counts_every_round_but_the_first(small_etris, data_dir, monkeypatch):
+    monkeypatch.setattr(steps, "stopwatch", lambda call, device: call() or 3.0)
+    found = steps.time_alone(case(size="full", recipe="etris_vit-decoder", model="etris_vit", rounds=2), data_dir)
+    assert found["seconds"] == [3.0, 3.0] and found["cached"] is True and found["flops"] is None
+    assert found["peak"] >= found["before"] > 100
+
+
+def test_every_way_to_tune_etris_is_held_against_full(pretended, tmp_path, monkeypatch):
+    def slow_when_full(function, case, *arguments, **options):
+        found = pretend(function)
+        if function.__name__ == "time_alone" and case.recipe.endswith("-full"):
+            found |= {"seconds": [8.0], "peak": 4000}
+        return found
+
+    monkeypatch.setattr(bench, "in_process", slow_when_full)
+    plan = replace(bench.WHOLE, sizes={})
+    rows = [row for row in bench.measure(plan, tmp_path) if row["method"].startswith("etris") and row["runs"]]
+    beside = {(row["method"], row["quantity"]): float(row["median"]) for row in rows
+              if row["condition"] == "beside full"}
+    assert beside == {(f"{model}-{method}", quantity): value for model in bench.ETRIS_MODELS
+                      for method in ("decoder", "bridger", "lora")
+                      for quantity, value in (("speed-up", 4), ("share of memory", 0.25))}
+    assert {row["image_size"] for row in rows} == {416} and {row["device"] for row in rows} == {"cpu"}
+
+
 def test_all_methods_are_measured_and_only_what_trains_is_trained():
     cases = bench.WHOLE.cases()
     assert len(cases) == len(set(cases)) == 2 * 2 * (5 + 6)
+    assert [len(cases) for cases in bench.WHOLE.etris_cases()] == [4] * 2 * 2
     assert {c.recipe.split("-")[1] for c in cases} == set(METHODS)
     assert not [c for c in cases if "zero_shot" in c.recipe and c.phase == "train"]
 
@@ -198,6 +252,7 @@ def pretend(function, *arguments, **_):
     return {
         "time_steps": {"seconds": seconds, "cached": True, "flops": None},
         "peak_memory": {"peak": 1000, "before": 400},
+        "time_alone": {"seconds": [2.0], "cached": False, "flops": None, "peak": 1000, "before": 400},
         "time_prompts": {"at once": [1.0], "one by one": [7.0], "reference": [9.0]},
         "prepare": {"seconds": 0.01, "peak": 100}, "epoch": {"seconds": 0.02, "peak": 700},
     }[function.__name__]
@@ -222,7 +277,7 @@ def test_the_table_holds_every_goal_once_and_says_what_was_not_measured(pretende
     assert goals["prompts", "clipseg-zero_shot", "speed-up", "ours / ours"] == (">= 8", "no")
     assert goals["prepare", "", "growth of peak memory", "ours"] == ("<= 1.1", "yes")
     without_gpu = [row for row in rows if row["device"] == "cuda"]
-    assert len(without_gpu) == 2 * (11 + 1)
+    assert len(without_gpu) == 2 * (11 + 1) + 2 * 4
     assert {row["note"] for row in without_gpu} == {"not measured: no CUDA GPU here"}
     assert all(row["median"] == "" for row in without_gpu)
 
@@ -237,7 +292,8 @@ def test_a_killed_case_is_a_row_and_the_rest_goes_on(pretended, tmp_path, monkey
     rows = [row for row in bench.measure(bench.WHOLE, tmp_path) if row["device"] == "cpu"]
     killed = [row for row in rows if row["method"] == "clipseg-full"]
     assert len(killed) == 4 and {row["note"] for row in killed} == {"not measured: the process was killed"}
-    assert {row["method"] for row in rows} == {"", *bench.METHODS}
+    assert {row["method"] for row in rows} == {"", *bench.METHODS, *(
+        f"{model}-{method}" for model in bench.ETRIS_MODELS for method in bench.ETRIS_METHODS)}
 
 
 def test_the_command_writes_the_table_and_quick_writes_nothing(pretended, tmp_path, monkeypatch, capsys):

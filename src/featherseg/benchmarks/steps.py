@@ -16,13 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from featherseg import adapters
 from featherseg.benchmarks.reference import Reference
-from featherseg.config import LossConfig, ModelConfig, TrainConfig, read_params
+from featherseg.config import ModelConfig, TrainConfig, parse, read_params
 from featherseg.data.prepared import PreparedDataset, prompt_of
 from featherseg.data.torch_dataset import PixelDataset
 from featherseg.engine import Objective, make_optimizer, rng_of
 from featherseg.features import FeatureBank
 from featherseg.models import build
 from featherseg.models.base import SegmentationModel
+from featherseg.models.clipseg import CLIPSeg
 from featherseg.plan import read_recipe, resolve_adapter
 from featherseg.predict import predict_probabilities
 from featherseg.provenance import peak_memory_mib
@@ -39,12 +40,13 @@ class Case:
     """One thing to measure.
 
     Attributes:
-        size: `full` (random weights, 352 px) or `embedded` (the project's own weights, 64 px).
-        recipe: names the model and the method.
+        size: `full` (random weights at the model's own input size) or `embedded` (the project's own weights, 64 px).
+        recipe: names the method.
         phase: a training step, or inference of a batch of new images.
         device: `cpu` in float32, or `cuda` in bf16.
         batch: images a step, each with a prompt of its own.
         rounds: how often ours and the reference are run in turn, after one round that is not counted.
+        model: the recipe's model; only CLIPSeg has a reference and an embedded size.
     """
 
     size: Literal["full", "embedded"]
@@ -53,12 +55,13 @@ class Case:
     device: Literal["cpu", "cuda"]
     batch: int
     rounds: int
+    model: str = "clipseg"
 
 
-def model_config(size: str) -> ModelConfig:
+def model_config(size: str, model: str = "clipseg") -> ModelConfig:
     """Weights and input size of a case's size."""
     if size == "full":
-        return ModelConfig(name="clipseg", image_size=352)
+        return ModelConfig(name=model, image_size=352 if model == "clipseg" else 416)
     return ModelConfig(name="clipseg", weights=EMBEDDED_WEIGHTS, image_size=64)
 
 
@@ -80,7 +83,7 @@ class Bench:
             training only.
 
     Attributes:
-        models: ours and the reference, which share all weights.
+        models: ours and, of CLIPSeg, the reference, which shares all weights.
         cached: whether ours trains on cached features.
     """
 
@@ -89,9 +92,12 @@ class Bench:
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.utils.deterministic.fill_uninitialized_memory = False
         self.case, training = case, case.phase == "train"
-        model = build(model_config(case.size), SEED)
+        model = build(model_config(case.size, case.model), SEED)
         adapters.apply(model, adapter_config(case.size, case.recipe), SEED).to(case.device).train(training)
-        self.models: dict[str, SegmentationModel] = {"ours": model, "reference": Reference(model)}
+        self.models: dict[str, SegmentationModel] = {"ours": model}
+        if isinstance(model, CLIPSeg):
+            self.models["reference"] = Reference(model)
+        self._config = parse(TrainConfig, read_recipe(case.recipe).train or {}, case.recipe)
         self.cached = training and model.tower_is_constant("vision")
 
         self._pixels = PixelDataset(PreparedDataset.read(data_dir), model.resize)
@@ -104,9 +110,9 @@ class Bench:
             with self._autocast(), torch.no_grad():
                 bank = FeatureBank(self.models[name], self._pixels, self._pixels.image_rows, prompts,
                                    cache=training and name == "ours")
-            self._objectives[name] = Objective(self.models[name], bank, self._pixels, LossConfig())
+            self._objectives[name] = Objective(self.models[name], bank, self._pixels, self._config.loss)
         if training:
-            self._learned, self._config = list(adapters.trainable(model).values()), TrainConfig()
+            self._learned = list(adapters.trainable(model).values())
             self._optimizer = make_optimizer(self._config, self._learned)
 
     def check_equal(self) -> None:
@@ -133,7 +139,8 @@ class Bench:
         with self._autocast():
             losses = objective(indices, prompts)
         losses.mean().backward()
-        nn.utils.clip_grad_norm_(self._learned, self._config.clip_norm)
+        if self._config.clip_norm:
+            nn.utils.clip_grad_norm_(self._learned, self._config.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
 
@@ -156,12 +163,33 @@ def time_steps(case: Case, data_dir: Path) -> dict[str, Any]:
             taken = stopwatch(lambda name=name, number=number: bench.step(name, number), case.device)
             if number:
                 seconds[name].append(taken)
-    flops = None
+    return {"seconds": seconds, "cached": bench.cached, "flops": _flops(bench)}
+
+
+def time_alone(case: Case, data_dir: Path) -> dict[str, Any]:
+    """Time steps of a model that has no reference, and their peak memory.
+
+    Returns:
+        `seconds` of every round after the first, `cached` and `flops` as `time_steps` gives them, and `peak` and
+        `before` as `peak_memory` gives them.
+    """
+    before = peak_memory_mib()["process"]
+    bench = Bench(case, data_dir, ("ours",))
     if case.device == "cuda":
-        with FlopCounterMode(display=False) as counter:
-            bench.step("ours", 0)
-        flops = counter.get_total_flops()
-    return {"seconds": seconds, "cached": bench.cached, "flops": flops}
+        torch.cuda.reset_peak_memory_stats()
+    seconds = [stopwatch(lambda number=number: bench.step("ours", number), case.device)
+               for number in range(1 + case.rounds)]
+    peak = peak_memory_mib()["accelerator" if case.device == "cuda" else "process"]
+    return {"seconds": seconds[1:], "cached": bench.cached, "flops": _flops(bench), "peak": peak, "before": before}
+
+
+def _flops(bench: Bench) -> int | None:
+    """Operations of one step of ours, counted on an accelerator only."""
+    if bench.case.device != "cuda":
+        return None
+    with FlopCounterMode(display=False) as counter:
+        bench.step("ours", 0)
+    return counter.get_total_flops()
 
 
 def peak_memory(case: Case, data_dir: Path, implementation: str) -> dict[str, int]:
