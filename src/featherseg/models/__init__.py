@@ -1,7 +1,6 @@
 """Models by name. Building one imports its library; naming one does not."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featherseg.config import ModelConfig, parse
@@ -32,8 +31,9 @@ def _etris(config: ModelConfig) -> "SegmentationModel":
     from featherseg.models.etris import build_etris
 
     architecture = FULL[config.name]
-    if config.weights != RANDOM and weights_file(config.weights).name == OWN_FILE:
-        architecture = parse(Architecture, read_config(config.weights), str(Path(config.weights) / "config.json"))
+    file = None if config.weights == RANDOM else weights_file(config.weights)
+    if file is not None and file.name == OWN_FILE:
+        architecture = parse(Architecture, read_config(file.parent), str(file.parent / "config.json"))
     return build_etris(config.name, architecture, config.image_size, config.word_length)
 
 
