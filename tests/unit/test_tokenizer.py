@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from featherseg.models.tokenizer import clip_tokenizer, tokenize
+from featherseg.models.tokenizer import clip_tokenizer, tokenize, tokenize_fixed
 
 PROMPTS = [
     "", "polyp", "one medium yellow round polyp, located in right of the image", "  A  RED Circle's!! ",
@@ -31,3 +31,10 @@ def test_a_prompt_of_500_words_is_cut_with_its_end_token_kept():
     tokens = tokenize(["polyp " * 500])
     assert tokens.shape == (1, 77)
     assert tokens[0, -1] == clip_tokenizer().token_to_id("<|endoftext|>")
+
+
+@pytest.mark.parametrize("length", [5, 17, 77])
+def test_a_fixed_length_is_open_clips(length):
+    open_clip = pytest.importorskip("open_clip", reason="open_clip's own tokenizer is the reference")
+    reference = open_clip.tokenizer.SimpleTokenizer(context_length=length)(PROMPTS)
+    assert tokenize_fixed(PROMPTS, length).tolist() == reference.tolist()

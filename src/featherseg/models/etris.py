@@ -178,9 +178,9 @@ class ETRIS(SegmentationModel):
         if not any(name.startswith("backbone.") for name in state):
             state = {f"backbone.{name}": tensor for name, tensor in state.items()
                      if name not in NOT_TENSORS_OF_THE_MODEL}
-        if POSITIONS in state:
-            wanted = self.net.backbone.visual.positional_embedding
-            state = state | {POSITIONS: interpolate_positions(state[POSITIONS], wanted.shape)}
+        own = self.net.state_dict()
+        if POSITIONS in state and POSITIONS in own:
+            state = state | {POSITIONS: interpolate_positions(state[POSITIONS], own[POSITIONS].shape)}
         return {f"exchange.{name.removeprefix('bridger.')}" if name.startswith("bridger.") else f"net.{name}": tensor
                 for name, tensor in state.items()}
 
