@@ -95,7 +95,8 @@ class FeatureBank:
             columns = zip(*([tensor.float() for tensor in encode(batch)] for batch in batches), strict=True)
             stored = tuple(torch.cat(column) for column in columns)
             return lambda places: tuple(tensor[places] for tensor in stored)
-        key = key_of(tower, _tower_hash(self._model, tower), data, items, per_pass,
+        precision = str(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else None
+        key = key_of(tower, _tower_hash(self._model, tower), data, items, per_pass, precision,
                      source_hash("models", "features.py"), torch.__version__)
         if not (cache_root() / "features" / key).is_dir() and need + _SPARE_DISK > _free_disk():
             return _no_room(tower, need, "disk space")
