@@ -48,7 +48,7 @@ class FeatureBank:
         self._model, self._pixels = model, pixels
         self._device = next(model.parameters()).device
         self._image_place = {row: place for place, row in enumerate(sorted(set(rows)))}
-        ordered = sorted(set(prompts), key=lambda prompt: (len(prompt), prompt))
+        ordered = by_length(prompts)
         self._text_place = {prompt: place for place, prompt in enumerate(ordered)}
         self._image_rows = self._text_rows = None
         if cache and model.tower_is_constant("vision"):
@@ -104,6 +104,11 @@ class FeatureBank:
                                lambda partial: _write(partial, tower, shapes, batches, encode))
         files = [RowFile(folder / f"{number}.npy") for number in range(len(shapes))]
         return lambda places: tuple(torch.from_numpy(file.read(places)) for file in files)
+
+
+def by_length(prompts: Iterable[str]) -> list[str]:
+    """The distinct prompts, shortest first, so that neighbours encoded together need little padding."""
+    return sorted(set(prompts), key=lambda prompt: (len(prompt), prompt))
 
 
 def _write(folder: Path, tower: Tower, shapes: list[torch.Size], batches: list[list],
