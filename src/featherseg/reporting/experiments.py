@@ -1,4 +1,4 @@
-"""Results of DVC experiments beside those of the workspace, where they differ in the adapter's width only."""
+"""Committed results and DVC experiments beside the workspace, where they differ in the adapter's width only."""
 
 import io
 import subprocess
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def with_experiments(study: Study) -> "pd.DataFrame":
-    """The study's results, and those of the experiments on the current commit whose params differ from the
+    """The study's results, and those of the current commit and its experiments whose params differ from the
     workspace's in `adapter.dim` only; a width that was run twice counts once."""
     import pandas as pd
 
     params, frames = study_params_path(study.name).as_posix(), [study.results]
     own = _without_dim(study_params_path(study.name).read_text())
-    for commit in _experiments():
+    for commit in _commit_and_experiments():
         text = _git("show", f"{commit}:{params}")
         results = _git("show", f"{commit}:{(study.reports / 'results.csv').as_posix()}")
         if text and results and _without_dim(text) == own:
@@ -30,13 +30,13 @@ def with_experiments(study: Study) -> "pd.DataFrame":
     )
 
 
-def _experiments() -> list[str]:
-    """Commits of the DVC experiments whose baseline is the current commit."""
+def _commit_and_experiments() -> list[str]:
+    """The current commit, and those of the DVC experiments whose baseline it is."""
     baseline = _git("rev-parse", "HEAD").strip()
     if not baseline:
         return []
     refs = f"refs/exps/{baseline[:2]}/{baseline[2:]}/"
-    return sorted(_git("for-each-ref", "--format=%(objectname)", refs).split())
+    return [baseline, *sorted(_git("for-each-ref", "--format=%(objectname)", refs).split())]
 
 
 def _without_dim(text: str) -> Any:
