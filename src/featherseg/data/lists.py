@@ -71,9 +71,10 @@ def read_list(path: Path, problems: list[str]) -> list[Entry]:
 def read_table(path: Path, problems: list[str]) -> list[Entry]:
     """Entries of a CSV list, one line a target, or one an image where it has no mask column.
 
-    Cells are divided by commas, semicolons or tabs, and quoted where they hold one. Columns: image; where needed mask, target, split and group (under the names of `_COLUMNS`); prompts as p0
-    to p9, or one as `prompt`, taken as p1, each a text or a JSON list of texts; attributes (number, size,
-    location, shape, colour). What is wrong with a line is appended to `problems` and the line left out.
+    Cells are divided by commas, semicolons or tabs, and quoted where they hold one. Columns: image; where needed
+    mask, target, split and group (under the names of `_COLUMNS`); prompts as p0 to p9, or one as `prompt`, taken
+    as p1, each a text or a JSON list of texts; attributes (number, size, location, shape, colour). What is wrong
+    with a line is appended to `problems` and the line left out.
 
     Raises:
         UserError: the file is not CSV in UTF-8.
