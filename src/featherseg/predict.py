@@ -14,6 +14,7 @@ from torch import Tensor
 from featherseg import adapters, checkpoint, models
 from featherseg.config import Run, read_run
 from featherseg.data.images import EXTENSIONS, open_image, read_image
+from featherseg.data.prepared import is_text
 from featherseg.data.transforms import Squash
 from featherseg.errors import UserError
 from featherseg.features import by_length
@@ -250,6 +251,9 @@ def _image_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _queries(images: list[Path], prompts: Sequence[str]) -> list[_Query]:
+    for prompt in prompts:
+        if not is_text(prompt):
+            raise UserError(f"the prompt {prompt!r} is not in UTF-8; write it in a terminal that is.")
     if len(images) == 1:
         images = images * len(prompts)
     elif len(prompts) == 1:

@@ -208,6 +208,11 @@ def test_a_threshold_out_of_range(project, threshold):
         predict_files(RUN, [project / "in/colour.png"], ["a"], project / "mask.png", threshold=threshold)
 
 
+def test_a_prompt_that_is_not_text(project):
+    with pytest.raises(UserError, match="the prompt 'caf.udce9' is not in UTF-8"):
+        predict_files(RUN, [project / "in/colour.png"], ["caf\udce9"], project / "mask.png")
+
+
 def test_an_unknown_run_lists_those_that_exist(project):
     with pytest.raises(UserError, match=f"unknown run 'clipseg-decodr-discs-3': did you mean '{RUN}'"):
         predict_files("clipseg-decodr-discs-3", [project / "in/colour.png"], ["a"], project / "mask.png")
