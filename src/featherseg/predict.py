@@ -24,7 +24,7 @@ from featherseg.registry import unknown
 
 IMAGES_AT_ONCE = 8
 # more at once is slower on a CPU: states fall out of its cache, and short prompts are padded to long ones
-STATES_ON_CPU, PROMPTS_ON_CPU = 2100, 4
+STATES_ON_CPU, PROMPTS_ON_CPU = 1040, 4
 COLOUR = (255, 220, 0)
 
 
@@ -121,8 +121,10 @@ def decode_queries(model: SegmentationModel, image: ImageFeatures, text: TextFea
     states = image.taps[0]
     on_cpu = min(batch_size, max(1, STATES_ON_CPU // states.shape[1]))
     for some in batches(queries, on_cpu if states.device.type == "cpu" else batch_size):
-        image_rows, text_rows = (torch.tensor(rows) for rows in zip(*((q.image, q.text) for q in some), strict=True))
-        logits = model.decode(image.index(image_rows), text.index(text_rows))
+        rows = [query.image for query in some]
+        shared = len(set(rows)) == 1  # what the decoder does to the image alone is then done once
+        logits = model.decode(image.index(torch.tensor(rows[:1] if shared else rows)),
+                              text.index(torch.tensor([query.text for query in some])))
         yield from original_resolution(model, logits, [query.size for query in some])
 
 

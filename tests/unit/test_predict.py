@@ -106,6 +106,21 @@ def test_on_a_cpu_few_maps_are_decoded_at_once(model, monkeypatch):
         sizes.clear()
 
 
+@pytest.mark.parametrize("adapter", ["decoder", "vlsm_shallow"])
+def test_prompts_of_one_image_are_decoded_without_copies_of_it(project, monkeypatch, adapter):
+    run = make_run(write_weights(project / "weights"), adapter)
+    write_training(run, project / "train")
+    model, sizes, decode = load_model(run, project / "train"), [], CLIPSeg.decode
+    monkeypatch.setattr(CLIPSeg, "decode",
+                        lambda self, v, t: sizes.append((len(v.taps[0]), len(t.sentence))) or decode(self, v, t))
+    prompts = ["left disc", "", "a right disc"]
+    one = predict_probabilities(model, [picture(0)] * 3, prompts)
+    two = predict_probabilities(model, [picture(0)] * 3 + [picture(1)], [*prompts, ""])
+    assert sizes == [(1, 3), (4, 4)]
+    for alone, together in zip(one, two[:3], strict=True):
+        assert np.abs(alone - together).max() < 1e-4
+
+
 @pytest.mark.parametrize(("device", "batch_size", "expected"), [
     ("cpu", 32, [4, 4, 3]), ("cpu", 2, [2, 2, 2, 2, 2, 1]), ("cuda", 32, [11]), ("cuda", 8, [8, 3])])
 def test_prompts_at_once_by_device(model, device, batch_size, expected):
