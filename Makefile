@@ -10,7 +10,7 @@ repro: setup
 	$(RUN) dvc repro $(ARGS)
 
 test: setup
-	$(RUN) pytest $(ARGS)
+	$(RUN) pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lab: setup
 	$(RUN) jupyter lab --LabApp.default_url=/lab/tree/notebooks $(ARGS)

@@ -3,10 +3,10 @@
 The resolved run, with the SHA-256 of the base weights, is in the file's metadata, and loading checks both.
 """
 
-import json
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
@@ -57,15 +57,16 @@ def load(path: Path | str, model: SegmentationModel, run: Run) -> None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable checkpoint ({error}); train the run again.") from None
-    if "run" not in metadata:
-        raise UserError(f"{path} is not a checkpoint of featherseg: it names no run.")
-    other = json.loads(metadata["run"])
-    trained_on, wanted_base = other["model"]["sha256"] or RANDOM, run.model.sha256 or RANDOM
+    try:
+        other = Run.model_validate_json(metadata.get("run", ""))
+    except ValidationError:
+        raise UserError(f"{path} is not a checkpoint of featherseg: it names no run.") from None
+    trained_on, wanted_base = other.model.sha256 or RANDOM, run.model.sha256 or RANDOM
     if trained_on != wanted_base:
         raise UserError(f"{path} was trained on base weights {trained_on[:12]}..., but the run uses "
                         f"{wanted_base[:12]}...; train the run again or restore those weights.")
-    for key, found, wanted in (("model", other["model"]["name"], run.model.name),
-                                 ("adapter", other["adapter"], run.adapter)):
+    for key, found, wanted in (("model", other.model.name, run.model.name),
+                               ("adapter", other.adapter, run.adapter)):
         if found != wanted:
             raise UserError(f"{path} is a checkpoint of {key} {found}, not of {wanted}.")
     own = model.state_dict()

@@ -49,7 +49,7 @@ def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
     divided over them.
 
     Raises:
-        UserError: no samples to train or validate on, a loss that is not finite, an output folder that a
+        UserError: no samples to train or validate on, a loss or gradient that is not finite, an output folder that a
             later process has taken over, a full disk.
     """
     started = time.time()
@@ -155,8 +155,9 @@ class Trainer:
             self._check_finite(losses, mine, f"epoch {epoch}, batch {number}")
             total = losses.sum() * bool(share)
             self.accelerator.backward(total * ranks / len(batch))
-            if self.config.clip_norm:
-                self.accelerator.clip_grad_norm_(self.learned, self.config.clip_norm)
+            norm = self.accelerator.clip_grad_norm_(self.learned, self.config.clip_norm or math.inf)
+            if self.accelerator.scaler is None:  # fp16's scaler leaves such a step out and goes on at a smaller scale
+                self._check_finite(norm.expand(len(batch)), batch, f"epoch {epoch}, batch {number}", "gradient")
             self.wrapped_optimizer.step()
             self.wrapped_optimizer.zero_grad()
             summed += total.detach()
@@ -187,12 +188,12 @@ class Trainer:
         drawn = when != "val" or policy == "random"
         return prompt_of(sample, policy, rng_of(self.run.seed, when, sample.sample_id) if drawn else None)
 
-    def _check_finite(self, values: Tensor, indices: Sequence[int], where: str) -> None:
+    def _check_finite(self, values: Tensor, indices: Sequence[int], where: str, what: str = "loss") -> None:
         if values.isfinite().all():
             return
         wrong = [self.samples[i].sample_id
                  for i, finite in zip(indices, values.isfinite().tolist(), strict=True) if not finite]
-        raise UserError(f"{self.run.name}: the loss is not finite in {where}, for {', '.join(wrong)}; "
+        raise UserError(f"{self.run.name}: the {what} is not finite in {where}, for {', '.join(wrong)}; "
                         "lower train.lr, or look at these samples.")
 
     def state(self) -> dict[str, Any]:

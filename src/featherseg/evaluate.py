@@ -41,8 +41,8 @@ from featherseg.errors import UserError
 from featherseg.features import FeatureBank
 from featherseg.files import atomic_path, not_run_reason, write_json, write_status
 from featherseg.metrics import AVERAGED, EMPTY_RULE, METRICS, overlap, score
-from featherseg.models.base import SegmentationModel, TextFeatures
-from featherseg.predict import batches, load_model, original_resolution
+from featherseg.models.base import SegmentationModel
+from featherseg.predict import Query, batches, decode_queries, encode_prompts, load_model, original_resolution
 from featherseg.progress import progress
 
 OWN, EMPTY, OTHER = "own", "empty", "other"
@@ -248,8 +248,7 @@ def probability_maps(model: SegmentationModel, dataset: PreparedDataset, trials:
     """
     pixels = PixelDataset(dataset, model.resize)
     row_of = {sample.image: row for sample, row in zip(pixels.samples, pixels.image_rows, strict=True)}
-    prompts = sorted({trial.prompt for trial in trials}, key=lambda prompt: (len(prompt), prompt))
-    place_of = {prompt: place for place, prompt in enumerate(prompts)}
+    prompts = [trial.prompt for trial in trials]
     bank = FeatureBank(model, pixels, [row_of[trial.sample.image] for trial in trials], prompts)
     if model.joint:
         for some in batches(trials, batch_size):
@@ -257,17 +256,13 @@ def probability_maps(model: SegmentationModel, dataset: PreparedDataset, trials:
             sizes = [(trial.sample.height, trial.sample.width) for trial in some]
             yield from original_resolution(model, model.decode(*features), sizes)
         return
-    text = TextFeatures.concat([bank.texts(some) for some in batches(prompts, batch_size)])
+    text, text_of = encode_prompts(prompts, bank.texts, next(model.parameters()).device, batch_size)
     images = [list(group) for _, group in itertools.groupby(trials, lambda trial: trial.sample.image)]
     for some_images in batches(images, batch_size):
         vision = bank.images([row_of[group[0].sample.image] for group in some_images])
-        queries = [(place, trial) for place, group in enumerate(some_images) for trial in group]
-        for some in batches(queries, batch_size):
-            image_places = torch.tensor([place for place, _ in some])
-            text_places = torch.tensor([place_of[trial.prompt] for _, trial in some])
-            logits = model.decode(vision.index(image_places), text.index(text_places))
-            sizes = [(trial.sample.height, trial.sample.width) for _, trial in some]
-            yield from original_resolution(model, logits, sizes)
+        queries = [Query(place, text_of[trial.prompt], (trial.sample.height, trial.sample.width))
+                   for place, group in enumerate(some_images) for trial in group]
+        yield from decode_queries(model, vision, text, queries, batch_size)
 
 
 def summarise(per_sample: pd.DataFrame, threshold: float) -> dict[str, Any]:

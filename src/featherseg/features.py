@@ -49,7 +49,7 @@ class FeatureBank:
         self._model, self._pixels = model, pixels
         self._device = next(model.parameters()).device
         self._image_place = {row: place for place, row in enumerate(sorted(set(rows)))}
-        ordered = sorted(set(prompts), key=lambda prompt: (len(prompt), prompt))
+        ordered = by_length(prompts)
         self._text_place = {prompt: place for place, prompt in enumerate(ordered)}
         self._image_rows = self._text_rows = None
         if cache and model.tower_is_constant("vision"):
@@ -116,7 +116,8 @@ class FeatureBank:
             columns = zip(*([tensor.float() for tensor in encode(batch)] for batch in batches), strict=True)
             stored = tuple(torch.cat(column) for column in columns)
             return lambda places: tuple(tensor[places] for tensor in stored)
-        key = key_of(tower, _tower_hash(self._model, tower), data, items, per_pass,
+        precision = str(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else None
+        key = key_of(tower, _tower_hash(self._model, tower), data, items, per_pass, precision,
                      source_hash("models", "features.py"), torch.__version__)
         if not (cache_root() / "features" / key).is_dir() and need + _SPARE_DISK > _free_disk():
             return _no_room(tower, need, "disk space")
@@ -124,6 +125,11 @@ class FeatureBank:
                                lambda partial: _write(partial, tower, shapes, batches, encode))
         files = [RowFile(folder / f"{number}.npy") for number in range(len(shapes))]
         return lambda places: tuple(torch.from_numpy(file.read(places)) for file in files)
+
+
+def by_length(prompts: Iterable[str]) -> list[str]:
+    """The distinct prompts, shortest first, so that neighbours encoded together need little padding."""
+    return sorted(set(prompts), key=lambda prompt: (len(prompt), prompt))
 
 
 def _write(folder: Path, tower: Tower, shapes: list[torch.Size], batches: list[list],

@@ -34,7 +34,8 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
             shutil.rmtree(target)
         os.replace(partial, target)
     except OSError as error:
-        if error.filename is not None and str(partial) not in str(error.filename):
+        file = error.filename
+        if file is not None and str(partial) not in str(file) and Path(str(file)) not in target.parents:
             raise
         raise UserError(f"{target} could not be written: {error.strerror or error}; free space or change the "
                         "permission, then run the command again.") from error

@@ -223,7 +223,7 @@ def _merge(recipe: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """The recipe's values, overridden by those of the params that are not null; nested for `loss`."""
     merged = dict(recipe)
     for key, value in params.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and isinstance(merged.get(key, {}), dict):
             merged[key] = _merge(merged.get(key, {}), value)
         elif value is not None:
             merged[key] = value

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,16 @@ from torch import Tensor
 from featherseg import adapters, checkpoint, models
 from featherseg.config import Run, read_run
 from featherseg.data.images import EXTENSIONS, open_image, read_image
+from featherseg.data.prepared import is_text
 from featherseg.errors import UserError
+from featherseg.features import by_length
 from featherseg.files import atomic_path, not_run_reason
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
 from featherseg.registry import unknown
 
 IMAGES_AT_ONCE = 8
+# more at once is slower on a CPU: states fall out of its cache, and short prompts are padded to long ones
+STATES_ON_CPU, PROMPTS_ON_CPU = 1040, 4
 COLOUR = (255, 220, 0)
 
 
@@ -50,7 +54,7 @@ def predict_probabilities(model: SegmentationModel, images: Sequence[np.ndarray]
         model: in eval mode.
         images: uint8 (H, W, 3) of any sizes.
         prompts: one for each image.
-        batch_size: how many are encoded or decoded at once.
+        batch_size: how many are encoded or decoded at once, on a CPU at most.
 
     Returns:
         float32 (H, W) in [0, 1] for each image.
@@ -66,23 +70,67 @@ def iterate_probabilities(model: SegmentationModel, images: Sequence[np.ndarray]
                           batch_size: int = 32) -> Iterator[np.ndarray]:
     """`predict_probabilities` one by one, for when the maps together would not fit into memory."""
     device = next(model.parameters()).device
-    digests = [(image.shape, hashlib.sha256(image.tobytes()).digest()) for image in images]
-    pictures, picture_of = _distinct(images, digests)
-    texts, text_of = _distinct(prompts, prompts)
+    images = list(images)
+    pictures, picture_of = _distinct(images)
     pixels = torch.stack([torch.from_numpy(model.resize.image(picture)) for picture in pictures]).to(device)
     if model.joint:
         for some in batches(range(len(images)), batch_size):
             tokens = model.tokenize([prompts[k] for k in some]).to(device)
-            features = model.encode(model.normalise(pixels[picture_of[some]]), tokens)
+            features = model.encode(model.normalise(pixels[[picture_of[k] for k in some]]), tokens)
             yield from original_resolution(model, model.decode(*features), [images[k].shape[:2] for k in some])
         return
     vision = ImageFeatures.concat(
         [model.encode_image(model.normalise(some)) for some in pixels.split(batch_size)])
-    text = TextFeatures.concat(
-        [model.encode_text(model.tokenize(some).to(device)) for some in batches(texts, batch_size)])
-    for some in batches(range(len(images)), batch_size):
-        logits = model.decode(vision.index(picture_of[some]), text.index(text_of[some]))
-        yield from original_resolution(model, logits, [images[k].shape[:2] for k in some])
+    text, text_of = encode_prompts(
+        prompts, lambda some: model.encode_text(model.tokenize(some).to(device)), device, batch_size)
+    queries = [Query(picture, text_of[prompt], image.shape[:2])
+               for picture, prompt, image in zip(picture_of, prompts, images, strict=True)]
+    yield from decode_queries(model, vision, text, queries, batch_size)
+
+
+@dataclass(frozen=True)
+class Query:
+    """One map that is asked for: a row of image features, one of text features, and the map's (H, W)."""
+
+    image: int
+    text: int
+    size: tuple[int, int]
+
+
+def encode_prompts(prompts: Iterable[str], encode: Callable[[list[str]], TextFeatures],
+                   device: torch.device, batch_size: int) -> tuple[TextFeatures, dict[str, int]]:
+    """Features of the distinct prompts, and for each prompt its row of them.
+
+    Args:
+        prompts: at least one; which are encoded together depends on these alone.
+        encode: turns some prompts into features, on `device`.
+        batch_size: how many are encoded at once, on a CPU at most.
+    """
+    ordered = by_length(prompts)
+    size = min(batch_size, PROMPTS_ON_CPU) if device.type == "cpu" else batch_size
+    text = TextFeatures.concat([encode(some) for some in batches(ordered, size)])
+    return text, {prompt: row for row, prompt in enumerate(ordered)}
+
+
+def decode_queries(model: SegmentationModel, image: ImageFeatures, text: TextFeatures,
+                   queries: Sequence[Query], batch_size: int) -> Iterator[np.ndarray]:
+    """Probability maps, float32 (H, W), of queries, in their order.
+
+    Args:
+        model: what the features come from.
+        image, text: features that the queries name rows of.
+        queries: which of them are decoded together depends on them alone.
+        batch_size: how many are decoded at once, on a CPU at most.
+    """
+    states = image.taps[0]
+    places = states.shape[1] if states.ndim == 3 else states.shape[2:].numel()
+    on_cpu = min(batch_size, max(1, STATES_ON_CPU // places))
+    for some in batches(queries, on_cpu if states.device.type == "cpu" else batch_size):
+        rows = [query.image for query in some]
+        shared = len(set(rows)) == 1  # what the decoder does to the image alone is then done once
+        logits = model.decode(image.index(torch.tensor(rows[:1] if shared else rows)),
+                              text.index(torch.tensor([query.text for query in some])))
+        yield from original_resolution(model, logits, [query.size for query in some])
 
 
 def original_resolution(model: SegmentationModel, logits: Tensor,
@@ -184,10 +232,13 @@ class _Query:
     stem: str
 
 
-def _distinct(items: Sequence, keys: Sequence[Hashable]) -> tuple[list, Tensor]:
-    """One item of each key, in order of appearance, and for each item the position of its key's."""
-    place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    return list(dict(zip(keys, items, strict=True)).values()), torch.tensor([place[key] for key in keys])
+def _distinct(images: list[np.ndarray]) -> tuple[list[np.ndarray], list[int]]:
+    """The images that differ, in order of appearance, and for each image its place among them."""
+    objects = {id(image): image for image in images}
+    digests = {key: (image.shape, hashlib.sha256(image.tobytes()).digest()) for key, image in objects.items()}
+    place = {digest: number for number, digest in enumerate(dict.fromkeys(digests.values()))}
+    distinct = {digests[key]: image for key, image in objects.items()}
+    return list(distinct.values()), [place[digests[id(image)]] for image in images]
 
 
 def _image_files(paths: Sequence[Path]) -> list[Path]:
@@ -206,6 +257,9 @@ def _image_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _queries(images: list[Path], prompts: Sequence[str]) -> list[_Query]:
+    for prompt in prompts:
+        if not is_text(prompt):
+            raise UserError(f"the prompt {prompt!r} is not in UTF-8; write it in a terminal that is.")
     if len(images) == 1:
         images = images * len(prompts)
     elif len(prompts) == 1:

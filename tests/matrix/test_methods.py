@@ -357,11 +357,13 @@ def damaged(path, how):
         path.write_bytes(path.read_bytes()[:-100])
     elif how == "no safetensors":
         path.write_bytes(b"not a checkpoint")
+    elif how == "nothing of a run":
+        save_file({"x": torch.zeros(1)}, path, {"run": '{"study": "another tool"}'})
     elif how == "absent":
         path.unlink()
 
 
-@pytest.mark.parametrize("how", ["truncated", "no safetensors", "absent"])
+@pytest.mark.parametrize("how", ["truncated", "no safetensors", "absent", "nothing of a run"])
 def test_a_damaged_checkpoint_is_one_sentence(how, tmp_path):
     path, adapter = tmp_path / "checkpoint.safetensors", {"name": "decoder"}
     run = Run(study="study", recipe="r", dataset="d", model=ModelConfig(name="clipseg"), adapter=adapter)

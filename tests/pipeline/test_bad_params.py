@@ -1,6 +1,7 @@
 """What cannot be run is refused in one sentence before anything trains."""
 
 import pytest
+
 from conftest import ran
 
 

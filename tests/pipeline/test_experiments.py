@@ -6,8 +6,8 @@ import json
 import time
 
 import pytest
-from conftest import DECODER, DENSE, ran
 
+from conftest import DECODER, DENSE, ran
 from featherseg.config import read_yaml
 
 MINUTES = 60

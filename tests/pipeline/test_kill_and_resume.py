@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from conftest import DENSE, Workspace
 
 EPOCHS, MINUTES = 24, 60

@@ -8,8 +8,9 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from conftest import Workspace, ran
 from PIL import Image
+
+from conftest import Workspace, ran
 
 STUDY = "pipelines/vlsm_adapter/dvc.yaml"
 OPEN, CLOSED = "clipseg-decoder-kvasir_seg-41", "clipseg-decoder-bkai-41"

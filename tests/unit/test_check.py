@@ -76,6 +76,12 @@ def test_params_only_reads_no_dataset(project):
     assert len(faults) == 2
 
 
+def test_a_file_beside_the_datasets_is_none(project):
+    (project / "data/processed").mkdir(parents=True)
+    (project / "data/processed/notes.txt").write_text("mine")
+    assert check_project() == []
+
+
 def test_a_dataset_that_is_not_to_be_had_is_no_fault(project):
     folder = project / "data/processed/kvasir_seg"
     folder.mkdir(parents=True)

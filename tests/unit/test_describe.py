@@ -1,11 +1,12 @@
 """Counts of a recipe's full-size model."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from featherseg import cli
-from featherseg.describe import describe
+from featherseg.describe import describe, describe_with
 from featherseg.errors import UserError
 
 
@@ -27,6 +28,13 @@ def test_the_model_of_a_params_file_can_be_described(capsys):
     cli.main(["describe", "clipseg-vlsm_dense-vl", "--params", "params.yaml", "--json"])
     described = json.loads(capsys.readouterr().out)
     assert described["image_size"] < 352 and described["trainable"] < 100_000
+
+
+def test_an_image_size_that_does_not_fit_is_one_sentence(tmp_path):
+    text = Path("params.yaml").read_text().replace("image_size: 64", "image_size: 65")
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError, match="image_size 65 is not a multiple of the patch size"):
+        describe_with("clipseg-decoder", str(tmp_path / "params.yaml"))
 
 
 def test_the_table_names_the_published_count(capsys):

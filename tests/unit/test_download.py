@@ -17,7 +17,7 @@ from featherseg.data.fetch import Unreachable
 from featherseg.data.fetch import fetch as fetch_now
 from featherseg.data.spec import DatasetSpec, Resource
 from featherseg.errors import UserError
-from featherseg.files import read_json
+from featherseg.files import atomic_path, read_json
 
 CONTENT = bytes(os.urandom(50_000))
 KEY = "toy/toy.zip"
@@ -206,6 +206,31 @@ def test_a_damaged_archive_is_one_sentence(tmp_path, content):
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="x.zip is (damaged|neither a zip)"):
         extract(tmp_path / "x.zip", tmp_path / "folder")
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_a_damaged_tar_is_one_sentence_and_nothing_of_it_is_kept(tmp_path, kind):
+    path = tar_of(tmp_path / f"x.tar.{kind}", *((name, tarfile.REGTYPE, os.urandom(1_000_000)) for name in "ab"))
+    packed = bytearray(path.read_bytes())
+    packed[-500_000] ^= 255
+    path.write_bytes(packed)
+    with pytest.raises(UserError, match=f"x.tar.{kind} is damaged"), atomic_path(tmp_path / "folder") as folder:
+        folder.mkdir()
+        extract(path, folder)
+    assert everything_below(tmp_path) == [f"x.tar.{kind}"]
+
+
+def test_a_damaged_zip_of_another_compression_or_with_broken_names(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_BZIP2) as file:
+        file.writestr("a", os.urandom(5000))
+    whole = (tmp_path / "x.zip").read_bytes()
+    write_zip(tmp_path / "y.zip", {"é": "x"})
+    (tmp_path / "x.zip").write_bytes(whole[:1000] + bytes(100) + whole[1100:])
+    (tmp_path / "y.zip").write_bytes((tmp_path / "y.zip").read_bytes().replace("é".encode(), b"\xff\xfe"))
+    (tmp_path / "folder").mkdir()
+    for name in "xy":
+        with pytest.raises(UserError, match=f"{name}.zip is damaged"):
+            extract(tmp_path / f"{name}.zip", tmp_path / "folder")
 
 
 # ---------------------------------------------------------------- one dataset

@@ -195,6 +195,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(files, pl
     assert not (place / "out").exists()
 
 
+@pytest.mark.parametrize("clip_norm", [0.5, None])
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_change(files, place, monkeypatch, clip_norm):
+    prepare, steps = engine.Trainer.__init__, []
+
+    def poisoned(self, *arguments):
+        prepare(self, *arguments)
+        self.learned[0].register_hook(lambda gradient: gradient * (float("nan") if len(steps) == 4 else 1))
+        self.optimizer.register_step_pre_hook(lambda *_: steps.append(self))
+
+    monkeypatch.setattr(engine.Trainer, "__init__", poisoned)
+    with pytest.raises(UserError, match=r"the gradient is not finite in epoch 2, batch 2, for squares/\S+, ") as error:
+        trained(files, place, clip_norm=clip_norm)
+    assert str(error.value).count("squares/") == 4
+    assert len(steps) == 4 and all(tensor.isfinite().all() for tensor in steps[0].learned)
+    assert not (place / "out").exists()
+
+
 def test_weights_that_explode_in_the_last_step_are_not_kept(files, place):
     with pytest.raises(UserError, match="not finite in validation after epoch 1, for squares/"):
         trained(files, place, epochs=1, batch_size=16, lr=1e30, clip_norm=None, adapter={"name": "decoder"})

@@ -11,6 +11,7 @@ import torch
 from pycocotools import mask as coco
 from tiny_run import HEIGHT, TARGETS, WIDTH, make_run, write_dataset, write_training, write_weights
 
+from featherseg import predict
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.errors import UserError
 from featherseg.evaluate import evaluate, plan_trials
@@ -122,6 +123,16 @@ def test_each_image_and_each_prompt_is_encoded_once(project, monkeypatch, adapte
     scored(project, adapter, batch_size=4)
     looked_at_shapes = 1 if adapter == "decoder" else 0
     assert seen == {"image": 5 + looked_at_shapes, "text": 15 + 1 + looked_at_shapes}
+
+
+def test_prompts_and_maps_go_through_a_cpu_a_few_at_once(project, monkeypatch):
+    seen, encode_text, decode = {"text": [], "maps": []}, CLIPSeg.encode_text, CLIPSeg.decode
+    monkeypatch.setattr(predict, "STATES_ON_CPU", 1)
+    monkeypatch.setattr(CLIPSeg, "encode_text", lambda self, x: seen["text"].append(len(x)) or encode_text(self, x))
+    monkeypatch.setattr(CLIPSeg, "decode",
+                        lambda self, v, t: seen["maps"].append(len(t.sentence)) or decode(self, v, t))
+    scored(project, "full")
+    assert seen == {"text": [4, 4, 4, 4], "maps": [1] * 45}
 
 
 def test_the_batch_size_changes_no_score(project):

@@ -133,6 +133,15 @@ def test_a_tower_with_nothing_trained_before_its_taps_is_cached(pixels, monkeypa
     assert (counted.images == 0, counted.prompts == 0) == (vision, text)
 
 
+def test_another_precision_finds_no_cache(pixels):
+    model = frozen()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = FeatureBank(model, pixels, [0, 1], PROMPTS).images([0]).taps[0]
+    exact = FeatureBank(model, pixels, [0, 1], PROMPTS).images([0]).taps[0]
+    anew = FeatureBank(model, pixels, [0, 1], PROMPTS, cache=False).images([0]).taps[0]
+    assert torch.allclose(exact, anew, atol=1e-5) and not torch.allclose(rough, anew, atol=1e-5)
+
+
 def test_other_weights_find_no_cache(pixels):
     first = FeatureBank(frozen(), pixels, [0], PROMPTS).images([0]).taps[0]
     model = frozen()

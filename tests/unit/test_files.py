@@ -48,6 +48,12 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     assert "\n" not in str(error.value) and os.listdir(tmp_path) == []
 
 
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match="file/a.txt could not be written"), atomic_path(tmp_path / "file/a.txt"):
+        raise AssertionError("there is no place to write to")
+
+
 def test_an_error_about_another_file_is_not_blamed_on_the_target(tmp_path):
     with pytest.raises(FileNotFoundError, match="elsewhere"), atomic_path(tmp_path / "a.txt"):
         open(tmp_path / "elsewhere")

@@ -225,6 +225,25 @@ def test_a_csv_may_hold_a_list_of_sentences(folder):
     (folder / "list.csv").write_text('image,sentences\na.png,"[""x"", ""y""]"\nb.png,z\n')
     a, b = take(folder).samples
     assert a.prompts["sentences"] == ["x", "y"] and b.prompts["sentences"] == ["z"]
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_table_may_have_other_separators(folder, mark):
+    (folder / "list.csv").write_text(f"image{mark}split{mark}p1\na.png{mark}val{mark}one, red\n")
+    sample, = take(folder).samples
+    assert (sample.image_id, sample.split, sample.prompts["p1"]) == ("a", "val", ["one, red"])
+
+
+def test_a_dot_belongs_to_a_name(folder):
+    for part in ("images", "masks"):
+        (folder / part / "a.png").rename(folder / part / "1.2.840.png")
+    write_json(folder / "anns/test.json", [{"img_name": "1.2.840", "mask_name": "1.2.840", "prompts": None}])
+    sample, = take(folder).samples
+    assert sample.image_id == "1.2.840" and sample.prompts == {"p0": [""], "p1": ["object"]}
+
+
+def test_folders_named_like_lists_are_none(folder):
+    (folder / "anns/old.json").mkdir(parents=True)
+    (folder / "old.csv").mkdir()
+    assert len(take(folder).samples) == 3
 
 
 def test_attributes_come_only_from_cumulative_prompts(folder):
@@ -327,7 +346,10 @@ def test_a_bad_row(folder, row, fault):
 
 
 @pytest.mark.parametrize(("text", "fault"), [
-    ("[1", "not valid JSON"), ("{}", "not a list"), ("[3]", "row 0 is 3")])
+    ("[1", "not valid JSON"), ("{}", "not a list"), ("[3]", "row 0 is 3"), ("[]", "has no rows"),
+    ('[{"img_name": "a.png", "mask_name": "/"}]', "row 0: masks/ has no /"),
+    (r'[{"img_name": "a.png", "mask_name": "a.png", "patient": "\ud83d"}]', "row 0 holds half of a surrogate pair"),
+])
 def test_a_bad_list(folder, text, fault):
     (folder / "anns").mkdir()
     (folder / "anns/train.json").write_text(text)
@@ -341,6 +363,10 @@ def test_a_bad_list(folder, text, fault):
     ("image,mask\na.png,z.png\n", "line 2: masks/ has no z.png"),
     ('image,sentences\na.png,"[""x"", """"]"\n', "line 2: sentence 2 has no word"),
     ("image,split,sentence\na.png,train,x\na.png,val,y\n", "line 3: split or group differs .* line 2"),
+    ("image,mask\na.png,.\n", r"line 2: masks/ has no \."),
+    ("image,prompt\na.png,a red, round polyp\n", "line 2 has more cells than the header"),
+    ("image,mask\n", "the list of .* has no rows"),
+    (f"{'x' * 200_000},image\na,a.png\n", "is not a CSV file in UTF-8 .field larger"),
 ])
 def test_a_bad_table(folder, text, fault):
     (folder / "list.csv").write_text(text)
@@ -356,6 +382,26 @@ def test_two_tables(folder):
 def test_a_table_that_is_not_text(folder):
     (folder / "x.csv").write_bytes("image,p1\na.png,é\n".encode("latin-1"))
     fails(folder, "x.csv is not a CSV file in UTF-8")
+    (folder / "x.csv").write_text("image,p1\na.png,x\n", encoding="utf-16")
+    fails(folder, "x.csv is not a CSV file in UTF-8 .it looks like UTF-16")
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_a_name_that_is_not_text(folder, part):
+    (folder / part / "b.png").rename(folder / part / "caf\udce9.png")
+    fails(folder, rf"the name .*caf.*udce9.* in .*{part} is not in UTF-8")
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_values_that_are_no_numbers(folder, part):
+    save(folder / part / "b.tif", np.where(box(), 1, np.nan).astype(np.float32))
+    (folder / part / "b.png").unlink()
+    fails(folder, rf"{part}/b.tif holds values that are no numbers")
+
+
+def test_broken_metadata(folder):
+    save(folder / "images/b.png", colours(), exif=b"nothing of use")
+    fails(folder, "images/b.png cannot be read as a picture")
 
 
 def test_all_faults_are_listed_at_once(folder):

@@ -218,6 +218,7 @@ def test_weights_that_are_not_to_be_had_are_handed_on_with_their_reason(project)
     ({"adapter": {"dim": [8, 16]}}, ["dim", "integer"]),
     ({"adapter": {"positions": "LV"}}, ["positions", "'V', 'VL' or 'VLC'", "'LV'"]),
     ({"train": {"lr": -1}}, ["lr", "greater than 0"]),
+    ({"train": {"lr": {"decoder": 0.1}}}, ["lr", "number", "decoder"]),
     ({"train": {"schedule": "cosin"}}, ["schedule", "'cosine'", "'cosin'"]),
     ({"train": {"loss": {"form": "sigmoid"}}}, ["loss.form", "'logits'", "'sigmoid'"]),
     ({"evaluate": {"threshold": 1.5}}, ["threshold", "less than 1"]),

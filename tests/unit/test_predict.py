@@ -6,12 +6,14 @@ import torch
 from PIL import Image
 from tiny_run import HEIGHT, WIDTH, make_run, write_training, write_weights
 
+from featherseg import predict
 from featherseg.config import write_run
 from featherseg.data.images import read_image
 from featherseg.errors import UserError
 from featherseg.files import write_status
 from featherseg.models.clipseg import CLIPSeg
-from featherseg.predict import draw_mask, load_model, predict_files, predict_probabilities
+from featherseg.models.tokenizer import tokenize
+from featherseg.predict import draw_mask, encode_prompts, load_model, predict_files, predict_probabilities
 
 RUN = "clipseg-decoder-discs-3"
 
@@ -80,7 +82,60 @@ def test_twelve_prompts_on_one_image_encode_it_once(model, monkeypatch):
     monkeypatch.setattr(CLIPSeg, "encode_text",
                         lambda self, x: encoded.append(("text", len(x))) or encode_text(self, x))
     predict_probabilities(model, [picture(0) for _ in range(12)], [f"disc {k % 6}" for k in range(12)])
-    assert encoded == [("image", 1), ("text", 6)]
+    assert encoded == [("image", 1), ("text", 4), ("text", 2)]
+
+
+def test_on_a_cpu_short_prompts_are_not_padded_to_long_ones(model, monkeypatch):
+    shapes, encode_text = [], CLIPSeg.encode_text
+    monkeypatch.setattr(CLIPSeg, "encode_text",
+                        lambda self, x: shapes.append(tuple(x.shape)) or encode_text(self, x))
+    prompts = [" ".join(["disc"] * words) for words in (30, 1, 20, 3, 2, 40, 4)]
+    predict_probabilities(model, [picture(0)] * 7, prompts)
+    assert shapes == [(4, 4 + 2), (3, 40 + 2)]
+
+
+def test_on_a_cpu_few_maps_are_decoded_at_once(model, monkeypatch):
+    sizes, decode = [], CLIPSeg.decode
+    monkeypatch.setattr(CLIPSeg, "decode",
+                        lambda self, v, t: sizes.append(len(t.sentence)) or decode(self, v, t))
+    states = 1 + (model.image_size // 8) ** 2
+    for limit, batch_size, expected in ((5 * states, 32, [5, 5, 1]), (5 * states, 3, [3, 3, 3, 2]), (1, 32, [1] * 11)):
+        monkeypatch.setattr(predict, "STATES_ON_CPU", limit)
+        predict_probabilities(model, [picture(0)] * 11, [f"disc {k}" for k in range(11)], batch_size)
+        assert sizes == expected
+        sizes.clear()
+
+
+@pytest.mark.parametrize("adapter", ["decoder", "vlsm_shallow"])
+def test_prompts_of_one_image_are_decoded_without_copies_of_it(project, monkeypatch, adapter):
+    run = make_run(write_weights(project / "weights"), adapter)
+    write_training(run, project / "train")
+    model, sizes, decode = load_model(run, project / "train"), [], CLIPSeg.decode
+    monkeypatch.setattr(CLIPSeg, "decode",
+                        lambda self, v, t: sizes.append((len(v.taps[0]), len(t.sentence))) or decode(self, v, t))
+    prompts = ["left disc", "", "a right disc"]
+    one = predict_probabilities(model, [picture(0)] * 3, prompts)
+    two = predict_probabilities(model, [picture(0)] * 3 + [picture(1)], [*prompts, ""])
+    assert sizes == [(1, 3), (4, 4)]
+    for alone, together in zip(one, two[:3], strict=True):
+        assert np.abs(alone - together).max() < 1e-4
+
+
+@pytest.mark.parametrize(("device", "batch_size", "expected"), [
+    ("cpu", 32, [4, 4, 3]), ("cpu", 2, [2, 2, 2, 2, 2, 1]), ("cuda", 32, [11]), ("cuda", 8, [8, 3])])
+def test_prompts_at_once_by_device(model, device, batch_size, expected):
+    sizes = []
+
+    def encode(prompts):
+        sizes.append(len(prompts))
+        return model.encode_text(tokenize(prompts))
+
+    prompts = [f"disc {k}" * (20 - k) for k in range(11)]
+    text, row_of = encode_prompts(prompts * 2, encode, torch.device(device), batch_size)
+    assert sizes == expected and len(text.sentence) == len(row_of) == 11
+    for prompt in prompts:
+        alone = model.encode_text(tokenize([prompt])).sentence[0]
+        torch.testing.assert_close(text.sentence[row_of[prompt]], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_one_mask_of_one_file(project, model):
@@ -166,6 +221,11 @@ def test_bad_input_is_one_sentence_and_writes_nothing(project, images, prompts, 
 def test_a_threshold_out_of_range(project, threshold):
     with pytest.raises(UserError, match="between 0 and 1"):
         predict_files(RUN, [project / "in/colour.png"], ["a"], project / "mask.png", threshold=threshold)
+
+
+def test_a_prompt_that_is_not_text(project):
+    with pytest.raises(UserError, match="the prompt 'caf.udce9' is not in UTF-8"):
+        predict_files(RUN, [project / "in/colour.png"], ["caf\udce9"], project / "mask.png")
 
 
 def test_an_unknown_run_lists_those_that_exist(project):

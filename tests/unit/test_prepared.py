@@ -113,7 +113,8 @@ def test_a_sample_id_occurs_once(tmp_path):
 
 
 @pytest.mark.parametrize(("image_id", "fault"), [
-    ("one", "occurs twice"), ("a/b", "no file name"), ("", "no file name")])
+    ("one", "occurs twice"), ("a/b", "no file name"), ("", "no file name"),
+    ("caf\udce9", "no file name")])
 def test_an_image_id_is_a_file_name_and_occurs_once(tmp_path, image_id, fault):
     with pytest.raises(UserError, match=fault), PreparedWriter(tmp_path / "set", dataset="set") as writer:
         writer.add_image("one", colours())
@@ -311,6 +312,11 @@ def test_a_damaged_dataset_names_its_file(tmp_path):
     dataset = write(tmp_path / "set")
     (tmp_path / "set" / dataset.samples[0].mask).unlink()
     with pytest.raises(UserError, match="masks/one__left_lung.png does not exist"):
+        dataset.mask(dataset.samples[0])
+    with pytest.raises(UserError, match="masks/one__left_lung.png does not exist"):
+        dataset.fingerprint()
+    Image.new("L", (3, 2)).save(tmp_path / "set" / dataset.samples[0].mask)
+    with pytest.raises(UserError, match="masks/one__left_lung.png is 3x2 pixels instead of"):
         dataset.mask(dataset.samples[0])
     (tmp_path / "set" / "samples.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(UserError, match="samples.parquet cannot be read"):

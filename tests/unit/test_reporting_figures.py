@@ -120,6 +120,19 @@ def test_widths_of_experiments_count_where_nothing_else_differs(study):
     assert list(axis.lines[0].get_xdata()) == [16, 64]
 
 
+def test_the_committed_width_stands_beside_another_in_the_workspace(study):
+    """As `dvc exp run -S adapter.dim=64` leaves the workspace."""
+    file, results = Path("params.yaml"), Path("reports/study/results.csv")
+    file.write_text(file.read_text() + "adapter: {dim: 16}\n")
+    git("init", "-q")
+    git("add", "params.yaml", "reports")
+    git("commit", "-q", "-m", "baseline")
+    file.write_text(file.read_text().replace("dim: 16", "dim: 64"))
+    results.write_text(results.read_text().replace(",VL,16.0,", ",VL,64.0,"))
+    (axis,) = figures.dim_lines(Study("study")).axes
+    assert list(axis.lines[0].get_xdata()) == [16, 64]
+
+
 def test_a_study_without_scores_says_so(tmp_path, monkeypatch):
     from featherseg.files import write_status
 

@@ -1,5 +1,6 @@
 """Base weights: read by key, checked by hash, never executed."""
 
+import json
 import pickle
 
 import pytest
@@ -90,6 +91,41 @@ def test_a_truncated_file_is_one_sentence(folder):
 def test_a_folder_without_weights_says_what_is_expected(tmp_path):
     with pytest.raises(UserError, match=r"config\.json and one of model\.safetensors"):
         models.build(config(tmp_path))
+
+
+@pytest.mark.parametrize("state", [[1], torch.zeros(3), {"state_dict": {"x": torch.zeros(3)}}, None])
+def test_a_file_of_something_else_is_one_sentence(folder, state):
+    for name in ("model.safetensors", "SHA256"):
+        (folder / name).unlink()
+    if state is None:
+        (folder / "pytorch_model.bin").write_text("hello")
+    else:
+        torch.save(state, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin is no (map from names to|file of) tensors"):
+        models.build(config(folder))
+
+
+@pytest.mark.parametrize("change", [
+    [], {"reduce_dim": "x"}, {"extract_layers": []}, {"extract_layers": [0, 1, 9]},
+    {"vision_config": {"hidden_size": 5}}])
+def test_another_architecture_is_one_sentence(folder, change):
+    path = folder / "config.json"
+    path.write_text(json.dumps(change and json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match="config.json is not that of a CLIPSeg|extract_layers"):
+        models.build(config(folder))
+
+
+def test_an_empty_pin_is_refused(folder):
+    (folder / "SHA256").write_text("")
+    with pytest.raises(UserError, match="SHA256 names nothing"):
+        weights_sha256(folder)
+
+
+def test_the_simple_head_of_other_checkpoints_is_built():
+    architecture = small_config(width=32, text_width=32, depth=4, image_size=32, taps=(0, 1, 2))
+    architecture.use_complex_transposed_convolution = False
+    model = CLIPSeg(architecture, 32)
+    assert model(torch.zeros(2, 3, 32, 32), model.tokenize(["a", "b"])).shape == (2, 32, 32)
 
 
 def test_an_image_size_between_patches_is_refused(folder):

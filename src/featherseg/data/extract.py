@@ -17,7 +17,7 @@ from featherseg.errors import UserError
 MAX_RATIO = 200
 ALWAYS_ALLOWED = 1 << 30
 _JUNK = "__MACOSX/"  # a second tree of the same names, which macOS adds to the zips that it makes
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ def extract(archive: Path, folder: Path) -> None:
                 _unpack(archive, lambda: _tar_members(file), folder)
         else:
             raise UserError(f"{archive} is neither a zip nor a tar archive; get it again.")
-    except _DAMAGED as error:
+    except (*_DAMAGED, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the disk's; those of gzip and bz2 have no number
+            raise
         raise UserError(f"{archive} is damaged ({error}); get it again.") from None
     except (RuntimeError, NotImplementedError) as error:
         raise UserError(f"{archive} cannot be unpacked ({error}); unpack it yourself and pack it as a plain "
@@ -105,3 +107,5 @@ def _tar_members(file: tarfile.TarFile) -> Iterator[Member]:
     for info in file:
         opener = None if info.isdir() else lambda info=info: file.extractfile(info)
         yield Member(info.name, info.size, not (info.isfile() or info.isdir()), opener)
+    while file.fileobj.read(1 << 20):  # gzip's checksum comes last
+        pass

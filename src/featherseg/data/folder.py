@@ -20,7 +20,7 @@ from featherseg.data.assemble import Row, faults, write_rows
 from featherseg.data.card import About, write_card
 from featherseg.data.images import EXTENSIONS
 from featherseg.data.lists import IMAGE_COLUMNS, Entry, column_of, header_of, read_list, read_table
-from featherseg.data.prepared import PreparedWriter
+from featherseg.data.prepared import PreparedWriter, is_text
 from featherseg.errors import UserError
 
 _MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_gt", "_label")
@@ -74,6 +74,8 @@ def _scan(folder: Path, class_name: str | None) -> tuple[list[Row], list[str], l
         rows = _rows_by_name(images, masks, problems)
     else:
         rows = _rows_by_list(entries, images, masks, problems)
+        if not entries and not problems:
+            raise UserError(f"the list of {folder} has no rows; add some, or remove the list.")
     rows = [row if row.target else replace(row, target=class_name or "object") for row in rows]
     return _distinct(rows, problems), problems, _notes(rows, images)
 
@@ -107,7 +109,13 @@ class _Masks:
 
     def find(self, name: str) -> Path | None:
         """The mask that a list names, with whatever extension it has here."""
-        return self._by_place.get(str(Path(name.removeprefix("masks/")).with_suffix("")))
+        return self._by_place.get(_without_extension(name.removeprefix("masks/")))
+
+
+def _without_extension(name: str) -> str:
+    """A file's name without the extension of a picture; any other dot belongs to the name."""
+    path = Path(name)
+    return str(path.with_suffix("") if path.suffix.lower() in EXTENSIONS else path)
 
 
 def _owner(mask: str, images: dict[str, Path]) -> tuple[str | None, str | None]:
@@ -137,16 +145,21 @@ def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*")
-                  if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."))
+    found = sorted(path for path in folder.rglob("*")
+                   if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."))
+    for path in found:
+        if not is_text(name := str(path.relative_to(folder))):
+            raise UserError(f"the name {name!r} in {folder} is not in UTF-8; rename the file.")
+    return found
 
 
 def _entries(folder: Path, problems: list[str]) -> list[Entry] | None:
     """Rows of the folder's lists, None where it has none."""
-    lists = sorted((folder / "anns").glob("*.json"))
+    lists = [path for path in sorted((folder / "anns").glob("*.json")) if path.is_file()]
     if lists:
         return [entry for path in lists for entry in read_list(path, problems)]
-    tables = [path for path in sorted(folder.glob("*.csv")) if column_of(header_of(path), IMAGE_COLUMNS)]
+    tables = [path for path in sorted(folder.glob("*.csv"))
+              if path.is_file() and column_of(header_of(path), IMAGE_COLUMNS)]
     if len(tables) > 1:
         raise UserError(f"{folder} has several lists ({', '.join(path.name for path in tables)}); "
                         "keep the one that is meant.")
@@ -167,8 +180,7 @@ def _rows_by_list(entries: list[Entry], images: dict[str, Path], masks: _Masks,
                   problems: list[str]) -> list[Row]:
     rows = []
     for entry in entries:
-        name = Path(entry.image)
-        stem = name.stem if name.suffix.lower() in EXTENSIONS else name.name
+        stem = _without_extension(Path(entry.image).name)
         if stem not in images:
             problems.append(f"{entry.where}: images/ has no {entry.image}; add it or remove the row.")
             continue

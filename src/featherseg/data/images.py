@@ -22,7 +22,7 @@ def open_image(path: PictureFile) -> Image.Image:
     """Decode one picture file completely, as it is stored.
 
     Raises:
-        UserError: the file is absent, truncated, no picture, or a stack of several pages.
+        UserError: the file is absent, truncated, no picture, a stack of several pages, or holds NaN or infinity.
     """
     try:
         image = Image.open(path.open("rb") if isinstance(path, zipfile.Path) else path)
@@ -31,13 +31,16 @@ def open_image(path: PictureFile) -> Image.Image:
                 raise UserError(f"{path} holds {image.n_frames} pages where one picture is expected; "
                                 "split it into one file a page.")
             image.load()
-        return image
+            image.getexif()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; add the file or remove the row that names it.") from None
     except _UNREADABLE as error:
         cause = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(f"{path} cannot be read as a picture ({cause}); "
                         "replace or remove the file.") from None
+    if image.mode == "F" and not np.isfinite(image).all():
+        raise UserError(f"{path} holds values that are no numbers (NaN or infinite); replace them.")
+    return image
 
 
 def read_image(path: Path | str) -> np.ndarray:

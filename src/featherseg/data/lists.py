@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from featherseg.data.prepared import LEVELS, SENTENCES, UNIQUE, clean_prompts
+from featherseg.data.prepared import LEVELS, SENTENCES, UNIQUE, clean_prompts, is_text
 from featherseg.errors import UserError
 from featherseg.files import read_json
 
@@ -72,11 +72,11 @@ def read_list(path: Path, problems: list[str]) -> list[Entry]:
 def read_table(path: Path, problems: list[str]) -> list[Entry]:
     """Entries of a CSV list, one line a target, or one an image where it has no mask column.
 
-    Columns: image; where needed mask, target, split and group (under the names of `_COLUMNS`); prompts as p0
-    to p9, or one as `prompt`, taken as p1, each a text or a JSON list of texts; referring expressions as
-    `sentences`, a JSON list, or as `sentence`, one a line: lines of one image, mask and target are then joined;
-    attributes (number, size, location, shape, colour). What is wrong with a line is appended to `problems` and the
-    line left out.
+    Cells are divided by commas, semicolons or tabs, and quoted where they hold one. Columns: image; where needed
+    mask, target, split and group (under the names of `_COLUMNS`); prompts as p0 to p9, or one as `prompt`, taken
+    as p1, each a text or a JSON list of texts; referring expressions as `sentences`, a JSON list, or as `sentence`,
+    one a line: lines of one image, mask and target are then joined; attributes (number, size, location, shape,
+    colour). What is wrong with a line is appended to `problems` and the line left out.
 
     Raises:
         UserError: the file is not CSV in UTF-8.
@@ -91,8 +91,11 @@ def read_table(path: Path, problems: list[str]) -> list[Entry]:
     entries = []
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            for number, line in enumerate(csv.DictReader(file), start=2):
+            for number, line in enumerate(csv.DictReader(file, delimiter=_delimiter(path)), start=2):
                 where = f"{path}, line {number}"
+                if None in line:
+                    problems.append(f"{where} has more cells than the header; put a text with a comma into quotes.")
+                    continue
                 cells = {key: (line.get(column) or "").strip() or None for key, column in columns.items()}
                 if cells["image"] is None:
                     problems.append(f"{where}: the column {columns['image']!r} is empty; name the image.")
@@ -106,14 +109,34 @@ def read_table(path: Path, problems: list[str]) -> list[Entry]:
                 given = attributes_of(levels) | given
                 entries.append(Entry(where, **cells, prompts=levels, attributes=given))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a CSV file in UTF-8 ({error}); save it as one.") from None
+        raise _no_table(path, error) from None
     return _joined(entries, problems) if one_a_line else entries
 
 
 def header_of(path: Path) -> list[str]:
-    """Column names of a CSV file."""
-    with open(path, encoding="utf-8-sig", newline="", errors="replace") as file:
-        return next(csv.reader(file), [])
+    """Column names of a CSV file.
+
+    Raises:
+        UserError: the file is no CSV, or is in UTF-16.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="", errors="replace") as file:
+            header = next(csv.reader(file, delimiter=_delimiter(path)), [])
+    except csv.Error as error:
+        raise _no_table(path, error) from None
+    if "\0" in "".join(header):
+        raise _no_table(path, "it looks like UTF-16")
+    return header
+
+
+def _no_table(path: Path, cause: object) -> UserError:
+    return UserError(f"{path} is not a CSV file in UTF-8 ({cause}); save it as one.")
+
+
+def _delimiter(path: Path) -> str:
+    """What divides a table's cells, by its first line: spreadsheets save semicolons in many countries."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        return max(",;\t", key=file.readline().count)
 
 
 def column_of(header: list[str], names: tuple[str, ...]) -> str | None:
@@ -160,6 +183,8 @@ def _joined(entries: list[Entry], problems: list[str]) -> list[Entry]:
 def _entry(row: Any, where: str, split: str) -> Entry:
     if not isinstance(row, dict):
         raise UserError(f"{where} is {row!r}; give an object with img_name and mask_name.")
+    if not is_text(json.dumps(row, ensure_ascii=False)):
+        raise UserError(f"{where} holds half of a surrogate pair (\\ud800 to \\udfff), which is no text; correct it.")
     for key in ("img_name", "mask_name"):
         if not row.get(key):
             raise UserError(f"{where}: {key} is missing; give the file's name.")
@@ -183,7 +208,7 @@ def _entry(row: Any, where: str, split: str) -> Entry:
 
 def _row_prompts(row: dict[str, Any], where: str) -> dict[str, list[str]] | None:
     """Prompts of a row of a JSON list, None where it has none; its `sentences` count where it has no `prompts`."""
-    if "prompts" in row:
+    if row.get("prompts") is not None:
         return _without_empty_sentence(clean_prompts(row["prompts"], "", where), where)
     if SENTENCES not in row:
         return None

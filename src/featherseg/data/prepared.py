@@ -8,6 +8,7 @@
 import hashlib
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from PIL import Image
 
 from featherseg.data import images
 from featherseg.errors import UserError
-from featherseg.files import atomic_path, read_json, write_status
+from featherseg.files import atomic_path, read_json, sha256_file, write_status
 
 COLUMNS = ("dataset", "sample_id", "image_id", "group", "split", "target", "image", "mask", "height", "width",
            "x0", "y0", "x1", "y1", "area_fraction", "attributes", "prompts")
@@ -120,7 +121,8 @@ class PreparedWriter:
         Raises:
             UserError: an id that is taken or no file name, an unreadable file, an array of another form.
         """
-        if not image_id or image_id != image_id.strip() or any(mark in image_id for mark in "/\\\0"):
+        if (not image_id or image_id != image_id.strip() or any(mark in image_id for mark in "/\\\0")
+                or not is_text(image_id)):
             raise UserError(f"dataset {self.dataset}: image id {image_id!r} is no file name; rename it.")
         if image_id in self._images:
             raise UserError(f"dataset {self.dataset}: image id {image_id!r} occurs twice; "
@@ -247,19 +249,34 @@ class PreparedDataset:
         """The sample's mask: bool (height, width).
 
         Raises:
-            UserError: the file is absent or damaged.
+            UserError: the file is absent or damaged, or is not of the size that it was prepared with.
         """
-        return images.read_mask(self.path / sample.mask, threshold=128)
+        mask = images.read_mask(self.path / sample.mask, threshold=128)
+        if mask.shape != (sample.height, sample.width):
+            raise UserError(f"{self.path / sample.mask} is {mask.shape[1]}x{mask.shape[0]} pixels instead of "
+                            f"{sample.width}x{sample.height}; run the prepare stage again.")
+        return mask
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names and bytes of the samples' table, images and masks: a key for caches."""
+        """SHA-256 over the names and bytes of the samples' table, images and masks: a key for caches.
+
+        Raises:
+            UserError: a file is absent.
+        """
         digest = hashlib.sha256()
         files = sorted({sample.image for sample in self.samples} | {sample.mask for sample in self.samples})
         for name in ("samples.parquet", *files):
             digest.update(name.encode())
-            with open(self.path / name, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            try:
+                digest.update(bytes.fromhex(sha256_file(self.path / name)))
+            except FileNotFoundError:
+                raise UserError(f"{self.path / name} does not exist; run the prepare stage again.") from None
         return digest.hexdigest()
+
+
+def is_text(text: str) -> bool:
+    """Whether a text can be stored as UTF-8: half of a surrogate pair, or a file name in another encoding, cannot."""
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def split_by_hash(group: str) -> str:

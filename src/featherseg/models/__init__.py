@@ -17,14 +17,21 @@ MODELS: Registry[Callable[[ModelConfig], "SegmentationModel"]] = Registry("model
 
 @MODELS.register("clipseg")
 def _clipseg(config: ModelConfig) -> "SegmentationModel":
+    from huggingface_hub.errors import StrictDataclassError
     from transformers.models.clipseg.configuration_clipseg import CLIPSegConfig
 
     from featherseg.models.clipseg import CLIPSeg, full_config
 
-    if config.weights == RANDOM:
-        return CLIPSeg(full_config(), config.image_size or 352)
-    architecture = CLIPSegConfig.from_dict(read_config(config.weights))
-    return CLIPSeg(architecture, config.image_size or 352)
+    try:
+        architecture = full_config() if config.weights == RANDOM else CLIPSegConfig.from_dict(
+            read_config(config.weights))
+    except (TypeError, StrictDataclassError) as error:
+        raise UserError(f"{config.weights}/config.json is not that of a CLIPSeg "
+                        f"({' '.join(str(error).split())}).") from None
+    try:
+        return CLIPSeg(architecture, config.image_size or 352)
+    except ValueError as error:
+        raise UserError(f"model '{config.name}': {error}.") from None
 
 
 def _etris(config: ModelConfig) -> "SegmentationModel":
@@ -78,10 +85,7 @@ def build(config: ModelConfig, seed: int = 0) -> "SegmentationModel":
         state = read_state(config.weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            model = factory(config)
-        except ValueError as error:
-            raise UserError(f"model '{config.name}': {error}.") from None
+        model = factory(config)
     if state is not None:
         model.load_base(state, config.weights)
     model.frozen_batchnorm_moves = config.frozen_batchnorm == "published_moving"

@@ -192,7 +192,7 @@ class SegmentationModel(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
-        """Logits (B, h, w) on the head's own grid; both necks are applied first."""
+        """Logits (B, h, w) on the head's own grid, of text (B) and image (B, or 1 for all); necks are applied first."""
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """Logits (B, h, w) of normalised pixels (B, 3, H, W) prompted with tokens (B, L)."""

@@ -47,7 +47,7 @@ class CLIPSeg(SegmentationModel):
             interpolated where it differs from what the weights were made for.
 
     Raises:
-        ValueError: the image size is not a multiple of the patch size.
+        ValueError: the image size is not a multiple of the patch size, or a tap lies beyond the last block.
     """
 
     name = "clipseg"
@@ -60,15 +60,19 @@ class CLIPSeg(SegmentationModel):
         if image_size % config.vision_config.patch_size:
             raise ValueError(f"image_size {image_size} is not a multiple of the patch size "
                              f"{config.vision_config.patch_size}")
+        taps = tuple(config.extract_layers)
+        depth = min(config.vision_config.num_hidden_layers, config.text_config.num_hidden_layers)
+        if not taps or max(taps) >= depth:
+            raise ValueError(f"extract_layers {list(taps)} should name some of the towers' blocks, 0 to {depth - 1}")
         self.image_size, self.resize = image_size, Squash(image_size)
         self.sentence_dim = config.projection_dim
         self.net = CLIPSegForImageSegmentation(config)
         # transformers draws these layers with a deviation of 1, which puts random logits at +-100
-        for layer in (*self.net.decoder.reduces, self.net.decoder.film_mul, self.net.decoder.film_add,
-                      *self.net.decoder.transposed_convolution):
-            if not isinstance(layer, nn.ReLU):
-                layer.reset_parameters()
-        taps = tuple(config.extract_layers)
+        for part in (self.net.decoder.reduces, self.net.decoder.film_mul, self.net.decoder.film_add,
+                     self.net.decoder.transposed_convolution):
+            for layer in part.modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                    layer.reset_parameters()
         vision, text = "net.clip.vision_model", "net.clip.text_model"
         reached = tuple(f"{vision}.encoder.layers.{k}" for k in range(taps[-1] + 1))
         beyond = tuple(f"{vision}.encoder.layers.{k}"

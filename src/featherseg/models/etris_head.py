@@ -27,7 +27,8 @@ class GatedAttention(nn.Module):
         self.multihead_attn = nn.MultiheadAttention(width, heads, batch_first=True)
 
     def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
-        """(B, N, width) of queries (B, N, width) and a memory (B, M, width)."""
+        """(B, N, width) of queries (B, or 1 for all, N, width) and a memory (B, M, width)."""
+        queries = queries.expand(len(memory), -1, -1)
         return queries * self.multihead_attn(queries, memory, memory, need_weights=False)[0]
 
 
@@ -69,7 +70,7 @@ class HierarchicalAlignment(nn.Module):
         self.coordconv = nn.Sequential(CoordConv(width), convolution(width, width, 3))
 
     def forward(self, maps: Sequence[Tensor], sentence: Tensor) -> Tensor:
-        """A map (B, width, h, w) of three maps (B, C, h', w') and sentences (B, sentence_dim)."""
+        """A map (B, width, h, w) of three maps (B, or 1 for all, C, h', w') and sentences (B, sentence_dim)."""
         memory = self.txt_proj(sentence).unsqueeze(1)
         projections, gates = (self.f3_proj, self.f4_proj, self.f5_proj), (self.fusion3, self.fusion4, self.fusion5)
         gated = []

@@ -35,9 +35,10 @@ def weights_sha256(folder: Path | str) -> str:
     """
     file, pinned = weights_file(folder), Path(folder) / "SHA256"
     found = sha256_file(file)
-    if pinned.is_file() and pinned.read_text().split()[0] != found:
-        raise UserError(f"{file} has sha256 {found[:12]}..., but {pinned} names "
-                        f"{pinned.read_text().split()[0][:12]}...; restore the file or retrain the weights.")
+    wanted = pinned.read_text(errors="replace").strip()[:64] if pinned.is_file() else found
+    if wanted != found:
+        raise UserError(f"{file} has sha256 {found[:12]}..., but {pinned} names {wanted[:12] or 'nothing'}...; "
+                        "restore the file or retrain the weights.")
     return found
 
 
@@ -70,13 +71,13 @@ def read_state(folder: Path | str) -> dict[str, Any]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, json.JSONDecodeError, ValueError) as error:
         raise UserError(f"{file} is not a readable weights file ({error}); fetch it again.") from None
-    except Exception as error:
-        if "weights_only" in str(error) or "Unpickling" in type(error).__name__:
-            raise UserError(f"{file} holds more than tensors and is not loaded; use a safetensors file.") from None
-        raise
+    except Exception as error:  # what torch's unpickler meets in a file that is no pickle can be anything
+        raise UserError(f"{file} is no file of tensors ({type(error).__name__}) and is not loaded; "
+                        "use a safetensors file.") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise UserError(f"{file} holds no tensors by name; expected a state dict, or a checkpoint with one in it.")
+        raise UserError(f"{file} is no map from names to tensors, nor a checkpoint with one in it; "
+                        "use a safetensors file.")
     return {name.removeprefix("module."): tensor.float() if tensor.is_floating_point() else tensor
             for name, tensor in state.items() if not name.endswith("position_ids")}
 

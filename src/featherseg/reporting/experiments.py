@@ -1,4 +1,4 @@
-"""Results of DVC experiments beside those of the workspace, where they differ in a few knobs of the adapter only."""
+"""Committed results and DVC experiments beside the workspace, where they differ in a few knobs of the adapter only."""
 
 import io
 import subprocess
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def with_experiments(study: Study, knobs: Sequence[str] = ("dim",)) -> "pd.DataFrame":
-    """Every result of the study, and of the experiments on the current commit whose params differ from the
+    """Every result of the study, and of the current commit and its experiments whose params differ from the
     workspace's in these knobs of `adapter` only; a setting that was run twice counts once."""
     import pandas as pd
 
     params, frames = study_params_path(study.name).as_posix(), [study.every_result]
     own = _without(knobs, study_params_path(study.name).read_text())
-    for commit in _experiments():
+    for commit in _commit_and_experiments():
         text = _git("show", f"{commit}:{params}")
         results = _git("show", f"{commit}:{(study.reports / 'results.csv').as_posix()}")
         if text and results and _without(knobs, text) == own:
@@ -30,13 +30,13 @@ def with_experiments(study: Study, knobs: Sequence[str] = ("dim",)) -> "pd.DataF
     return pd.concat(frames).drop_duplicates(once).reset_index(drop=True)
 
 
-def _experiments() -> list[str]:
-    """Commits of the DVC experiments whose baseline is the current commit."""
+def _commit_and_experiments() -> list[str]:
+    """The current commit, and those of the DVC experiments whose baseline it is."""
     baseline = _git("rev-parse", "HEAD").strip()
     if not baseline:
         return []
     refs = f"refs/exps/{baseline[:2]}/{baseline[2:]}/"
-    return sorted(_git("for-each-ref", "--format=%(objectname)", refs).split())
+    return [baseline, *sorted(_git("for-each-ref", "--format=%(objectname)", refs).split())]
 
 
 def _without(knobs: Sequence[str], text: str) -> Any:

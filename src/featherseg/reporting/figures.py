@@ -59,15 +59,15 @@ def position_bars(study: Study) -> "Figure | Markdown":
 def dim_lines(study: Study) -> "Figure | Markdown":
     """DSC in % by adapter width, one panel a dataset; a note where only one width has been run.
 
-    Widths come from this study's runs, and from the experiments of this commit that changed nothing else.
+    Widths come from this study's runs, and from the current commit and its experiments that changed nothing else.
     """
     frame = own_dsc(first_split(with_experiments(study)))
     frame = frame[frame.adapter.str.startswith("vlsm_")]
     dims = sorted(int(dim) for dim in frame.dim.unique())
     if len(dims) < 2:
         ran = f"Only dim {dims[0]}" if dims else "No dense or shallow adapter"
-        return style.note(f"{ran} has been run here; for more widths: `dvc exp run -S adapter.dim=64`, then "
-                          "`dvc repro notebook@10_vlsm_adapter`.")
+        return style.note(f"{ran} has been run here; for more widths: `dvc exp run -S adapter.dim=64`, or a queue "
+                          "of them and then `dvc repro -s -f notebook@10_vlsm_adapter`.")
     datasets = sorted(frame.dataset.unique())
     figure, axes = style.panels(len(datasets), width=4.6, height=3.3, sharey=True)
     for axis, dataset in zip(axes, datasets, strict=True):
