@@ -17,7 +17,7 @@ from featherseg.registry import unknown
 PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
 PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
 FrozenBatchNorm = Literal["fixed", "published_moving"]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Rate = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # becomes part of paths and of stage names
 Item = TypeVar("Item")
@@ -27,7 +27,7 @@ Several = Annotated[tuple[Item, ...], Field(strict=False)]  # YAML knows lists o
 class Strict(BaseModel):
     """Base of all configuration: undeclared keys and other types are refused, and instances do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class ModelConfig(Strict):
@@ -204,13 +204,17 @@ class FolderParams(Strict):
 
 
 class DataParams(Strict):
-    """Where data comes from: synthetic sets, own folders, and a local mirror of the official archives."""
+    """Where data comes from: synthetic sets, own folders, official sets, and a local mirror of their archives.
+
+    The sets of `referring` are official ones that share COCO's images.
+    """
 
     mirror: str | None = None
     keep_published_faults: bool = False
     synthetic: dict[Name, SyntheticParams] = {}
     folders: dict[Name, FolderParams] = {}
     official: list[str] = []
+    referring: list[str] = []
 
 
 class Params(Strict):

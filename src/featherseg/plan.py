@@ -65,11 +65,12 @@ def read_recipe(name: str) -> Recipe:
 def dataset_names() -> list[str]:
     """Every dataset that a study may name: the synthetic, own and official ones that params.yaml declares."""
     data = read_params("study").data
-    for key, given, valid in (("synthetic", data.synthetic, NAMES), ("official", data.official, SPECS)):
+    for key, given, valid in (("synthetic", data.synthetic, NAMES), ("official", data.official, SPECS),
+                              ("referring", data.referring, SPECS)):
         for name in given:
             if name not in valid:
                 raise unknown(f"dataset in params.yaml: data.{key}", name, list(valid))
-    return sorted({*data.synthetic, *data.folders, *data.official})
+    return sorted({*data.synthetic, *data.folders, *data.official, *data.referring})
 
 
 def resolve_study(study: str) -> list[Run]:
