@@ -16,7 +16,8 @@ from featherseg.reporting.notebook import execute
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path / "cache"))
-    make_project(tmp_path, ("clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vl"))
+    make_project(tmp_path, ("clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vl", "etris_vit-bridger"))
+    make_project(tmp_path, ("etris_vit-decoder", "etris_vit-bridger"), ("scenes_ref",))
     collect("study")
     return tmp_path
 
@@ -27,11 +28,19 @@ def test_notebooks_opened_by_hand_run(project):
     command = [sys.executable, "-m", "pytest", "--nbmake", "-q", "-p", "no:cacheprovider", "notebooks"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=project)
     assert done.returncode == 0, done.stdout[-4000:]
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout
 
 
 def test_the_overviews_page_holds_tables_figures_and_pictures(project):
     page = Path(execute("00_overview", "study")).read_text()
     assert page.count("<table") == 3
-    assert page.count("data:image/png") == 3 and page.count("data:image/jpeg") == 2
+    assert page.count("data:image/png") == 3 and page.count("data:image/jpeg") == 3
     assert "synthetic stand-in" in page and "Traceback" not in page
+
+
+def test_etris_page_shows_masks_that_the_sentence_decides_and_names_every_measure(project):
+    page = Path(execute("20_etris", "study")).read_text()
+    assert page.count("<table") == 6 and page.count("data:image/jpeg") == 1 and page.count("data:image/png") == 1
+    for name in ("mIoU at 0.35, all sentences", "oIoU at 0.5, all sentences", "first sentence", "P@0.9"):
+        assert name in page
+    assert "Traceback" not in page and "not run: no ETRIS on" in page

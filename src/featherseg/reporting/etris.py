@@ -1,12 +1,13 @@
 """ETRIS's tables: published beside made here, every measure under its own name."""
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
+from torch.nn import Parameter
 
 from featherseg.describe import without_weights
-from featherseg.models.base import SegmentationModel
 from featherseg.referring import ALL, FIRST, MEASURES, MIOU, OIOU
 from featherseg.reporting import published
 from featherseg.reporting.experiments import with_experiments
@@ -38,14 +39,19 @@ def main_table(study: Study) -> pd.DataFrame:
     were not scored sentence by sentence have the mean IoU at the run's threshold.
     """
     values, lines = published.etris(), []
+    declared = set(study.every_result.dataset[study.every_result.recipe.isin(_recipes("") | _recipes(AS_RELEASED))])
     for (dataset, split), row in values.iterrows():
         theirs = row.dropna().to_dict()
         lines.append({"dataset": dataset, "split": split, "measure": IOU_PRINTED, "": "published", "data": "",
                       FROM: f"published: {published.etris_sources(dataset, split)}"}
                      | {title: f"{theirs[title]:.2f}" if title in theirs else "not verified" for title in BACKBONES})
-        lines += _lines_here(study, dataset, split, theirs)
-    own = study.every_result[~study.every_result.dataset.isin(set(values.index.get_level_values(0)))]
-    own = own[own.recipe.isin([f"{model}-{BRIDGER}" for model in BACKBONES.values()])]
+        lines += _lines_here(study, dataset, split, theirs) if dataset in declared else []
+    for dataset in values.index.unique("dataset"):
+        if dataset not in declared:
+            lines.append({"dataset": dataset, "split": "all", "measure": "all", "": "here", "data": "",
+                          FROM: f"not run: no ETRIS on '{dataset}' in study '{study.name}'"}
+                         | dict.fromkeys(BACKBONES, "not run"))
+    own = study.every_result[study.every_result.dataset.isin(declared - set(values.index.unique("dataset")))]
     for dataset, split in own[["dataset", "split"]].drop_duplicates().itertuples(index=False):
         lines += _lines_here(study, dataset, split, {})
     columns = ["dataset", "split", "measure", "", *BACKBONES, FROM, "data"]
@@ -84,15 +90,18 @@ def elsewhere() -> pd.DataFrame:
 def parameters() -> pd.DataFrame:
     """Trainable parameters of ETRIS by backbone: published, of the released code, and counted at full size.
 
-    Shares are those of CLIP's own parameters, of which the ResNets' `connect` is none.
+    Shares are those of CLIP's own parameters, of which the ResNets' `connect` is none. The published number is
+    looked for among the Bridgers of all widths of the ablation.
     """
     printed, released = published.etris_millions(), published.etris_counts()
     lines = []
     for title, model in BACKBONES.items():
-        counted = counts_of(full_size(model))
-        theirs = released[title]
+        counted, theirs = full_size(model), released[title]
+        widths = [f"a Bridger of dim {dim}" for dim in KNOBS["dim"]
+                  if round(full_size(model, dim=dim)["bridger"] / 1e6, 2) == printed[title]]
         lines.append({
-            "backbone": title, "published": f"{printed[title]:g}M", "released code, Bridger": theirs["Bridger"],
+            "backbone": title, "published": f"{printed[title]:g}M", "which is": "; ".join(widths) or "none of ours",
+            "released code, Bridger": theirs["Bridger"],
             "Bridger": counted["bridger"], "% of CLIP": 100 * counted["bridger"] / counted["clip"],
             "positions": counted["positions"],
             "with positions, %": 100 * (counted["bridger"] + counted["positions"]) / counted["clip"],
@@ -112,7 +121,7 @@ def bridger_shares() -> pd.DataFrame:
     """
     lines = []
     for title, model in BACKBONES.items():
-        counted = counts_of(full_size(model))
+        counted = full_size(model)
         clip, vision, connect = (counted[part] for part in ("clip", "vision", "connect"))
         wholes = {"CLIP": clip, "CLIP with connect": clip + connect,
                   "its vision tower": vision, "its vision tower with connect": vision + connect}
@@ -124,15 +133,13 @@ def bridger_shares() -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def full_size(model: str, **knobs: Any) -> SegmentationModel:
-    """A full-size ETRIS with its Bridger, without weights; `knobs` override the recipe's."""
-    return without_weights(f"{model}-{BRIDGER}", adapter={"name": BRIDGER, **knobs})
+@functools.cache
+def full_size(model: str, **knobs: Any) -> dict[str, int]:
+    """Parameters of a full-size ETRIS with its Bridger, whose knobs are the paper's but for those given: bridger,
+    positions, head, connect, clip (without connect), vision (without connect) and trainable."""
+    network = without_weights(f"{model}-{BRIDGER}", adapter={"name": BRIDGER, **knobs})
 
-
-def counts_of(network: SegmentationModel) -> dict[str, int]:
-    """Parameters of an ETRIS with a Bridger: bridger, positions, head, connect, clip (without connect), vision
-    (without connect) and trainable."""
-    def count(wanted) -> int:
+    def count(wanted: Callable[[str, Parameter], bool]) -> int:
         return sum(p.numel() for name, p in network.named_parameters() if wanted(name, p))
 
     return {
@@ -159,7 +166,7 @@ def accuracy(results: pd.DataFrame) -> pd.DataFrame:
     plain = first_split(own)
     plain = plain[(plain.metric == "iou") & ~plain.run.isin(set(referring.run))]
     plain = plain.assign(measure=[f"{MIOU} at {threshold:g}, one prompt" for threshold in plain.threshold])
-    both = pd.concat([referring, plain])
+    both = pd.concat([referring, plain], ignore_index=True)
     return both.assign(accuracy=100 * both["mean"])
 
 
@@ -191,9 +198,10 @@ def tuning(study: Study) -> pd.DataFrame:
                   for recipe in dict.fromkeys(part.recipe) if not recipe.endswith(AS_RELEASED)]
     columns = ["dataset", "split", "method", "measure", "accuracy", "trainable", "beyond the head", "budget",
                "images/s", "memory (MiB)", FROM, "data"]
-    whole = dict.fromkeys(["trainable", "beyond the head"], "Int64")
-    numbers = dict.fromkeys(["accuracy", "images/s", "memory (MiB)"], float)
-    return honest(pd.DataFrame(lines, columns=columns).astype(whole | numbers))
+    frame = pd.DataFrame(lines, columns=columns)
+    frame["memory (MiB)"] = frame["memory (MiB)"].astype(float).round()
+    whole = dict.fromkeys(["trainable", "beyond the head", "memory (MiB)"], "Int64")
+    return honest(frame.astype(whole | dict.fromkeys(["accuracy", "images/s"], float)))
 
 
 def equal_budget(study: Study) -> str:
@@ -268,8 +276,7 @@ def _ablation(rows: pd.DataFrame | None, absent: str) -> dict[str, Any]:
 
 
 def _bridger_size(model: str, knob: str, value: Any) -> int:
-    value = value if isinstance(value, str) else int(value)
-    return counts_of(full_size(model, **{knob: value}))["bridger"]
+    return full_size(model, **{knob: value if isinstance(value, str) else int(value)})["bridger"]
 
 
 def _alike(rows: pd.DataFrame, usual: pd.Series, knob: str) -> pd.Series:
@@ -300,11 +307,12 @@ def _lines_here(study: Study, dataset: str, split: str, theirs: Mapping[str, flo
         lines += [known | {"measure": name} | {
             title: _cell(values[values.recipe == recipe], theirs.get(title) if name == named(*MAIN[0]) else None)
             for title, recipe in recipes.items()} for name, values in _by_measure(made)]
-    if not lines:
-        lines.append({"dataset": dataset, "split": split, "measure": "all", "": "here", "data": "",
-                      FROM: f"not run: no ETRIS on '{dataset}' in study '{study.name}'"}
-                     | dict.fromkeys(BACKBONES, "not run"))
     return lines
+
+
+def _recipes(suffix: str) -> set[str]:
+    """Names of the recipes of ETRIS's rows."""
+    return {f"{model}-{BRIDGER}{suffix}" for model in BACKBONES.values()}
 
 
 def _by_measure(made: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

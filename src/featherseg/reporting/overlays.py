@@ -77,7 +77,7 @@ def two_sentences(study: Study) -> list:
     rows, shown = accuracy(study.every_result), []
     for dataset, of in rows.groupby("dataset"):
         bridgers = of[(of.adapter == "bridger") & ~of.recipe.str.endswith(AS_RELEASED)]
-        best = (of if bridgers.empty else bridgers).sort_values("accuracy").iloc[-1]
+        best = of.loc[(of if bridgers.empty else bridgers).accuracy.idxmax()]
         heading = f"### {dataset} ({best.data}), split {best.split}: {title_of(best.recipe)}"
         data, predictions = PreparedDataset.read(f"data/processed/{dataset}"), _predictions(study, best.run)
         samples = {sample.sample_id: sample for sample in data.samples}
@@ -85,14 +85,13 @@ def two_sentences(study: Study) -> list:
         if pairs.empty:
             shown += [Markdown(heading), style.note("No image of this split has two targets with different prompts.")]
             continue
-        figure, axes = style.panels(6, width=2.75, height=3.2, columns=6)
-        figure.get_layout_engine().set(h_pad=0.09, w_pad=0.05)
+        figure, axes = style.panels(6, width=2.05, height=2.6, columns=6)
         for place, (rank, pair) in enumerate(extremes(pairs).items()):
             for axis, sample_id in zip(axes[2 * place : 2 * place + 2], pair, strict=True):
                 prediction, sample = predictions.loc[sample_id], samples[sample_id]
                 _draw(axis, data.image(sample), data.mask(sample), _decode(prediction))
                 axis.set_title(f"{rank} pair, DSC {100 * prediction.dsc:.1f} %", fontsize=8.5, loc="left")
-                axis.set_xlabel(_caption(prediction.prompt), fontsize=8, loc="left")
+                axis.set_xlabel(_caption(prediction.prompt, 30), fontsize=8, loc="left")
         shown += [Markdown(heading), style.picture(figure)]
     return shown or [style.note("No run of this study has been scored, so there is nothing to show.")]
 
@@ -143,6 +142,6 @@ def _draw(axis: "Axes", image: np.ndarray, truth: np.ndarray, prediction: np.nda
     axis.spines[:].set_visible(False)
 
 
-def _caption(prompt: str) -> str:
-    lines = textwrap.wrap(f"“{prompt}”", 42) or ["“”"]
-    return "\n".join(lines if len(lines) <= 4 else [*lines[:3], f"{lines[3][:40]}…"])
+def _caption(prompt: str, width: int = 42) -> str:
+    lines = textwrap.wrap(f"“{prompt}”", width) or ["“”"]
+    return "\n".join(lines if len(lines) <= 4 else [*lines[:3], f"{lines[3][: width - 2]}…"])

@@ -138,7 +138,7 @@ REFERRING: Mapping[tuple[str, str], tuple[str, str]] = {
     ("RefCOCO+", "testA"): ("refcoco_plus", "testA"), ("RefCOCO+", "testB"): ("refcoco_plus", "testB"),
     ("G-Ref", "val(u)"): ("refcocog_umd", "val"), ("G-Ref", "test(u)"): ("refcocog_umd", "test"),
     ("G-Ref", "val(g)"): ("refcocog_google", "val")}
-IOU_PRINTED = "IoU as printed (mIoU at 0.35, all sentences, by the released code)"
+IOU_PRINTED = "IoU, as printed (mIoU at 0.35, all sentences, in the released code)"
 
 
 def etris() -> "pd.DataFrame":

@@ -31,7 +31,7 @@ COLOURS = {
     ("prompt", ""): "#B8A500",
 }
 MARKERS = {"zero_shot": "D", "decoder": "o", "full": "s", "lora": "X", "vlsm_dense": "^", "vlsm_shallow": "v",
-           "bridger": "*", "houlsby": "P", "prompt": "h"}
+           "bridger": "p", "houlsby": "P", "prompt": "h"}
 OWN, EMPTY, OTHER = "#0072B2", "#999999", "#D55E00"
 RC = {
     "font.size": 10,

@@ -1,0 +1,109 @@
+"""The evidence on the referring code's traps, and that it would say so were a fault repaired or made here."""
+
+import numpy as np
+import pytest
+
+from featherseg import adapters
+from featherseg.reporting import audit_referring as audit
+
+
+def test_choosing_on_the_reported_split_adds_where_nothing_improved():
+    frame = audit.selection(trainings=100)
+    assert (frame["gained by choosing"] > 0.3).all() and (frame["chosen on another split"] - 50).abs().max() < 0.3
+    assert frame["gained by choosing"].is_monotonic_increasing, "fewer expressions, more noise, more gained"
+    assert "adds +0." in audit.selection_verdict(frame)
+    # the largest of 15 independent normal values lies 1.736 deviations above their mean
+    assert frame["gained by choosing"].iloc[0] == pytest.approx(1.736 * 15 / np.sqrt(1798), rel=0.1)
+
+
+def test_one_epoch_leaves_nothing_to_choose():
+    assert "NOT SHOWN" in audit.selection_verdict(audit.selection(epochs=1))
+
+
+def test_the_two_measures_rank_the_same_predictions_differently():
+    frame = audit.measures_apart()
+    table = frame.set_index(["model", "threshold"])
+    small, large = dict.fromkeys(frame.model)
+    assert table.mIoU[small, 0.35] > table.mIoU[large, 0.35] and table.oIoU[small, 0.5] < table.oIoU[large, 0.5]
+    said = audit.measures_verdict(frame)
+    assert f"mIoU@0.35 ranks the one {small} first, oIoU@0.5 the one {large}" in said
+    assert "both rank the same" in audit.measures_verdict(frame.assign(oIoU=frame.mIoU))
+
+
+def test_the_first_epoch_runs_at_ten_times_the_rate_without_lr():
+    frame = audit.learning_rates().set_index(["groups", "part"])
+    released = frame.loc["released code: initial_lr only"]
+    assert released.loc["backbone", audit.FIRST] == pytest.approx(1e-4)
+    assert released.loc["backbone", audit.LAST_OF] == pytest.approx(1e-5)
+    ours = frame.loc["featherseg: lr"]
+    assert ours.loc["backbone", audit.FIRST] == ours.loc["backbone", audit.LAST_OF] == pytest.approx(1e-5)
+    assert ours.loc["head", "from epoch 36"] == pytest.approx(1e-5)
+    said = audit.rates_verdict(audit.learning_rates())
+    assert "initial_lr only: the backbone trains at 10 x the intended rate in the first epoch and at 1 x" in said
+    assert "featherseg: lr: the backbone trains at 1 x the intended rate in the first epoch and at 1 x" in said
+
+
+def test_equal_rates_hide_the_fault_as_in_etris():
+    frame = audit.learning_rates(factor=1.0)
+    assert (frame[audit.FIRST] == frame.intended).all()
+
+
+def test_frozen_statistics_move_as_published_and_stay_by_default():
+    frame = audit.batchnorm_statistics().set_index("frozen_batchnorm")
+    moving, fixed = frame.loc["published_moving"], frame.loc["fixed"]
+    assert moving["layers moved"] == moving["layers in the towers"] == 23 and moving["change of a logit"] > 0
+    assert fixed["layers moved"] == 0 and fixed["change of a logit"] == 0
+    said = audit.batchnorm_verdict(frame.reset_index())
+    assert "`published_moving`: 23 of 23 frozen layers MOVED" in said and "`fixed`: 0 of 23 frozen layers moved" in said
+
+
+def test_statistics_of_ours_that_move_would_be_found_out(monkeypatch):
+    from torch import nn
+
+    from featherseg.models.base import SegmentationModel
+
+    monkeypatch.setattr(SegmentationModel, "train", nn.Module.train)
+    assert "`fixed`: 23 of 23 frozen layers MOVED" in audit.batchnorm_verdict(audit.batchnorm_statistics())
+
+
+def test_out_proj_gets_no_gradient_and_the_attention_does():
+    frame = audit.lora_targets().set_index("LoRA on")
+    assert frame.loc["attn.out_proj", "tensors to train"] == 12
+    assert frame.loc["attn.out_proj", ["with gradient", "gradient norm"]].eq(0).all()
+    ours = frame.loc["attn, as featherseg does"]
+    assert ours["with gradient"] == ours["tensors to train"] > 0
+    assert "attn.out_proj: NONE of 12 tensors" in audit.lora_verdict(frame.reset_index())
+
+
+def test_lora_of_ours_on_out_proj_would_be_found_out(monkeypatch):
+    monkeypatch.setitem(audit.TARGETS, "attn, as featherseg does", audit.TARGETS["attn.out_proj"])
+    assert "featherseg does: NONE of 12" in audit.lora_verdict(audit.lora_targets())
+
+
+def test_the_bridger_sees_padding_and_the_head_does_not():
+    said = audit.lengths_verdict(audit.word_lengths())
+    assert "ETRIS with the Bridger: logits move by up to" in said
+    assert "ETRIS, head only: the padding changes nothing" in said
+
+
+def test_equal_word_lengths_change_nothing():
+    assert "logits move" not in audit.lengths_verdict(audit.word_lengths((17, 17)))
+
+
+def test_the_abstracts_upper_share_follows_from_nothing_that_is_released():
+    said = audit.shares_verdict(audit.bridger_shares())
+    assert "1.61 % is Bridger of ETRIS RN101 over CLIP with connect" in said
+    assert "3.38 % DOES NOT FOLLOW from any of them; the closest is 3.39 %" in said
+
+
+def test_a_share_that_follows_would_be_found():
+    frame = audit.bridger_shares()
+    frame.loc[3, "% of it"] = 3.378
+    assert "DOES NOT FOLLOW" not in audit.shares_verdict(frame)
+
+
+def test_the_small_models_are_always_the_same():
+    one, other = audit.tiny_vit(), audit.tiny_vit(22)
+    for left, right in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
+        assert (left == right).all()
+    assert adapters.trainable(audit.tiny_resnet())
