@@ -1,11 +1,16 @@
+import json
+import tracemalloc
+
 import numpy as np
+import pyarrow.parquet
 import pytest
 from data_files import box, everything_below
 from PIL import Image
 
 from featherseg.data.card import About, summary, write_card
 from featherseg.data.prepare import prepare_synthetic_set
-from featherseg.data.prepared import PreparedDataset, PreparedWriter
+from featherseg.data.prepared import PreparedWriter
+from featherseg.files import write_status
 
 ABOUT = About("My set", "https://example.org", "CC0", "A. Author, 2020", ("Two images were left out.",))
 
@@ -70,8 +75,35 @@ def test_many_images_are_twelve_on_the_sheet(tmp_path):
     assert Image.open(tmp_path / "set/contact_sheet.png").size[0] == 4 * 268 + 12
 
 
+def test_samples_are_counted_without_being_held(tmp_path):
+    """Six thousand samples with 5 kB of text each, of which no two are equal."""
+    folder = write(tmp_path / "set", images=1, targets=("x",))
+    file = folder / "samples.parquet"
+    row = pyarrow.parquet.read_table(file).to_pylist()[0]
+    with pyarrow.parquet.ParquetWriter(file, pyarrow.parquet.read_schema(file)) as table:
+        for first in range(0, 6000, 1000):
+            rows = [row | {"sample_id": f"set/{k}", "image": f"images/{k // 10}.png",
+                           "prompts": json.dumps({"p1": [f"{k:05}" * 1000]})} for k in range(first, first + 1000)]
+            table.write_table(pyarrow.Table.from_pylist(rows, schema=table.schema))
+    for k in range(600):
+        (folder / f"images/{k}.png").hardlink_to(folder / row["image"])
+    tracemalloc.start()
+    write_card(folder, ABOUT)
+    line = summary(folder, "set")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert line == "set: 6000 samples of 600 images (train 6000); 6000 masks are empty"
+    assert "| p1 | 6000 | 6000 | 0000000000" in (folder / "card.md").read_text()
+    assert peak < 15e6
+
+
+def test_one_line_for_data_that_was_not_to_be_had(tmp_path):
+    write_status(tmp_path / "set", "by request")
+    assert summary(tmp_path / "set", "set") == "set: not run: by request"
+
+
 def test_one_line_for_the_terminal(tmp_path):
-    line = summary(PreparedDataset.read(write(tmp_path / "set")), "set")
+    line = summary(write(tmp_path / "set"), "set")
     assert line == "set: 6 samples of 3 images (train 2, val 2, testB 2); 2 masks are empty"
 
 

@@ -323,6 +323,29 @@ def test_a_damaged_dataset_names_its_file(tmp_path):
         PreparedDataset.read(tmp_path / "set")
 
 
+def test_texts_that_samples_share_are_one_object(tmp_path):
+    with PreparedWriter(tmp_path / "set", dataset="set") as writer:
+        for number in range(2):
+            writer.add_image(f"image {number}", colours())
+            writer.add_sample(image_id=f"image {number}", target="left lung", mask=box(), group="patient 7",
+                              attributes={"side": "the left"}, prompts={"p1": f"lung {number}", "p2": "a left lung"})
+    first, second = PreparedDataset.read(tmp_path / "set").samples
+    for name in ("dataset", "group", "target"):
+        assert getattr(first, name) is getattr(second, name)
+    assert first.prompts["p2"][0] is second.prompts["p2"][0] and first.prompts["p1"] != second.prompts["p1"]
+    assert first.attributes is second.attributes and first.attributes == {"side": "the left"}
+    assert not hasattr(first, "__dict__")
+
+
+def test_a_table_without_a_column_is_named(tmp_path):
+    import pyarrow.parquet
+
+    path = write(tmp_path / "set").path / "samples.parquet"
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).drop_columns(["group"]), path)
+    with pytest.raises(UserError, match="lacks the column 'group'"):
+        PreparedDataset.read(tmp_path / "set")
+
+
 def test_a_repeated_sample_id_names_its_row(tmp_path):
     import pyarrow.parquet
 

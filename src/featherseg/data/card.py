@@ -1,5 +1,6 @@
 """The card of a prepared dataset: what it is, what is in it, and a sheet of examples."""
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from featherseg.data.prepared import LEVELS, UNIQUE, PreparedDataset, Sample, prompt_of
+from featherseg.data.prepared import LEVELS, UNIQUE, PreparedDataset, Sample, prompt_of, read_samples
+from featherseg.files import not_run_reason
 
 SHEET = "contact_sheet.png"
 _TILES, _COLUMNS, _SIDE, _MARGIN, _LINE, _FONT_SIZE = 12, 4, 256, 12, 15, 12
@@ -33,45 +35,117 @@ def write_card(dataset_dir: Path, about: About) -> None:
     Raises:
         UserError: the dataset cannot be read.
     """
-    dataset = PreparedDataset.read(dataset_dir)
-    _contact_sheet(dataset).save(Path(dataset_dir) / SHEET)
-    (Path(dataset_dir) / "card.md").write_text(_text(dataset, about), encoding="utf-8")
+    found = _Tally(read_samples(dataset_dir))
+    (Path(dataset_dir) / "card.md").write_text(_text(found, about), encoding="utf-8")
+    names = list(found.sizes)
+    shown = {names[round(i)] for i in np.linspace(0, len(names) - 1, min(_TILES, len(names)))}  # at even distances
+    samples = [sample for sample in read_samples(dataset_dir) if sample.image in shown]
+    sheet = _contact_sheet(PreparedDataset(Path(dataset_dir), {"status": "ok", "reason": None}, samples))
+    sheet.save(Path(dataset_dir) / SHEET)
 
 
-def summary(dataset: PreparedDataset, name: str) -> str:
-    """One line: how many samples of how many images, by split, and how many are empty."""
-    if dataset.status["status"] == "not_run":
-        return f"{name}: not run: {dataset.status['reason']}"
-    samples = dataset.samples
-    splits = ", ".join(f"{split} {count}" for split, count in _counts(sample.split for sample in samples))
-    empty = sum(sample.area_fraction == 0 for sample in samples)
-    return (f"{name}: {len(samples)} samples of {len({sample.image for sample in samples})} images ({splits})"
-            + (f"; {empty} masks are empty" if empty else ""))
+def summary(dataset_dir: Path, name: str) -> str:
+    """One line: how many samples of how many images, by split, and how many are empty, or why there are none.
+
+    Raises:
+        UserError: the dataset cannot be read.
+    """
+    reason = not_run_reason(dataset_dir)
+    if reason:
+        return f"{name}: not run: {reason}"
+    found = _Tally(read_samples(dataset_dir))
+    splits = ", ".join(f"{split} {count}" for split, count in _counts(found.splits))
+    return (f"{name}: {len(found.areas)} samples of {len(found.sizes)} images ({splits})"
+            + (f"; {found.empty} masks are empty" if found.empty else ""))
 
 
-def _text(dataset: PreparedDataset, about: About) -> str:
-    samples = dataset.samples
-    sizes = Counter((sample.width, sample.height) for sample in {s.image: s for s in samples}.values())
-    areas = sorted(sample.area_fraction for sample in samples)
-    empty = sum(area == 0 for area in areas)
+class _Tally:
+    """What the samples of a dataset add up to; the samples themselves are not held.
+
+    Attributes:
+        areas: for each sample its share of the image.
+        sizes: image -> (width, height), in stored order.
+        groups: the different ones.
+        counts: (target, split) -> how many samples.
+        image_splits: the different (image, split).
+        levels: prompt level -> what its prompts add up to.
+    """
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        self.areas = array("d")
+        self.sizes: dict[str, tuple[int, int]] = {}
+        self.groups: set[str] = set()
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.image_splits: set[tuple[str, str]] = set()
+        self.levels: dict[str, _Level] = {}
+        for sample in samples:
+            self.areas.append(sample.area_fraction)
+            self.sizes[sample.image] = (sample.width, sample.height)
+            self.groups.add(sample.group)
+            self.counts[sample.target, sample.split] += 1
+            self.image_splits.add((sample.image, sample.split))
+            for level, texts in sample.prompts.items():
+                self.levels.setdefault(level, _Level(texts[0])).add(texts)
+
+    @property
+    def empty(self) -> int:
+        """How many masks are empty."""
+        return self.areas.count(0)
+
+    @property
+    def targets(self) -> Counter[str]:
+        """Target -> how many samples."""
+        return _sums((target, n) for (target, _), n in self.counts.items())
+
+    @property
+    def splits(self) -> Counter[str]:
+        """Split -> how many samples."""
+        return _sums((split, n) for (_, split), n in self.counts.items())
+
+
+class _Level:
+    """What the prompts of one level add up to; the texts themselves are not held.
+
+    Attributes:
+        example: the first prompt.
+        samples: how many samples have the level.
+    """
+
+    def __init__(self, example: str) -> None:
+        self.example = example
+        self.samples = 0
+        self._hashes = array("q")
+
+    def add(self, texts: list[str]) -> None:
+        """Count one sample's prompts in."""
+        self.samples += 1
+        self._hashes.extend(map(hash, texts))
+
+    @property
+    def different(self) -> int:
+        """How many different texts there are."""
+        return len(np.unique(self._hashes))
+
+
+def _text(found: _Tally, about: About) -> str:
+    sizes, areas = Counter(found.sizes.values()), sorted(found.areas)
     facts = [f"Source: {about.source}", f"Licence: {about.licence}"]
     facts += [f"Citation: {about.citation}"] if about.citation else []
     facts += [
         f"Images: {sum(sizes.values())}, the narrowest {_size(min(sizes))}, the widest {_size(max(sizes))} "
         "pixels; most common " + ", ".join(f"{_size(size)} ({n})" for size, n in sizes.most_common(3)),
-        f"Groups (patients where known, else images): {len({sample.group for sample in samples})}",
-        f"Masks: {len(samples)}, {empty} of them empty; median share of the image "
+        f"Groups (patients where known, else images): {len(found.groups)}",
+        f"Masks: {len(areas)}, {found.empty} of them empty; median share of the image "
         f"{areas[len(areas) // 2]:.1%}",
     ]
-    splits = [split for split, _ in _counts(sample.split for sample in samples)]
-    targets = _counts(sample.target for sample in samples)
-    by_both = Counter((sample.target, sample.split) for sample in samples)
-    by_image = Counter(split for _, split in {(sample.image, sample.split) for sample in samples})
-    rows = [[target, *(str(by_both[target, split]) for split in splits), str(count)]
+    splits = [split for split, _ in _counts(found.splits)]
+    targets = _counts(found.targets)
+    by_image = Counter(split for _, split in found.image_splits)
+    rows = [[target, *(str(found.counts[target, split]) for split in splits), str(count)]
             for target, count in targets[:_MOST]]
     if len(targets) > _MOST:
-        rest = Counter(split for (target, split), n in by_both.items() for _ in range(n)
-                       if target not in dict(targets[:_MOST]))
+        named = dict(targets[:_MOST])
+        rest = _sums((split, n) for (target, split), n in found.counts.items() if target not in named)
         rows.append([f"{len(targets) - _MOST} more", *(str(rest[split]) for split in splits),
                      str(rest.total())])
     rows.append(["(images)", *(str(by_image[split]) for split in splits), str(sum(sizes.values()))])
@@ -79,7 +153,7 @@ def _text(dataset: PreparedDataset, about: About) -> str:
         f"# {about.title}", "", *(f"- {fact}" for fact in facts), "",
         "## Samples", "", *_table(["target", *splits, "all"], rows), "",
         *(["## Notes", "", *(f"- {note}" for note in about.notes), ""] if about.notes else []),
-        "## Prompts", "", *_prompt_table(samples), "",
+        "## Prompts", "", *_prompt_table(found.levels), "",
         f"![Examples: outlines of the masks, each with its prompt]({SHEET})", "",
     ])
 
@@ -88,15 +162,14 @@ def _size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _prompt_table(samples: list[Sample]) -> list[str]:
+def _prompt_table(levels: dict[str, _Level]) -> list[str]:
     """For each level how many samples have it, how many texts there are, and the first one."""
     rows = []
     for level in (*LEVELS, UNIQUE):
-        having = [sample for sample in samples if level in sample.prompts]
-        if having:
-            texts = {text for sample in having for text in sample.prompts[level]}
-            example = having[0].prompts[level][0].replace("|", "\\|") or "(empty)"
-            rows.append([level, str(len(having)), str(len(texts)), example[:200]])
+        if level in levels:
+            found = levels[level]
+            example = found.example.replace("|", "\\|") or "(empty)"
+            rows.append([level, str(found.samples), str(found.different), example[:200]])
     return _table(["level", "samples", "different texts", "example"], rows)
 
 
@@ -105,20 +178,25 @@ def _table(header: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def _counts(names: Iterable[str]) -> list[tuple[str, int]]:
+def _sums(pairs: Iterable[tuple[str, int]]) -> Counter[str]:
+    sums: Counter[str] = Counter()
+    for name, number in pairs:
+        sums[name] += number
+    return sums
+
+
+def _counts(names: Counter[str]) -> list[tuple[str, int]]:
     """Names with their counts, train, val and test first, then by count."""
     first = {"train": 0, "val": 1, "test": 2}
-    return sorted(Counter(names).items(), key=lambda item: (first.get(item[0], 3), -item[1], item[0]))
+    return sorted(names.items(), key=lambda item: (first.get(item[0], 3), -item[1], item[0]))
 
 
 def _contact_sheet(dataset: PreparedDataset) -> Image.Image:
-    """Images at even distances through the dataset, each target outlined in the colour of its prompt."""
+    """The images of a dataset side by side, each target outlined in the colour of its prompt."""
     by_image: dict[str, list[Sample]] = {}
     for sample in dataset.samples:
         by_image.setdefault(sample.image, []).append(sample)
-    groups = list(by_image.values())
-    shown = [groups[round(i)] for i in np.linspace(0, len(groups) - 1, min(_TILES, len(groups)))]
-    tiles = [_tile(dataset, samples[:len(_COLOURS)]) for samples in shown]
+    tiles = [_tile(dataset, samples[:len(_COLOURS)]) for samples in by_image.values()]
     width, height = _SIDE + _MARGIN, max(tile.height for tile in tiles) + _MARGIN
     columns = min(_COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)

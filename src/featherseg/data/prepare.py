@@ -7,7 +7,6 @@ from featherseg.config import DataParams
 from featherseg.data.card import About, summary, write_card
 from featherseg.data.download import write_not_run
 from featherseg.data.folder import prepare_folder
-from featherseg.data.prepared import PreparedDataset
 from featherseg.data.published import prepare_published
 from featherseg.data.refer import prepare_referring
 from featherseg.data.spec import DatasetSpec, ReferringSpec
@@ -37,7 +36,7 @@ def prepare_dataset(name: str, params: DataParams) -> None:
         prepare_official(name, RAW / name, out_dir, params.keep_published_faults)
     else:
         raise unknown("dataset", name, [*params.synthetic, *params.folders, *SPECS])
-    print(summary(PreparedDataset.read(out_dir), name))
+    print(summary(out_dir, name))
 
 
 def prepare_synthetic_set(name: str, images: int, size: int, seed: int, out_dir: Path) -> None:

@@ -5,11 +5,13 @@
     <folder>/images/  masks/   at original resolution; masks are 0/255 PNG of the image's size
 """
 
+import functools
 import hashlib
 import json
 import random
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,11 +30,12 @@ SENTENCES = "sentences"
 LEVELS = (*(f"p{number}" for number in range(10)), SENTENCES)
 UNIQUE = "unique"
 UNNAMED = "unnamed"
+_SHARED = ("dataset", "image_id", "group", "split", "target", "image")
 _INTEGERS = ("height", "width", "x0", "y0", "x1", "y1")
 _ROWS_PER_GROUP = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One target in one image.
 
@@ -230,7 +233,7 @@ class PreparedDataset:
         """
         path = Path(path)
         status = read_json(path / "status.json")
-        samples = [] if status["status"] == "not_run" else _read_samples(path / "samples.parquet")
+        samples = [] if status["status"] == "not_run" else list(read_samples(path))
         return cls(path, status, samples)
 
     def split(self, name: str) -> list[Sample]:
@@ -347,35 +350,52 @@ def clean_prompts(prompts: dict[str, str | list[str]] | None, target: str,
             for level in order if level in prompts}
 
 
-def _read_samples(path: Path) -> list[Sample]:
+def read_samples(path: Path | str) -> Iterator[Sample]:
+    """The samples of a prepared dataset one by one, in stored order, with a group of rows in memory at a time.
+
+    Raises:
+        UserError: the table of samples is absent, unreadable or malformed, or a sample id occurs twice.
+    """
     import pyarrow
     import pyarrow.parquet
 
+    path, seen = Path(path) / "samples.parquet", set()
     try:
-        columns = pyarrow.parquet.read_table(path, columns=list(COLUMNS)).to_pydict()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
+            if missing:
+                raise UserError(f"{path} lacks the column {missing[0]!r}; run the prepare stage again.")
+            for batch in file.iter_batches(_ROWS_PER_GROUP, columns=list(COLUMNS)):
+                for row in batch.to_pylist():
+                    if row["sample_id"] in seen:
+                        raise UserError(f"{path}, row {len(seen)}: sample id {row['sample_id']!r} occurs twice; "
+                                        "run the prepare stage again.")
+                    seen.add(row["sample_id"])
+                    yield _sample(row)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run the prepare stage again.") from None
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}); run the prepare stage again.") from None
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
-        raise UserError(f"{path} lacks the column {missing[0]!r}; run the prepare stage again.")
-    parsed: dict[str, dict] = {}  # equal texts, such as one prompt map on every row, become one object
-    samples, seen = [], set()
-    for number, values in enumerate(zip(*(columns[name] for name in COLUMNS), strict=True)):
-        row = dict(zip(COLUMNS, values, strict=True))
-        if row["sample_id"] in seen:
-            raise UserError(f"{path}, row {number}: sample id {row['sample_id']!r} occurs twice; "
-                            "run the prepare stage again.")
-        seen.add(row["sample_id"])
-        for name in ("attributes", "prompts"):
-            text = row[name]
-            if text not in parsed:
-                parsed[text] = json.loads(text)
-            row[name] = parsed[text]
-        row["bbox"] = tuple(row.pop(name) for name in ("x0", "y0", "x1", "y1"))
-        samples.append(Sample(**row))
-    return samples
+
+
+def _sample(row: dict[str, Any]) -> Sample:
+    """A sample of a stored row; texts that many samples share are one object."""
+    shared = {name: sys.intern(row[name]) for name in _SHARED}
+    return Sample(**shared, sample_id=row["sample_id"], mask=row["mask"], height=row["height"], width=row["width"],
+                  bbox=(row["x0"], row["y0"], row["x1"], row["y1"]), area_fraction=row["area_fraction"],
+                  attributes=_parsed(row["attributes"]), prompts=_parsed(row["prompts"]))
+
+
+@functools.lru_cache(maxsize=64)  # for one prompt map on every row, or one a target
+def _parsed(text: str) -> dict[str, Any]:
+    """A stored map; its texts are one object with their equals."""
+    return {sys.intern(name): _interned(value) for name, value in json.loads(text).items()}
+
+
+def _interned(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_interned(item) for item in value]
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def _schema() -> Any:
