@@ -40,7 +40,7 @@ def declare(recipes=("clipseg-decoder", "clipseg-vlsm_dense-v"), datasets=("lesi
             data=None, model=None, **sections) -> None:
     write_yaml("params.yaml", {
         "study": {"recipes": list(recipes), "datasets": list(datasets), "seeds": list(seeds)},
-        "model": model or {"weights": {"clipseg": "random"}},
+        "model": model or {"weights": dict.fromkeys(MODELS, "random")},
         "data": data or {"synthetic": {name: {"images": 10, "size": 64} for name in ("lesions", "organs")},
                          "official": ["kvasir_seg", "isic2016"]},
         **sections})
@@ -102,7 +102,7 @@ def test_every_recipe_resolves_and_holds_only_knobs_that_its_method_has(project,
     method = METHODS[run.adapter["name"]]
     assert set(run.adapter) <= set(method.Config.model_fields)
     assert (run.train is None) == (not method.trains)
-    conditional = "C" in run.adapter.get("positions", "")
+    conditional = "C" in (run.adapter.get("positions") or "")
     assert ("cond_dim" in run.adapter) == conditional
 
 
@@ -110,15 +110,18 @@ def test_another_width_reaches_exactly_the_runs_that_have_it(project):
     declare(recipe_names(), datasets=["lesions", "organs"])
     before = planned()
     declare(recipe_names(), datasets=["lesions", "organs"], adapter={"dim": 48})
-    with_dim = {f"{name}-{dataset}-0.yaml" for name in recipe_names() if "vlsm_" in name
+    wide = ("vlsm_", "bridger", "houlsby")
+    with_dim = {f"{name}-{dataset}-0.yaml" for name in recipe_names() if any(method in name for method in wide)
                 for dataset in ("lesions", "organs")}
-    assert len(with_dim) == 2 * 8
+    assert len(with_dim) == 2 * (8 + 8 + 2)
     assert changed(before, planned()) == with_dim
 
 
 @pytest.mark.parametrize(("knob", "reached"), [
     ("cond_dim", {"clipseg-vlsm_dense-vlc", "clipseg-vlsm_shallow-vlc", "clipseg-vlsm_shallow-vlc-published"}),
-    ("rank", {"clipseg-lora"}), ("alpha", {"clipseg-lora"}),
+    ("rank", {"clipseg-lora", "etris_r50-lora", "etris_vit-lora"}),
+    ("alpha", {"clipseg-lora", "etris_r50-lora", "etris_vit-lora"}),
+    ("heads", {name for name in (path.stem for path in (ROOT / "recipes").glob("*.yaml")) if "bridger" in name}),
 ])
 def test_a_knob_reaches_exactly_the_runs_that_have_it(project, knob, reached):
     declare(recipe_names())
