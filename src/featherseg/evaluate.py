@@ -92,10 +92,11 @@ def evaluate(run: Run, data_dir: Path, train_dir: Path, out_dir: Path) -> None:
 def _score_run(run: Run, dataset: PreparedDataset, train_dir: Path, folder: Path) -> None:
     settings, splits = run.evaluate, chosen_splits(run, dataset)
     model = load_model(run, train_dir)
+    pixels = PixelDataset(dataset, model.resize)
     scores, predictions = [], []
     for split, samples in splits.items():
         trials = plan_trials(samples, settings.prompts, run.seed)
-        maps = probability_maps(model, dataset, trials, settings.batch_size)
+        maps = probability_maps(model, pixels, trials, settings.batch_size)
         with progress(len(trials), f"scoring {run.name}, {split}", "mask") as bar:
             pairs = zip(trials, maps, strict=True)
             for _, some in itertools.groupby(pairs, lambda pair: pair[0].sample.sample_id):
@@ -239,14 +240,13 @@ class _Others:
 
 
 @torch.inference_mode()
-def probability_maps(model: SegmentationModel, dataset: PreparedDataset, trials: list[Trial],
+def probability_maps(model: SegmentationModel, pixels: PixelDataset, trials: list[Trial],
                      batch_size: int) -> Iterator[np.ndarray]:
     """Probability maps, float32 (H, W) at original resolution, of trials that stand image by image.
 
     Each prompt and each image is encoded once, however many trials share it, or each pair of them where the towers
     exchange on their way; what is encoded or decoded together depends on the trials alone.
     """
-    pixels = PixelDataset(dataset, model.resize)
     row_of = {sample.image: row for sample, row in zip(pixels.samples, pixels.image_rows, strict=True)}
     prompts = [trial.prompt for trial in trials]
     bank = FeatureBank(model, pixels, [row_of[trial.sample.image] for trial in trials], prompts)

@@ -82,7 +82,8 @@ def test_scores_come_from_maps_made_one_by_one(adapter, dataset):
     model, samples = tiny(adapter), dataset.split("val")
     trials = evaluate.plan_trials(samples, EvaluateConfig(prompts="p2").prompts, 1)
     assert isinstance(model.resize, Letterbox) and model.resize.fill == (123, 117, 104)
-    found = list(evaluate.probability_maps(model, dataset, trials, batch_size=3))
+    pixels = PixelDataset(dataset, model.resize)
+    found = list(evaluate.probability_maps(model, pixels, trials, batch_size=3))
     wanted = one_by_one(model, [dataset.image(trial.sample) for trial in trials], [trial.prompt for trial in trials])
     for ours, theirs in zip(found, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)

@@ -309,6 +309,13 @@ def test_a_split_is_scored_alike_whatever_else_is_scored(referred):
     pd.testing.assert_frame_equal(both[both.split == "testA"].reset_index(drop=True), one)
 
 
+def test_the_data_are_read_through_once_for_all_splits(referred, monkeypatch):
+    read, fingerprint = [], PreparedDataset.fingerprint
+    monkeypatch.setattr(PreparedDataset, "fingerprint", lambda self: read.append(self) or fingerprint(self))
+    scored(referred, prompts="sentences", splits=("val", "testA"))
+    assert len(read) == 1
+
+
 def test_a_split_that_a_set_lacks_is_passed_over_and_said(referred, capsys):
     scored(referred, splits=("test", "val"), prompts="sentences")
     assert "no samples in split 'test'; scored are val, and its splits are testA, val" in capsys.readouterr().err
