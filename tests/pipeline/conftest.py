@@ -80,6 +80,7 @@ def shrink_params(params: dict) -> None:
     """Two runs of one epoch on a dozen images of 64 px."""
     params["study"] = {"datasets": ["lesions"], "recipes": ["clipseg-decoder", "clipseg-vlsm_dense-v"], "seeds": [0]}
     params["data"]["synthetic"]["lesions"].update(images=12, size=64)
+    params["model"]["word_length"] = None
     params["adapter"].update(dim=16, cond_dim=None, rank=None, alpha=None)
     params["train"].update(epochs=1, min_epochs=0, batch_size=4, schedule="constant")
 
