@@ -42,9 +42,11 @@ def processor() -> str:
 
 
 def commit() -> str | None:
-    """Hash of the checked-out commit, `+changes` where tracked files differ from it."""
+    """Hash of the checked-out commit, `+changes` where tracked files differ from it, other than the pipeline's own."""
     head = _git("rev-parse", "HEAD")
-    return head and head + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    made = (":(exclude)reports", ":(exclude,glob)**/dvc.lock")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *made)
+    return head and head + ("+changes" if changed else "")
 
 
 def peak_memory_mib() -> dict[str, int]:

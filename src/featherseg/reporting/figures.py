@@ -138,6 +138,8 @@ def training_curves(study: Study) -> "Figure | Markdown":
 
 def accuracy_and_cost(study: Study) -> "Figure | Markdown":
     """Accuracy in % of ETRIS's tuning methods against trainable parameters and against peak memory: a row a dataset."""
+    from matplotlib.ticker import MaxNLocator
+
     frame = etris.accuracy(study.every_result)
     frame = frame[frame.model.str.startswith("etris") & ~frame.recipe.str.endswith(published.AS_RELEASED)]
     if frame.empty:
@@ -154,8 +156,11 @@ def accuracy_and_cost(study: Study) -> "Figure | Markdown":
             axis.scatter(of[cost].mean(), of.accuracy.mean(), label=title_of(recipe), **DOT | {"s": 90},
                          marker=style.marker(first.adapter),
                          color=style.colour(first.adapter, first.direction or first.positions))
+        wide = rows[cost].max() > 10 * rows[cost].min()
         axis.set(title=f"{dataset} ({rows.data.iloc[0]}), {rows.split.iloc[0]}", xlabel=label,
-                 ylabel=f"{rows.measure.iloc[0]} (%)", **{"xscale": "log"} if cost == "trainable_parameters" else {})
+                 ylabel=f"{rows.measure.iloc[0]} (%)", xscale="log" if wide else "linear")
+        if not wide:
+            axis.xaxis.set_major_locator(MaxNLocator(4))
         if rows[cost].isna().all():
             axis.text(0.5, 0.5, "not recorded here", transform=axis.transAxes, ha="center", color="#666666")
         axis.margins(x=0.15, y=0.18)

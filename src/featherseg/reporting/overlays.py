@@ -85,7 +85,7 @@ def two_sentences(study: Study) -> list:
         if pairs.empty:
             shown += [Markdown(heading), style.note("No image of this split has two targets with different prompts.")]
             continue
-        figure, axes = style.panels(6, width=2.05, height=2.6, columns=6)
+        figure, axes = style.panels(6, width=2.05, height=3.0, columns=6)
         for place, (rank, pair) in enumerate(extremes(pairs).items()):
             for axis, sample_id in zip(axes[2 * place : 2 * place + 2], pair, strict=True):
                 prediction, sample = predictions.loc[sample_id], samples[sample_id]
