@@ -22,10 +22,9 @@ from featherseg.data.synthetic import draw, scene_prompts
 from featherseg.files import atomic_path, sha256_file, write_json
 from featherseg.losses import per_sample_loss
 from featherseg.metrics import dice
-from featherseg.models import clipseg, etris, etris_config
+from featherseg.models import small_model
 from featherseg.models.base import SegmentationModel
 from featherseg.models.weights import read_state
-from featherseg.registry import unknown
 
 SEED, HELD_OUT_SEED, HELD_OUT_IMAGES = 0, 1, 300
 SHORTEST = 0.5
@@ -49,19 +48,6 @@ def draw_scenes(images: int, seed: int, size: int) -> Scenes:
                   [[scene_prompts(scene, k) for k in range(len(scene.targets))] for scene in scenes])
 
 
-def small_model(name: str, size: int) -> SegmentationModel:
-    """A small model with random weights, its input `size` pixels wide.
-
-    Raises:
-        UserError: there is no small architecture of this name.
-    """
-    if name == "clipseg":
-        return clipseg.CLIPSeg(clipseg.small_config(image_size=size), size)
-    if name == "etris_vit":
-        return etris.build_etris(name, etris_config.small_config(image_size=size), word_length=WORDS)
-    raise unknown("model with a small architecture", name, ["clipseg", "etris_vit"])
-
-
 def pretrain(params: PretrainParams, out_dir: Path, start: Path | None = None) -> None:
     """Pretrain a small model and write config.json, model.safetensors (half precision), SHA256 and log.csv.
 
@@ -71,6 +57,8 @@ def pretrain(params: PretrainParams, out_dir: Path, start: Path | None = None) -
     """
     torch.manual_seed(SEED)
     model = small_model(params.model, params.size)
+    if model.word_length is not None:
+        model.word_length = WORDS
     log = []
     if start is not None:
         model.load_base(read_state(start), str(start))

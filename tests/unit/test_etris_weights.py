@@ -167,7 +167,7 @@ def test_a_torchscript_archive_is_not_executed(tmp_path):
 @pytest.mark.parametrize("content", [{"state_dict": {"a": 1}}, {"epoch": 3}, torch.zeros(3)])
 def test_a_file_without_tensors_by_name_is_one_sentence(content, tmp_path):
     torch.save(content, tmp_path / "best_model.pth")
-    with pytest.raises(UserError, match="no tensors by name"):
+    with pytest.raises(UserError, match="no map from names to tensors"):
         read_state(tmp_path)
 
 
