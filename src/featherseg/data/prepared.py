@@ -32,7 +32,7 @@ UNIQUE = "unique"
 UNNAMED = "unnamed"
 _SHARED = ("dataset", "image_id", "group", "split", "target", "image")
 _INTEGERS = ("height", "width", "x0", "y0", "x1", "y1")
-_ROWS_PER_GROUP = 1000
+_ROWS_PER_GROUP = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,11 +361,11 @@ def read_samples(path: Path | str) -> Iterator[Sample]:
 
     path, seen = Path(path) / "samples.parquet", set()
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
             if missing:
                 raise UserError(f"{path} lacks the column {missing[0]!r}; run the prepare stage again.")
-            for batch in file.iter_batches(_ROWS_PER_GROUP, columns=list(COLUMNS)):
+            for batch in file.iter_batches(_ROWS_PER_GROUP, columns=list(COLUMNS), use_threads=False):
                 for row in batch.to_pylist():
                     if row["sample_id"] in seen:
                         raise UserError(f"{path}, row {len(seen)}: sample id {row['sample_id']!r} occurs twice; "
