@@ -7,7 +7,7 @@ and the key.
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 from featherseg.errors import UserError
@@ -17,11 +17,22 @@ from featherseg.registry import unknown
 PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
 PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
 FrozenBatchNorm = Literal["fixed", "published_moving"]
+Upsampling = Literal["bilinear", "published_bicubic"]
+HeadPart = Literal["hierarchical_alignment", "global_alignment", "projector"]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Rate = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # becomes part of paths and of stage names
 Item = TypeVar("Item")
 Several = Annotated[tuple[Item, ...], Field(strict=False)]  # YAML knows lists only
+
+
+def _each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    if len(set(items)) < len(items):
+        raise ValueError("a value is named twice")
+    return items
+
+
+HeadParts = Annotated[Several[HeadPart], Field(min_length=1), AfterValidator(_each_once)]
 
 
 class Strict(BaseModel):
@@ -37,7 +48,9 @@ class ModelConfig(Strict):
     weights file, filled in by `plan`; `image_size` is the side of the square input in pixels. `word_length` is
     the number of tokens that a sentence is cut or padded to, in models that keep it fixed. `frozen_batchnorm`
     says, for models with BatchNorm, whether the statistics of frozen layers stay `fixed` in training (correct) or
-    move, as in the released code (`published_moving`).
+    move, as in the released code (`published_moving`). `head_parts` are the parts that ETRIS's head has, all unless
+    said otherwise. `upsampling` is the way from the head's grid back to the input's: logits `bilinear` (the default),
+    or, as in ETRIS's released code, probabilities by cubic splines whose corners are aligned (`published_bicubic`).
     """
 
     name: str
@@ -46,6 +59,8 @@ class ModelConfig(Strict):
     image_size: Positive | None = None
     word_length: Positive | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
+    head_parts: HeadParts | None = None
+    upsampling: Upsampling | None = None
 
 
 class LossConfig(Strict):
@@ -160,6 +175,8 @@ class Recipe(Strict):
     image_size: Positive | None = None
     word_length: Positive | dict[str, Positive] | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
+    head_parts: HeadParts | None = None
+    upsampling: Upsampling | None = None
     published: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -185,6 +202,8 @@ class ModelParams(Strict):
     image_size: Positive | None = None
     word_length: Positive | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
+    head_parts: HeadParts | None = None
+    upsampling: Upsampling | None = None
 
 
 class SyntheticParams(Strict):

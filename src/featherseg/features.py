@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featherseg.caches import RowFile, RowWriter, cached_folder, key_of, source_hash
+from featherseg.caches import RowFile, RowWriter, cached_folder, key_of
 from featherseg.data.torch_dataset import PixelDataset
 from featherseg.files import cache_root
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, Tower, within
 from featherseg.progress import progress
+from featherseg.sources import digests
 
 IMAGES_PER_PASS, PROMPTS_PER_PASS = 16, 64
 _SPARE_DISK = 2**30
@@ -118,7 +119,7 @@ class FeatureBank:
             return lambda places: tuple(tensor[places] for tensor in stored)
         precision = str(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else None
         key = key_of(tower, _tower_hash(self._model, tower), data, items, per_pass, precision,
-                     source_hash("models", "features.py"), torch.__version__)
+                     digests("models", "features.py"), torch.__version__)
         if not (cache_root() / "features" / key).is_dir() and need + _SPARE_DISK > _free_disk():
             return _no_room(tower, need, "disk space")
         folder = cached_folder("features", key,

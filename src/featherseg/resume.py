@@ -18,19 +18,17 @@ from typing import Any, Self
 
 import torch
 
-from featherseg.caches import exclusive, key_of, remove_partials, source_hash
+from featherseg.caches import exclusive, key_of, remove_partials
 from featherseg.config import Run
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, cache_root, read_json, sha256_file, write_json
-
-TRAINING_CODE = (
-    "config.py", "data/prepared.py", "data/images.py", "data/torch_dataset.py", "data/transforms.py",
-    "models", "adapters", "losses.py", "caches.py", "features.py", "checkpoint.py", "engine.py", "resume.py")
+from featherseg.sources import CODE, digests
 
 
 def run_key(run: Run, data: str) -> str:
     """Key of what decides a training: the run without its evaluation, its data's fingerprint, the code."""
-    return key_of(run.model_dump(mode="json", exclude={"evaluate"}), data, source_hash(*TRAINING_CODE))
+    return key_of(run.model_dump(mode="json", exclude={"evaluate"}), data,
+                  digests(*CODE["train"], "resume.py"))
 
 
 class Attempt:

@@ -21,7 +21,7 @@ from featherseg.config import (
 from featherseg.errors import UserError
 from featherseg.models import MODELS
 from featherseg.plan import missing, recipe_names, resolve_study, write_plan
-from featherseg.resume import TRAINING_CODE
+from featherseg.sources import CODE
 
 ROOT = Path(__file__).parents[2]
 ALL_NULL = {"positions": None, "dim": None, "cond_dim": None, "rank": None, "alpha": None, "targets": None}
@@ -286,15 +286,12 @@ def test_every_knob_stands_in_the_params_file_since_set_refuses_others(path):
 
 @pytest.mark.parametrize("path", ["dvc.yaml", *(f"pipelines/{study}/dvc.yaml" for study in (
     "vlsm_adapter", "etris", "referring"))])
-def test_stages_depend_on_the_code_by_which_a_killed_training_is_resumed(path):
+def test_runs_depend_on_the_digests_of_their_code_and_on_no_source(path):
     stages = read_yaml(ROOT / path)["stages"]
-    code = {f"src/featherseg/{name}" for name in TRAINING_CODE}
-    assert {dep for dep in stages["train"]["deps"] if dep.startswith("src")} == code - {"src/featherseg/resume.py"}
-    training_only = {f"src/featherseg/{name}.py" for name in ("config", "losses", "engine", "resume")}
-    scoring = {f"src/featherseg/{name}.py" for name in ("metrics", "referring", "evaluate", "predict")}
-    assert {dep for dep in stages["evaluate"]["deps"] if dep.startswith("src")} == code - training_only | scoring
-    for dep in code | scoring:
-        assert (ROOT / dep).exists(), dep
+    for stage in CODE:
+        assert [dep for dep in stages[stage]["deps"] if dep.startswith(("src", "runs/code"))] == [
+            f"runs/code/{stage}.json"]
+    assert read_yaml(ROOT / "dvc.yaml")["stages"]["code"]["outs"] == ["runs/code"]
 
 
 def test_the_pretraining_params_are_valid():

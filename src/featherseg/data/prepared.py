@@ -166,7 +166,8 @@ class PreparedWriter:
             prompts: level -> prompt or prompts; None for p0 "" and p1 the target's name.
 
         Raises:
-            UserError: unknown image, taken sample id, mask of another size or type, no or malformed prompts.
+            UserError: unknown image, taken sample id, mask of another size or type, no or malformed prompts, text
+                that UTF-8 has no letters for.
         """
         sample_id = f"{self.dataset}/{image_id}/{target}"
         if image_id not in self._images:
@@ -186,14 +187,18 @@ class PreparedWriter:
         group = image_id if group is None else group
         cleaned = clean_prompts(prompts, target, f"sample {sample_id!r}")
         x0, y0, x1, y1 = _bounding_box(mask)
-        self._rows.append({
+        row = {
             "dataset": self.dataset, "sample_id": sample_id, "image_id": image_id, "group": group,
             "split": split_by_hash(group) if split is None else split, "target": target,
             "image": image, "mask": path, "height": height, "width": width,
             "x0": x0, "y0": y0, "x1": x1, "y1": y1, "area_fraction": float(mask.mean()),
             "attributes": json.dumps(attributes or {}, ensure_ascii=False, sort_keys=True),
             "prompts": json.dumps(cleaned, ensure_ascii=False),
-        })
+        }
+        for name, value in row.items():
+            if isinstance(value, str) and not is_text(value):
+                raise UserError(f"sample {sample_id!r}: its {name} cannot be written as UTF-8; correct the text.")
+        self._rows.append(row)
         if len(self._rows) >= _ROWS_PER_GROUP:
             self._flush()
         return sample_id
