@@ -129,7 +129,7 @@ class EvaluateConfig(Strict):
     `prompts` is the policy of the own prompt; `sentences` scores every sentence of a target by itself.
     """
 
-    splits: Several[str] = ("test",)
+    splits: Annotated[Several[str], Field(min_length=1)] = ("test",)
     prompts: PromptPolicy | Literal["sentences"] = "fullest"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     batch_size: Positive = 32
@@ -273,7 +273,11 @@ def read_yaml(path: Path | str) -> Any:
         return YAML(typ="safe", pure=True).load(Path(path))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deep to be read; correct the file.") from None
+    except (YAMLError, ValueError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
@@ -301,9 +305,12 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
     more = f" (and {error.error_count() - 1} more faults)" if error.error_count() > 1 else ""
     if fault["type"] == "extra_forbidden":
         return f"{unknown('key', key, _keys(kind, fault['loc'][:-1]))}{more}"
-    given = "" if fault["type"] == "missing" else f", but it is {fault['input']!r}"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"key '{key}': {message[0].lower()}{message[1:]}{given}.{more}"
+    message = message[0].lower() + message[1:]
+    if fault["type"] == "value_error" and isinstance(fault["input"], dict):  # of several keys, which it names
+        return f"{f'section {key!r}: ' if key else ''}{message}.{more}"
+    given = "" if fault["type"] == "missing" else f", but it is {fault['input']!r}"
+    return f"key '{key}': {message}{given}.{more}"
 
 
 def _keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

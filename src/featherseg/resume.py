@@ -21,7 +21,7 @@ import torch
 from featherseg.caches import exclusive, key_of, remove_partials
 from featherseg.config import Run
 from featherseg.errors import UserError
-from featherseg.files import atomic_path, cache_root, read_json, sha256_file, write_json
+from featherseg.files import atomic_path, cache_root, read_object, sha256_file, write_json
 from featherseg.sources import CODE, digests
 
 
@@ -78,7 +78,7 @@ class Attempt:
         """
         if not self._done.is_file():
             return False
-        done = read_json(self._done)
+        done = read_object(self._done, "files", "info")
         if done["files"] != _contents(self.out_dir):
             return False
         if self.main:
@@ -107,7 +107,7 @@ class Attempt:
         """
         if not self.main:
             return
-        if read_json(self._claim)["key"] != self.key:
+        if read_object(self._claim, "key")["key"] != self.key:
             raise self._superseded()
         with atomic_path(self._state) as partial:
             _save(state, partial)
@@ -121,7 +121,7 @@ class Attempt:
         if not self.main:
             return
         with self._claiming():
-            if read_json(self._claim)["key"] != self.key:
+            if read_object(self._claim, "key")["key"] != self.key:
                 raise self._superseded()
             remove_partials(self.out_dir)
             write_json(self.info_path, info)

@@ -227,6 +227,8 @@ def test_weights_that_are_not_to_be_had_are_handed_on_with_their_reason(project)
     ({"evaluate": {"threshold": 1.5}}, ["threshold", "less than 1"]),
     ({"evaluate": {"prompts": "longest"}}, ["prompts", "'fullest'"]),
     ({"adapter": {"rank": 4}}, ["'adapter.rank'", "no run of this study has that knob", "null"]),
+    ({"adapter": {"targets": []}, "recipes": ["clipseg-lora"]}, ["targets", "at least 1 item"]),
+    ({"evaluate": {"splits": []}}, ["splits", "at least 1 item"]),
     ({"recipes": []}, ["study.recipes", "empty"]),
     ({"seeds": [0, 0]}, ["study.seeds", "twice"]),
     ({"data": {"synthetic": {}}}, ["dataset", "'lesions'"]),

@@ -16,13 +16,13 @@ def twice(x):
     return 2 * x  # a remark
 '''
 # imported by a training or an evaluation, but deciding no number: they write, name, look up, time, refuse or resume
-OF_NO_EFFECT = {"__init__.py", "data/__init__.py", "errors.py", "files.py", "registry.py", "sources.py", "progress.py", "provenance.py",
-                "resume.py"}
+OF_NO_EFFECT = {"__init__.py", "data/__init__.py", "errors.py", "files.py", "registry.py", "sources.py", "progress.py",
+                "provenance.py", "resume.py"}
 RESOLVED_BY_THE_PLAN = {"config.py"}
 
 
 @pytest.mark.parametrize("same", [
-    SOURCE.replace("a remark", "another"), SOURCE.replace("Twice x", "Two times x"), SOURCE.replace('"""What', '"""Who'),
+    SOURCE.replace("a remark", "another"), SOURCE.replace("Twice x", "Two times x"), SOURCE.replace("What", "Who"),
     SOURCE.replace("2 * x", "(2 *\n            x)"), SOURCE.replace('    """Twice x."""\n', "")])
 def test_comments_docstrings_and_layout_do_not_count(same):
     assert same != SOURCE and digest(same) == digest(SOURCE)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from featherseg.config import ModelConfig, Recipe, parse
 from featherseg.errors import UserError
+from featherseg.models.clipseg_config import ClipsegFile
 from featherseg.models.etris_config import FULL, Architecture, small_config
 from featherseg.models.weights import OWN_FILE, RANDOM, read_config, read_state, weights_file, weights_sha256
 from featherseg.registry import Registry, unknown
@@ -23,12 +24,14 @@ def _clipseg(config: ModelConfig) -> "SegmentationModel":
 
     from featherseg.models.clipseg import CLIPSeg, full_config
 
-    try:
-        architecture = full_config() if config.weights == RANDOM else CLIPSegConfig.from_dict(
-            read_config(config.weights))
-    except (TypeError, StrictDataclassError) as error:
-        raise UserError(f"{config.weights}/config.json is not that of a CLIPSeg "
-                        f"({' '.join(str(error).split())}).") from None
+    architecture = full_config()
+    if config.weights != RANDOM:
+        file, given = f"{config.weights}/config.json", read_config(config.weights)
+        parse(ClipsegFile, given, file)
+        try:
+            architecture = CLIPSegConfig.from_dict(given)
+        except (TypeError, AttributeError, StrictDataclassError) as error:
+            raise UserError(f"{file} is not that of a CLIPSeg ({' '.join(str(error).split())}).") from None
     try:
         return CLIPSeg(architecture, config.image_size or 352)
     except ValueError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from featherseg.errors import UserError
-from featherseg.files import read_json, sha256_file
+from featherseg.files import read_object, sha256_file
 
 RANDOM = "random"
 OWN_FILE = "model.safetensors"
@@ -44,7 +44,7 @@ def weights_sha256(folder: Path | str) -> str:
 
 def read_config(folder: Path | str) -> dict[str, Any]:
     """The architecture in a folder's `config.json`."""
-    return read_json(Path(folder) / "config.json")
+    return read_object(Path(folder) / "config.json")
 
 
 def read_state(folder: Path | str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from featherseg.config import Run, read_params
 from featherseg.errors import UserError
-from featherseg.files import atomic_path, not_run_reason, read_json, write_json
+from featherseg.files import atomic_path, not_run_reason, read_object, write_json
 from featherseg.referring import MEASURES
 from featherseg.reporting.study import Study, first_split
 
@@ -63,13 +63,22 @@ def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
     reason = not_run_reason(folder)
     if reason is not None:
         return [row | {"status": "not_run", "reason": reason}]
-    metrics = read_json(folder / "metrics.json")
+    path = folder / "metrics.json"
+    metrics = read_object(path, "splits", "threshold", "trainable_parameters", "total_parameters")
     row |= {key: metrics[key] for key in ("trainable_parameters", "total_parameters")}
-    splits, rows = [split for split in run.evaluate.splits if split in metrics["splits"]], []
-    for split in sorted(splits, key=lambda split: split != "test"):
-        scored = row | {"split": split, "threshold": metrics["threshold"]}
-        rows += _condition_rows(scored, metrics["splits"][split]["conditions"])
-        rows += _referring_rows(scored, metrics["splits"][split].get("referring", {}))
+    rows = []
+    try:
+        splits = [split for split in run.evaluate.splits if split in metrics["splits"]]
+        for split in sorted(splits, key=lambda split: split != "test"):
+            scored = row | {"split": split, "threshold": metrics["threshold"]}
+            rows += _condition_rows(scored, metrics["splits"][split]["conditions"])
+            rows += _referring_rows(scored, metrics["splits"][split].get("referring", {}))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path} is not what a scoring writes ({type(error).__name__}: {error}); score the run again: "
+                        f"dvc repro -f evaluate@{run.name}.") from None
+    if not rows:
+        raise UserError(f"{path} holds no scores of split {', '.join(run.evaluate.splits)}; score the run again: "
+                        f"dvc repro -f evaluate@{run.name}.")
     return rows
 
 

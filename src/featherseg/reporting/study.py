@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from featherseg.config import Recipe, Run, parse, read_run, read_yaml
 from featherseg.errors import UserError
-from featherseg.files import read_json
+from featherseg.files import read_object
 from featherseg.registry import unknown
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Study:
     def facts(self, run: str) -> dict:
         """What `info` holds about a run (hardware, commit, times), empty where it was not recorded here."""
         path = self.info(run)
-        return read_json(path) if path.is_file() else {}
+        return read_object(path) if path.is_file() else {}
 
     def _table(self, name: str) -> "pd.DataFrame":
         path = self.reports / name
