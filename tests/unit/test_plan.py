@@ -113,7 +113,7 @@ def test_another_width_reaches_exactly_the_runs_that_have_it(project):
     wide = ("vlsm_", "bridger", "houlsby")
     with_dim = {f"{name}-{dataset}-0.yaml" for name in recipe_names() if any(method in name for method in wide)
                 for dataset in ("lesions", "organs")}
-    assert len(with_dim) == 2 * (8 + 8 + 2)
+    assert len(with_dim) == 2 * (8 + 17 + 2)
     assert changed(before, planned()) == with_dim
 
 
