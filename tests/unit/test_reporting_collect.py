@@ -48,7 +48,7 @@ def test_a_row_holds_what_evaluate_measured():
     assert (row.split.item(), row.threshold.item(), row.sentences.item()) == ("test", 0.5, "")
     assert row.n.item() == 9
     assert row.trainable_parameters.item() == 260_000
-    assert row.weights.item() == "clipseg-small (sha256 abababababab)"
+    assert row.weights.item() == "clipseg-small (small stand-in, sha256 abababababab)"
     assert len(rows) == len(RECIPES) * 2 * 3 * 3  # datasets, text conditions, metrics
 
 

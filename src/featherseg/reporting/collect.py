@@ -4,9 +4,9 @@ Only the plan says which runs there are. What a shrunk grid left on disk is neve
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from featherseg.config import Run, read_params
+from featherseg.config import HeadPart, Run, read_params
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, not_run_reason, read_object, write_json
 from featherseg.referring import MEASURES
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SYNTHETIC, OWN, OFFICIAL = "synthetic stand-in", "own folder", "official"
+SMALL, EMBEDDED = "small stand-in", Path("pipelines/pretrain/weights")
 COUNTS = ("n", "n_empty_truth", "n_empty_prediction", "n_own_prompt")
-COLUMNS = ("study", "run", "recipe", "model", "adapter", "positions", "dim", "stages", "direction", "dataset", "seed",
-           "split", "text_condition", "sentences", "threshold", "metric", "mean", "std", *COUNTS,
+COLUMNS = ("study", "run", "recipe", "model", "adapter", "positions", "dim", "stages", "direction",
+           "head_parts", "dataset", "seed", "split", "text_condition", "sentences", "threshold", "metric", "mean", "std", *COUNTS,
            "trainable_parameters", "total_parameters", "weights", "data", "status", "reason")
 CURVES = ("run", "recipe", "dataset", "seed", "epoch", "loss", "val_dsc")
 
@@ -57,7 +58,7 @@ def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
     row = {"study": study.name, "run": run.name, "recipe": run.recipe, "model": run.model.name,
            "adapter": run.adapter["name"], "positions": run.adapter.get("positions", ""),
            "dim": run.adapter.get("dim"), "stages": run.adapter.get("stages"),
-           "direction": run.adapter.get("direction", ""), "dataset": run.dataset, "seed": run.seed,
+           "direction": run.adapter.get("direction", ""), "head_parts": head_parts_of(run), "dataset": run.dataset, "seed": run.seed,
            "split": "", "text_condition": "", "sentences": "", "metric": "",
            "weights": weights_of(run), "data": data_of(run.dataset), "status": "ok", "reason": ""}
     reason = not_run_reason(folder)
@@ -95,10 +96,19 @@ def _referring_rows(row: dict[str, Any], scopes: dict[str, Any]) -> list[dict[st
 
 
 def weights_of(run: Run) -> str:
-    """Which base weights a run started from: their folder and the start of their SHA-256."""
+    """Which base weights a run started from: their folder, whether they are the embedded stand-in of public ones, and
+    the start of their SHA-256."""
     if run.model.sha256 is None:
         return run.model.weights
-    return f"{Path(run.model.weights).name} (sha256 {run.model.sha256[:12]})"
+    folder = Path(run.model.weights)
+    kind = f"{SMALL}, " if folder.parent == EMBEDDED else ""
+    return f"{folder.name} ({kind}sha256 {run.model.sha256[:12]})"
+
+
+def head_parts_of(run: Run) -> str:
+    """The parts of the head, joined by `+`, where it is not whole."""
+    parts, whole = run.model.head_parts or (), get_args(HeadPart)
+    return "+".join(part for part in whole if part in parts) if len(parts) < len(whole) else ""
 
 
 def data_of(dataset: str) -> str:

@@ -23,6 +23,7 @@ TEXT = (
     "adapter",
     "positions",
     "direction",
+    "head_parts",
     "dataset",
     "split",
     "text_condition",
@@ -108,8 +109,9 @@ class Study:
         if not path.is_file():
             raise UserError(f"{path} does not exist; collect the study first: featherseg collect.")
         table = read_results(path)
-        if name == "results.csv" and "split" not in table:
-            raise UserError(f"{path} lacks the column 'split'; collect the study again: featherseg collect.")
+        for column in ("split", "head_parts") if name == "results.csv" else ():
+            if column not in table:
+                raise UserError(f"{path} lacks the column '{column}'; collect the study again: featherseg collect.")
         return table
 
 
