@@ -30,17 +30,17 @@ def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, A
 
     Returns:
         recipe, title, image_size, groups {group: {total, trainable}}, total, trainable, decoder_parts {module: the
-        same}, backbone_share (see the function; None without a Bridger), and multiply_adds for one image with one prompt of prompt_tokens (the
-        model's word length, or CLIP's longest). `positions` are the positional embeddings of ETRIS's towers, which
-        it trains; `unused` counts what never reaches the mask.
+        same}, backbone_share (see the function; None without a Bridger), and multiply_adds for one image with one
+        prompt of prompt_tokens (the model's word length, or CLIP's longest). `positions` are the positional embeddings
+        of ETRIS's towers, which it trains; `unused` counts what never reaches the mask.
     """
     network = without_weights(recipe, model, adapter)
     groups = parameter_groups(network)
     return {"recipe": recipe, "title": read_recipe(recipe).title, "image_size": network.image_size, "groups": groups,
             "total": sum(group["total"] for group in groups.values()),
             "trainable": sum(group["trainable"] for group in groups.values()),
-            "decoder_parts": decoder_parts(network), "backbone_share": backbone_share(network), "prompt_tokens": _prompt_tokens(network),
-            "multiply_adds": multiply_adds(network)}
+            "decoder_parts": decoder_parts(network), "backbone_share": backbone_share(network),
+            "prompt_tokens": _prompt_tokens(network), "multiply_adds": multiply_adds(network)}
 
 
 def without_weights(recipe: str, model: ModelConfig | None = None,
@@ -115,7 +115,8 @@ def describe_with(recipe: str, params_file: str | None) -> dict[str, Any]:
     params = parse(Params, read_yaml(params_file), params_file)
     settings = read_recipe(recipe)
     model, _ = resolve_model(settings, params, params_file)
-    return describe(recipe, model, resolve_adapter(settings, params, params_file)) | {"published": None, "released_code": {}}
+    described = describe(recipe, model, resolve_adapter(settings, params, params_file))
+    return described | {"published": None, "released_code": {}}
 
 
 def published_parameters(recipe: str) -> str | None:

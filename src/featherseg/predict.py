@@ -40,9 +40,9 @@ def load_model(run: Run, train_dir: Path | str) -> SegmentationModel:
     """
     model = adapters.apply(models.build(run.model, run.seed), run.adapter, run.seed)
     if run.train is None and model.untrained:
-        raise UserError(f"run '{run.name}' trains nothing, but {run.model.weights} does not hold "
-                        f"{model.untrained[0]}{' and more' if len(model.untrained) > 1 else ''}, which would stay random; "
-                        "train the run, or take weights of the whole model.")
+        more = " and more" if len(model.untrained) > 1 else ""
+        raise UserError(f"run '{run.name}' trains nothing, but {run.model.weights} does not hold {model.untrained[0]}"
+                        f"{more}, which would stay random; train the run, or take weights of the whole model.")
     if run.train is not None:
         checkpoint.load(Path(train_dir) / "checkpoint.safetensors", model, run)
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")

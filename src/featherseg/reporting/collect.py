@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 SYNTHETIC, OWN, OFFICIAL = "synthetic stand-in", "own folder", "official"
 SMALL, EMBEDDED = "small stand-in", Path("pipelines/pretrain/weights")
 COUNTS = ("n", "n_empty_truth", "n_empty_prediction", "n_own_prompt")
-COLUMNS = ("study", "run", "recipe", "model", "adapter", "positions", "dim", "stages", "direction",
-           "head_parts", "dataset", "seed", "split", "text_condition", "sentences", "threshold", "metric", "mean", "std", *COUNTS,
+COLUMNS = ("study", "run", "recipe", "model", "adapter", "positions", "dim", "stages", "direction", "head_parts",
+           "dataset", "seed", "split", "text_condition", "sentences", "threshold", "metric", "mean", "std", *COUNTS,
            "trainable_parameters", "total_parameters", "weights", "data", "status", "reason")
 CURVES = ("run", "recipe", "dataset", "seed", "epoch", "loss", "val_dsc")
 
@@ -58,7 +58,8 @@ def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
     row = {"study": study.name, "run": run.name, "recipe": run.recipe, "model": run.model.name,
            "adapter": run.adapter["name"], "positions": run.adapter.get("positions", ""),
            "dim": run.adapter.get("dim"), "stages": run.adapter.get("stages"),
-           "direction": run.adapter.get("direction", ""), "head_parts": head_parts_of(run), "dataset": run.dataset, "seed": run.seed,
+           "direction": run.adapter.get("direction", ""), "head_parts": head_parts_of(run),
+           "dataset": run.dataset, "seed": run.seed,
            "split": "", "text_condition": "", "sentences": "", "metric": "",
            "weights": weights_of(run), "data": data_of(run.dataset), "status": "ok", "reason": ""}
     reason = not_run_reason(folder)
@@ -136,7 +137,11 @@ def curves(study: Study) -> "pd.DataFrame":
         history = study.train(run.name) / "history.csv"
         if history.is_file():
             known = {"run": run.name, "recipe": run.recipe, "dataset": run.dataset, "seed": run.seed}
-            frames.append(pd.read_csv(history).assign(**known)[list(CURVES)])
+            try:
+                frames.append(pd.read_csv(history).assign(**known)[list(CURVES)])
+            except (ValueError, KeyError) as error:
+                raise UserError(f"{history} is not the curve of a training ({' '.join(str(error).split())}); train the "
+                                f"run again: dvc repro -f train@{run.name}.") from None
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from featherseg.reporting import etris, published, style
 from featherseg.reporting.experiments import with_experiments
 from featherseg.reporting.study import Study, first_split, title_of
-from featherseg.reporting.tables import own_dsc
+from featherseg.reporting.tables import FROM, own_dsc
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -189,7 +189,7 @@ def ablations_and_cost(study: Study) -> "Figure | Markdown":
                 if len(known) > 1:
                     axis.annotate(str(point["value"]), (point[cost], point["accuracy"]), xytext=(4, 4),
                                   textcoords="offset points", fontsize=7.5, color=colour)
-        axis.set(title=f"{dataset} ({rows.data.iloc[0]}), {model}", xlabel=label,
+        axis.set(title=f"{model}, {dataset} ({rows[FROM].iloc[0]})", xlabel=label,
                  ylabel=f"{rows.measure.iloc[0]} (%)")
         axis.xaxis.set_major_locator(MaxNLocator(4))
         if rows[cost].isna().all():
