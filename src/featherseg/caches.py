@@ -21,19 +21,10 @@ from numpy.lib import format as npy
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, cache_root
 
-PACKAGE = Path(__file__).parent
-
 
 def key_of(*parts: Any) -> str:
     """Hexadecimal SHA-256 over plain values: equal values, equal key."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def source_hash(*names: str) -> str:
-    """SHA-256 over modules and sub-packages of featherseg, so that changed code finds no old cache."""
-    files = sorted({file for name in names for file in
-                    ([PACKAGE / name] if name.endswith(".py") else (PACKAGE / name).rglob("*.py"))})
-    return key_of([(str(file.relative_to(PACKAGE)), file.read_text(encoding="utf-8")) for file in files])
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ def _dataset_faults() -> list[str]:
     except UserError:
         folders = {}
     faults = [f"data.folders.{name}: {fault}" for name, folder in folders.items()
-              for fault in check_folder(Path(folder.path), threshold=folder.threshold)]
+              for fault in check_folder(Path(folder.path), folder.class_name, folder.threshold)]
     for folder in sorted(Path("data/processed").glob("[!.]*/")):
         faults += _faults_of(PreparedDataset.read, folder)
     return faults

@@ -69,6 +69,13 @@ def plan(study: str, list_runs: bool) -> None:
         print(f"{run.name:<{width}}  {f'not run: {lack}' if lack else 'ready'}")
 
 
+def code() -> None:
+    """Write into runs/code which code decides trainings and evaluations, as digests that no comment changes."""
+    from featherseg.sources import write_code
+
+    write_code(Path("runs/code"))
+
+
 def train(run: str, study: str) -> None:
     """Train one planned run."""
     from featherseg.config import plan_path, read_run
@@ -197,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     command(prepare).add_argument("dataset")
     command(weights).add_argument("model")
     command(plan, study=True).add_argument("--list", action="store_true", dest="list_runs")
+    command(code)
     command(train, study=True).add_argument("run")
     command(evaluate, study=True).add_argument("run")
     command(collect, study=True)

@@ -7,7 +7,7 @@ and the key.
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 from featherseg.errors import UserError
@@ -17,11 +17,22 @@ from featherseg.registry import unknown
 PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
 PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
 FrozenBatchNorm = Literal["fixed", "published_moving"]
+Upsampling = Literal["bilinear", "published_bicubic"]
+HeadPart = Literal["hierarchical_alignment", "global_alignment", "projector"]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Rate = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # becomes part of paths and of stage names
 Item = TypeVar("Item")
 Several = Annotated[tuple[Item, ...], Field(strict=False)]  # YAML knows lists only
+
+
+def _each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    if len(set(items)) < len(items):
+        raise ValueError("a value is named twice")
+    return items
+
+
+HeadParts = Annotated[Several[HeadPart], Field(min_length=1), AfterValidator(_each_once)]
 
 
 class Strict(BaseModel):
@@ -37,7 +48,9 @@ class ModelConfig(Strict):
     weights file, filled in by `plan`; `image_size` is the side of the square input in pixels. `word_length` is
     the number of tokens that a sentence is cut or padded to, in models that keep it fixed. `frozen_batchnorm`
     says, for models with BatchNorm, whether the statistics of frozen layers stay `fixed` in training (correct) or
-    move, as in the released code (`published_moving`).
+    move, as in the released code (`published_moving`). `head_parts` are the parts that ETRIS's head has, all unless
+    said otherwise. `upsampling` is the way from the head's grid back to the input's: logits `bilinear` (the default),
+    or, as in ETRIS's released code, probabilities by cubic splines whose corners are aligned (`published_bicubic`).
     """
 
     name: str
@@ -46,6 +59,8 @@ class ModelConfig(Strict):
     image_size: Positive | None = None
     word_length: Positive | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
+    head_parts: HeadParts | None = None
+    upsampling: Upsampling | None = None
 
 
 class LossConfig(Strict):
@@ -114,7 +129,7 @@ class EvaluateConfig(Strict):
     `prompts` is the policy of the own prompt; `sentences` scores every sentence of a target by itself.
     """
 
-    splits: Several[str] = ("test",)
+    splits: Annotated[Several[str], Field(min_length=1)] = ("test",)
     prompts: PromptPolicy | Literal["sentences"] = "fullest"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     batch_size: Positive = 32
@@ -160,6 +175,8 @@ class Recipe(Strict):
     image_size: Positive | None = None
     word_length: Positive | dict[str, Positive] | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
+    head_parts: HeadParts | None = None
+    upsampling: Upsampling | None = None
     published: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -185,6 +202,8 @@ class ModelParams(Strict):
     image_size: Positive | None = None
     word_length: Positive | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
+    head_parts: HeadParts | None = None
+    upsampling: Upsampling | None = None
 
 
 class SyntheticParams(Strict):
@@ -254,7 +273,11 @@ def read_yaml(path: Path | str) -> Any:
         return YAML(typ="safe", pure=True).load(Path(path))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deep to be read; correct the file.") from None
+    except (YAMLError, ValueError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
@@ -282,9 +305,12 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
     more = f" (and {error.error_count() - 1} more faults)" if error.error_count() > 1 else ""
     if fault["type"] == "extra_forbidden":
         return f"{unknown('key', key, _keys(kind, fault['loc'][:-1]))}{more}"
-    given = "" if fault["type"] == "missing" else f", but it is {fault['input']!r}"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"key '{key}': {message[0].lower()}{message[1:]}{given}.{more}"
+    message = message[0].lower() + message[1:]
+    if fault["type"] == "value_error" and isinstance(fault["input"], dict):  # of several keys, which it names
+        return f"{f'section {key!r}: ' if key else ''}{message}.{more}"
+    given = "" if fault["type"] == "missing" else f", but it is {fault['input']!r}"
+    return f"key '{key}': {message}{given}.{more}"
 
 
 def _keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

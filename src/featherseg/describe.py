@@ -10,7 +10,7 @@ from featherseg.config import ModelConfig, Params, parse, read_yaml
 from featherseg.models import MODELS
 from featherseg.models.base import SegmentationModel, parameters_of
 from featherseg.plan import read_recipe, resolve_adapter, resolve_model
-from featherseg.reporting.published import TABLE_1, published_millions, read
+from featherseg.reporting.published import BACKBONES, TABLE_1, etris_counts, published_millions, read
 
 GROUPS = ("vision", "text", "positions", "decoder", "adapter", "unused")
 PROMPT_TOKENS = 77
@@ -29,25 +29,25 @@ def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, A
         adapter: the method's resolved knobs instead of the recipe's own.
 
     Returns:
-        recipe, title, image_size, groups {group: {total, trainable}}, total, trainable, backbone_share (see the
-        function; None without a Bridger), and multiply_adds for one image with one prompt of prompt_tokens (the
-        model's word length, or CLIP's longest). `positions` are the positional embeddings of ETRIS's towers, which
-        it trains; `unused` counts what never reaches the mask.
+        recipe, title, image_size, groups {group: {total, trainable}}, total, trainable, decoder_parts {module: the
+        same}, backbone_share (see the function; None without a Bridger), and multiply_adds for one image with one
+        prompt of prompt_tokens (the model's word length, or CLIP's longest). `positions` are the positional embeddings
+        of ETRIS's towers, which it trains; `unused` counts what never reaches the mask.
     """
     network = without_weights(recipe, model, adapter)
     groups = parameter_groups(network)
     return {"recipe": recipe, "title": read_recipe(recipe).title, "image_size": network.image_size, "groups": groups,
             "total": sum(group["total"] for group in groups.values()),
             "trainable": sum(group["trainable"] for group in groups.values()),
-            "backbone_share": backbone_share(network), "prompt_tokens": _prompt_tokens(network),
-            "multiply_adds": multiply_adds(network)}
+            "decoder_parts": decoder_parts(network), "backbone_share": backbone_share(network),
+            "prompt_tokens": _prompt_tokens(network), "multiply_adds": multiply_adds(network)}
 
 
 def without_weights(recipe: str, model: ModelConfig | None = None,
                     adapter: dict[str, Any] | None = None) -> SegmentationModel:
     """A recipe's model on the meta device, with its method applied; the arguments are those of `describe`."""
     settings = read_recipe(recipe)
-    config = model or ModelConfig(name=settings.model, image_size=settings.image_size)
+    config = model or ModelConfig(name=settings.model, image_size=settings.image_size, head_parts=settings.head_parts)
     with torch.device("meta"):
         network = MODELS[config.name](config)
         return adapters.apply(network, adapter or settings.adapter)
@@ -72,6 +72,14 @@ def parameter_groups(model: SegmentationModel) -> dict[str, dict[str, int]]:
         counts[group]["total"] += parameter.numel()
         counts[group]["trainable"] += parameter.numel() * parameter.requires_grad
     return counts
+
+
+def decoder_parts(model: SegmentationModel) -> dict[str, dict[str, int]]:
+    """Total and trainable parameters of each module of a decoder of several; empty where it is one module."""
+    parts = {name.rpartition(".")[2]: parameters_of(model, [name]).values() for name in model.decoder_modules}
+    return {} if len(parts) < 2 else {
+        name: {"total": sum(p.numel() for p in of), "trainable": sum(p.numel() for p in of if p.requires_grad)}
+        for name, of in parts.items()}
 
 
 def backbone_share(model: SegmentationModel) -> dict[str, float] | None:
@@ -103,11 +111,12 @@ def multiply_adds(model: SegmentationModel) -> int:
 def describe_with(recipe: str, params_file: str | None) -> dict[str, Any]:
     """`describe`, of the full-size model or of the model that a params file chooses for this recipe."""
     if params_file is None:
-        return describe(recipe) | {"published": published_parameters(recipe)}
+        return describe(recipe) | {"published": published_parameters(recipe), "released_code": released_code(recipe)}
     params = parse(Params, read_yaml(params_file), params_file)
     settings = read_recipe(recipe)
     model, _ = resolve_model(settings, params, params_file)
-    return describe(recipe, model, resolve_adapter(settings, params, params_file)) | {"published": None}
+    described = describe(recipe, model, resolve_adapter(settings, params, params_file))
+    return described | {"published": None, "released_code": {}}
 
 
 def published_parameters(recipe: str) -> str | None:
@@ -123,12 +132,29 @@ def published_parameters(recipe: str) -> str | None:
     return None
 
 
+def released_code(recipe: str) -> dict[str, int]:
+    """Trainable parameters of the released code by group or module, for the recipes whose model it builds."""
+    name = recipe.removesuffix("-published")
+    if name not in ETRIS_VARIANTS:
+        return {}
+    title = next(title for title, model in BACKBONES.items() if name.startswith(model))
+    counted = etris_counts()[title]
+    return {"adapter": counted["Bridger"], "decoder": counted["HA+GA+Projector"], "  neck": counted["HA (neck)"],
+            "  decoder": counted["GA (decoder)"], "  proj": counted["Projector"]}
+
+
 def table(described: dict[str, Any]) -> str:
     """The counts as a table for the terminal."""
+    released = described["released_code"]
     rows = [f"{described['recipe']}: {described['title']}, {described['image_size']} px",
-            f"{'group':<10}{'total':>15}{'trainable':>15}"]
-    groups = {name: group for name, group in described["groups"].items() if group["total"]} | {"all": described}
-    rows += [f"{name:<10}{group['total']:>15,}{group['trainable']:>15,}" for name, group in groups.items()]
+            f"{'group':<10}{'total':>15}{'trainable':>15}{'released code' if released else '':>15}".rstrip()]
+    groups: dict[str, dict[str, int]] = {}
+    for name, group in described["groups"].items():
+        groups[name] = group
+        groups |= {f"  {part}": of for part, of in described["decoder_parts"].items()} if name == "decoder" else {}
+    for name, group in (groups | {"all": described}).items():
+        theirs = f"{released[name]:>15,}" if name in released else ""
+        rows += [f"{name:<10}{group['total']:>15,}{group['trainable']:>15,}{theirs}"] if group["total"] else []
     rows.append(f"multiply-adds per image, with a prompt of {described['prompt_tokens']} tokens: "
                 f"{described['multiply_adds'] / 1e9:.2f} G")
     if described["backbone_share"]:

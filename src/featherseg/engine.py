@@ -10,7 +10,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from featherseg.config import LossConfig, Run, TrainConfig
 from featherseg.data.prepared import PreparedDataset, prompt_of
 from featherseg.data.torch_dataset import PixelDataset
 from featherseg.errors import UserError
-from featherseg.features import FeatureBank
+from featherseg.features import FeatureBank, batches
 from featherseg.files import write_status
 from featherseg.losses import per_sample_dice, per_sample_loss
 from featherseg.models import build
@@ -318,12 +318,6 @@ def shuffled(indices: Sequence[int], seed: int, epoch: int) -> list[int]:
     order = list(indices)
     rng_of(seed, epoch, "order").shuffle(order)
     return order
-
-
-def batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Consecutive batches; the last one may be shorter."""
-    for first in range(0, len(indices), size):
-        yield indices[first : first + size]
 
 
 def changing_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -9,19 +9,19 @@ import contextlib
 import hashlib
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from featherseg.caches import RowFile, RowWriter, cached_folder, key_of, source_hash
+from featherseg.caches import RowFile, RowWriter, cached_folder, key_of
 from featherseg.data.torch_dataset import PixelDataset
 from featherseg.files import cache_root
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, Tower, within
 from featherseg.progress import progress
+from featherseg.sources import digests
 
 IMAGES_PER_PASS, PROMPTS_PER_PASS = 16, 64
 _SPARE_DISK = 2**30
@@ -63,25 +63,28 @@ class FeatureBank:
         """Features of image rows, each with its prompt, on the model's device: two batches of len(rows)."""
         if not self._model.joint:
             return self.images(rows), self.texts(prompts)
-        distinct, positions = _distinct(list(zip(rows, prompts, strict=True)))
-        positions = positions.to(self._device)
-        image, text = self._model.encode(self._normalised([row for row, _ in distinct]),
-                                         self._tokens([prompt for _, prompt in distinct]))
+        pairs, positions = self._distinct(list(zip(rows, prompts, strict=True)))
+        image, text = self._model.encode(self._normalised([row for row, _ in pairs]),
+                                         self._tokens([prompt for _, prompt in pairs]))
         return image.index(positions), text.index(positions)
 
     def images(self, rows: Sequence[int]) -> ImageFeatures:
         """Features of image rows, on the model's device: a batch of len(rows), equal rows encoded once."""
         if self._image_rows is not None and all(row in self._image_place for row in rows):
             return ImageFeatures(self._image_rows([self._image_place[row] for row in rows]))
-        distinct, positions = _distinct(rows)
-        return self._encode_images(distinct).index(positions.to(self._device))
+        some, positions = self._distinct(rows)
+        return self._encode_images(some).index(positions)
 
     def texts(self, prompts: Sequence[str]) -> TextFeatures:
         """Features of prompts, on the model's device: a batch of len(prompts), equal prompts encoded once."""
         if self._text_rows is not None and all(prompt in self._text_place for prompt in prompts):
             return self._as_text(self._text_rows([self._text_place[prompt] for prompt in prompts]))
-        distinct, positions = _distinct(prompts)
-        return self._encode_texts(distinct).index(positions.to(self._device))
+        some, positions = self._distinct(prompts)
+        return self._encode_texts(some).index(positions)
+
+    def _distinct(self, items: Sequence[Hashable]) -> tuple[list, Tensor]:
+        some, places = distinct(items)
+        return some, torch.tensor(places, device=self._device)
 
     def _encode_images(self, rows: Sequence[int]) -> ImageFeatures:
         return self._model.encode_image(self._normalised(rows))
@@ -109,20 +112,20 @@ class FeatureBank:
             return None
         shapes = [tensor.shape[1:] for tensor in encode(items[:1])]
         need = 4 * len(items) * sum(shape.numel() for shape in shapes)
-        batches = [items[first : first + per_pass] for first in range(0, len(items), per_pass)]
+        passes = list(batches(items, per_pass))
         if self._device.type != "cpu":
             if need > torch.get_device_module(self._device).mem_get_info()[0] // 2:
                 return _no_room(tower, need, "device memory")
-            columns = zip(*([tensor.float() for tensor in encode(batch)] for batch in batches), strict=True)
+            columns = zip(*([tensor.float() for tensor in encode(some)] for some in passes), strict=True)
             stored = tuple(torch.cat(column) for column in columns)
             return lambda places: tuple(tensor[places] for tensor in stored)
         precision = str(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else None
         key = key_of(tower, _tower_hash(self._model, tower), data, items, per_pass, precision,
-                     source_hash("models", "features.py"), torch.__version__)
+                     digests("models", "features.py"), torch.__version__)
         if not (cache_root() / "features" / key).is_dir() and need + _SPARE_DISK > _free_disk():
             return _no_room(tower, need, "disk space")
         folder = cached_folder("features", key,
-                               lambda partial: _write(partial, tower, shapes, batches, encode))
+                               lambda partial: _write(partial, tower, shapes, passes, encode))
         files = [RowFile(folder / f"{number}.npy") for number in range(len(shapes))]
         return lambda places: tuple(torch.from_numpy(file.read(places)) for file in files)
 
@@ -132,28 +135,33 @@ def by_length(prompts: Iterable[str]) -> list[str]:
     return sorted(set(prompts), key=lambda prompt: (len(prompt), prompt))
 
 
-def _write(folder: Path, tower: Tower, shapes: list[torch.Size], batches: list[list],
+def batches(items: Sequence, size: int) -> Iterator[Sequence]:
+    """Consecutive parts of at most `size` items."""
+    return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def distinct(items: Sequence[Hashable]) -> tuple[list, list[int]]:
+    """The distinct items in order of first appearance, and for each item its place among them."""
+    places: dict[Hashable, int] = {}
+    numbers = [places.setdefault(item, len(places)) for item in items]
+    return list(places), numbers
+
+
+def _write(folder: Path, tower: Tower, shapes: list[torch.Size], passes: list[list],
            encode: Encoder) -> None:
-    total = sum(map(len, batches))
+    total = sum(map(len, passes))
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(RowWriter(folder / f"{number}.npy", total, shape, np.float32))
                    for number, shape in enumerate(shapes)]
         bar = stack.enter_context(progress(total, f"{tower} features", "item"))
-        for batch in batches:
-            for writer, tensor in zip(writers, encode(batch), strict=True):
+        for some in passes:
+            for writer, tensor in zip(writers, encode(some), strict=True):
                 writer.append(tensor.float().numpy())
-            bar.update(len(batch))
+            bar.update(len(some))
 
 
 def _tensors(text: TextFeatures) -> tuple[Tensor, ...]:
     return (text.sentence, *text.taps, *([] if text.padding is None else [text.padding]))
-
-
-def _distinct(items: Sequence[Any]) -> tuple[list, Tensor]:
-    """The distinct items in order of first appearance, and for each item its position among them."""
-    places: dict[Any, int] = {}
-    positions = [places.setdefault(item, len(places)) for item in items]
-    return list(places), torch.tensor(positions)
 
 
 def _tower_hash(model: SegmentationModel, tower: Tower) -> str:

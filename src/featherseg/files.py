@@ -1,6 +1,7 @@
 """Writing beside and renaming, hashing, and the few places where files are kept."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from featherseg.errors import UserError
+
+_KINDS = {list: "a list", str: "a text", bool: "true or false", type(None): "null", int: "a number", float: "a number"}
+LONGEST_NAME = 255  # bytes, on every usual file system
+_HINTS = {errno.ENAMETOOLONG: "choose a shorter name"}
 
 
 def cache_root() -> Path:
@@ -37,10 +42,11 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         file = error.filename
         if file is not None and str(partial) not in str(file) and Path(str(file)) not in target.parents:
             raise
-        raise UserError(f"{target} could not be written: {error.strerror or error}; free space or change the "
-                        "permission, then run the command again.") from error
+        hint = _HINTS.get(error.errno, "free space or change the permission")
+        raise UserError(f"{target} could not be written: {error.strerror or error}; {hint}, then run the command "
+                        "again.") from error
     finally:
-        if partial.is_dir():
+        if os.path.isdir(partial):  # Path.is_dir would raise for a name that is too long
             shutil.rmtree(partial, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):
@@ -61,10 +67,30 @@ def read_json(path: Path | str) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} does not exist; run the stage that writes it first.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deep to be read; correct or remove the file.") from None
+    except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); correct or remove the file.") from None
+
+
+def read_object(path: Path | str, *keys: str) -> dict[str, Any]:
+    """The object that a JSON file holds, which must have these keys.
+
+    Raises:
+        UserError: as `read_json`, or the file holds something else, or lacks a key.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds {_KINDS.get(type(value), 'a value')} instead of an object with keys; correct or "
+                        "remove the file.")
+    for key in keys:
+        if key not in value:
+            raise UserError(f"{path} lacks the key '{key}'; correct or remove the file.")
+    return value
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -95,6 +121,10 @@ def not_run_reason(folder: Path | str) -> str | None:
     """The reason for which a stage's output was not made, None where it was.
 
     Raises:
-        UserError: the folder has no `status.json`.
+        UserError: the folder has no `status.json`, or one that says neither.
     """
-    return read_json(Path(folder) / "status.json")["reason"]
+    path = Path(folder) / "status.json"
+    status, reason = (read_object(path, "status", "reason")[key] for key in ("status", "reason"))
+    if status == "ok" and reason is None or status == "not_run" and isinstance(reason, str) and reason:
+        return reason
+    raise UserError(f"{path} says neither ok nor not_run with a reason; run the stage that writes it again.")

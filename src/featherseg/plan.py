@@ -28,7 +28,7 @@ from featherseg.data.specs import SPECS
 from featherseg.data.synthetic import NAMES
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, not_run_reason
-from featherseg.models import MODELS
+from featherseg.models import HAVING, MODELS, check_knobs
 from featherseg.models.weights import RANDOM, weights_sha256
 from featherseg.registry import unknown
 
@@ -52,6 +52,7 @@ def read_recipe(name: str) -> Recipe:
     recipe = parse(Recipe, read_yaml(path), str(path))
     if recipe.model not in MODELS:
         raise unknown(f"model in {path}", recipe.model, list(MODELS))
+    check_knobs(recipe.model, recipe, f"{path}: ")
     config = resolve(recipe.adapter, str(path))
     check_pair(recipe.model, config.name)
     method = METHODS[config.name]
@@ -160,6 +161,10 @@ def _check_knobs(params: Params, source: str, recipes: dict[str, Recipe], adapte
         value = getattr(params.model, knob)
         if value is not None and all(getattr(recipe, knob) is None for recipe in recipes.values()):
             raise _without_effect(source, f"model.{knob}", value)
+    for knob, having in HAVING.items():
+        value = getattr(params.model, knob)
+        if value is not None and not any(recipe.model in having for recipe in recipes.values()):
+            raise _without_effect(source, f"model.{knob}", value)
     for model in params.model.weights:
         if model not in MODELS:
             raise unknown(f"model in {source}: model.weights", model, list(MODELS))
@@ -197,7 +202,9 @@ def resolve_model(recipe: Recipe, params: Params, source: str,
     words = _of_dataset(recipe.word_length, dataset)
     reason = None if weights == RANDOM else _why_absent(Path(weights))
     sha256 = None if weights == RANDOM or reason else weights_sha256(weights)
-    config = ModelConfig(name=recipe.model, weights=weights, sha256=sha256, image_size=size,
+    chosen = {knob: getattr(params.model, knob) or getattr(recipe, knob)
+              for knob, having in HAVING.items() if recipe.model in having}
+    config = ModelConfig(name=recipe.model, weights=weights, sha256=sha256, image_size=size, **chosen,
                          word_length=words and (params.model.word_length or words),
                          frozen_batchnorm=recipe.frozen_batchnorm
                          and (params.model.frozen_batchnorm or recipe.frozen_batchnorm))

@@ -16,7 +16,7 @@ from featherseg.config import Run, read_run
 from featherseg.data.images import EXTENSIONS, open_image, read_image
 from featherseg.data.prepared import is_text
 from featherseg.errors import UserError
-from featherseg.features import by_length
+from featherseg.features import batches, by_length, distinct
 from featherseg.files import atomic_path, not_run_reason
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
 from featherseg.registry import unknown
@@ -35,9 +35,14 @@ def load_model(run: Run, train_dir: Path | str) -> SegmentationModel:
         train_dir: its folder with `checkpoint.safetensors`; not read where nothing is trained.
 
     Raises:
-        UserError: weights or checkpoint are absent, unreadable or those of another run.
+        UserError: weights or checkpoint are absent, unreadable or those of another run, or nothing was trained
+            although the base weights lack a part of the model.
     """
     model = adapters.apply(models.build(run.model, run.seed), run.adapter, run.seed)
+    if run.train is None and model.untrained:
+        more = " and more" if len(model.untrained) > 1 else ""
+        raise UserError(f"run '{run.name}' trains nothing, but {run.model.weights} does not hold {model.untrained[0]}"
+                        f"{more}, which would stay random; train the run, or take weights of the whole model.")
     if run.train is not None:
         checkpoint.load(Path(train_dir) / "checkpoint.safetensors", model, run)
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
@@ -71,7 +76,8 @@ def iterate_probabilities(model: SegmentationModel, images: Sequence[np.ndarray]
     """`predict_probabilities` one by one, for when the maps together would not fit into memory."""
     device = next(model.parameters()).device
     images = list(images)
-    pictures, picture_of = _distinct(images)
+    picture_of = _picture_of(images)
+    pictures = dict(zip(picture_of, images, strict=True)).values()
     pixels = torch.stack([torch.from_numpy(model.resize.image(picture)) for picture in pictures]).to(device)
     if model.joint:
         for some in batches(range(len(images)), batch_size):
@@ -141,11 +147,6 @@ def original_resolution(model: SegmentationModel, logits: Tensor,
     """
     for plane, (height, width) in zip(model.to_input(logits).float(), sizes, strict=True):
         yield model.resize.inverse(plane[None], height, width)[0, 0].sigmoid().cpu().numpy()
-
-
-def batches(items: Sequence, size: int) -> Iterator[Sequence]:
-    """Consecutive parts of at most `size` items."""
-    return (items[first : first + size] for first in range(0, len(items), size))
 
 
 def predict_files(run: str, images: Sequence[Path], prompts: Sequence[str], out: Path,
@@ -232,13 +233,11 @@ class _Query:
     stem: str
 
 
-def _distinct(images: list[np.ndarray]) -> tuple[list[np.ndarray], list[int]]:
-    """The images that differ, in order of appearance, and for each image its place among them."""
+def _picture_of(images: list[np.ndarray]) -> list[int]:
+    """For each image its place among those that differ, in order of appearance."""
     objects = {id(image): image for image in images}
     digests = {key: (image.shape, hashlib.sha256(image.tobytes()).digest()) for key, image in objects.items()}
-    place = {digest: number for number, digest in enumerate(dict.fromkeys(digests.values()))}
-    distinct = {digests[key]: image for key, image in objects.items()}
-    return list(distinct.values()), [place[digests[id(image)]] for image in images]
+    return distinct([digests[id(image)] for image in images])[1]
 
 
 def _image_files(paths: Sequence[Path]) -> list[Path]:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from featherseg.config import LossConfig, PretrainParams
 from featherseg.data.synthetic import draw, scene_prompts
+from featherseg.errors import UserError
 from featherseg.files import atomic_path, sha256_file, write_json
 from featherseg.losses import per_sample_loss
 from featherseg.metrics import dice
@@ -28,6 +29,7 @@ from featherseg.models.weights import read_state
 
 SEED, HELD_OUT_SEED, HELD_OUT_IMAGES = 0, 1, 300
 SHORTEST = 0.5
+LOGGED = ("epoch", "loss", "dsc_unique_prompt", "dsc_other_prompt", "minutes")
 WORDS = 32  # tokens a prompt, for models that keep the number fixed: the longest wording of `scenes` fits
 
 
@@ -54,6 +56,9 @@ def pretrain(params: PretrainParams, out_dir: Path, start: Path | None = None) -
     The log holds the mean loss of every epoch and the DSC on held-out scenes after it. The learning rate
     follows one cycle over all steps. With `start`, a folder that an earlier pretraining wrote, training goes on
     from its weights with a new cycle, and its log is continued.
+
+    Raises:
+        UserError: `start` holds no weights of this model, or no log.
     """
     torch.manual_seed(SEED)
     model = small_model(params.model, params.size)
@@ -62,7 +67,7 @@ def pretrain(params: PretrainParams, out_dir: Path, start: Path | None = None) -
     log = []
     if start is not None:
         model.load_base(read_state(start), str(start))
-        log = pd.read_csv(start / "log.csv").to_dict("records")
+        log = _read_log(start / "log.csv")
     optimizer = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay)
     steps = params.epochs * (params.images // params.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=steps, pct_start=0.05)
@@ -73,10 +78,23 @@ def pretrain(params: PretrainParams, out_dir: Path, start: Path | None = None) -
     for epoch in range(done + 1, done + params.epochs + 1):
         loss = _epoch(model, scenes, optimizer, schedule, params.batch_size, rng)
         own, other = held_out_dice(model, held_out)
-        log.append({"epoch": epoch, "loss": loss, "dsc_unique_prompt": own, "dsc_other_prompt": other,
-                    "minutes": minutes + (time.time() - begun) / 60})
+        spent = minutes + (time.time() - begun) / 60
+        log.append(dict(zip(LOGGED, (epoch, loss, own, other, spent), strict=True)))
         print({key: round(value, 4) for key, value in log[-1].items()}, flush=True)
         _write(model, log, out_dir)
+
+
+def _read_log(path: Path) -> list[dict[str, float]]:
+    try:
+        log = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); --start names a folder that an earlier pretraining wrote, "
+                        "its log.csv included.") from None
+    missing = [name for name in LOGGED if name not in log]
+    if missing or not all(log[name].dtype.kind in "if" for name in LOGGED):
+        raise UserError(f"{path} is not the log of a pretraining, whose columns are the numbers {', '.join(LOGGED)}; "
+                        "--start names a folder that an earlier pretraining wrote.")
+    return log[list(LOGGED)].to_dict("records")
 
 
 def _epoch(model: SegmentationModel, scenes: Scenes, optimizer: torch.optim.Optimizer,

@@ -18,19 +18,17 @@ from typing import Any, Self
 
 import torch
 
-from featherseg.caches import exclusive, key_of, remove_partials, source_hash
+from featherseg.caches import exclusive, key_of, remove_partials
 from featherseg.config import Run
 from featherseg.errors import UserError
-from featherseg.files import atomic_path, cache_root, read_json, sha256_file, write_json
-
-TRAINING_CODE = (
-    "config.py", "data/prepared.py", "data/images.py", "data/torch_dataset.py", "data/transforms.py",
-    "models", "adapters", "losses.py", "caches.py", "features.py", "checkpoint.py", "engine.py", "resume.py")
+from featherseg.files import atomic_path, cache_root, read_object, sha256_file, write_json
+from featherseg.sources import CODE, digests
 
 
 def run_key(run: Run, data: str) -> str:
     """Key of what decides a training: the run without its evaluation, its data's fingerprint, the code."""
-    return key_of(run.model_dump(mode="json", exclude={"evaluate"}), data, source_hash(*TRAINING_CODE))
+    return key_of(run.model_dump(mode="json", exclude={"evaluate"}), data,
+                  digests(*CODE["train"], "resume.py"))
 
 
 class Attempt:
@@ -80,7 +78,7 @@ class Attempt:
         """
         if not self._done.is_file():
             return False
-        done = read_json(self._done)
+        done = read_object(self._done, "files", "info")
         if done["files"] != _contents(self.out_dir):
             return False
         if self.main:
@@ -109,7 +107,7 @@ class Attempt:
         """
         if not self.main:
             return
-        if read_json(self._claim)["key"] != self.key:
+        if read_object(self._claim, "key")["key"] != self.key:
             raise self._superseded()
         with atomic_path(self._state) as partial:
             _save(state, partial)
@@ -123,7 +121,7 @@ class Attempt:
         if not self.main:
             return
         with self._claiming():
-            if read_json(self._claim)["key"] != self.key:
+            if read_object(self._claim, "key")["key"] != self.key:
                 raise self._superseded()
             remove_partials(self.out_dir)
             write_json(self.info_path, info)

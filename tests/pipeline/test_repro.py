@@ -2,11 +2,13 @@
 
 from conftest import DECODER, DENSE, ran
 
-STUDY = {"plan", "collect", "notebook@00_overview", "index",
+STUDY = {"plan", "code", "collect", "notebook@00_overview", "index",
          *(f"{stage}@{run}" for stage in ("train", "evaluate") for run in (DECODER, DENSE))}
 
 
 def would_run(workspace) -> set[str]:
+    """The stages that a `dvc repro` would run once the code's digests are taken, which it does first."""
+    workspace.dvc("repro", "code")
     return ran(workspace.dvc("repro", "--dry"))
 
 
@@ -36,10 +38,13 @@ def test_changed_code_reaches_what_uses_it_and_nothing_else(workspace):
     assert would_run(workspace) == set()
     workspace.append("src/featherseg/reporting/figures.py", "\n# a remark\n")
     assert would_run(workspace) == {"notebook@00_overview"}
-    workspace.append("src/featherseg/metrics.py", "\n# a remark\n")
+    for module in ("metrics", "losses", "models/base"):
+        workspace.append(f"src/featherseg/{module}.py", "\n# a remark\n")
+    assert would_run(workspace) == {"notebook@00_overview"}
+    workspace.append("src/featherseg/metrics.py", "\nCHANGED = True\n")
     scored = {f"evaluate@{DECODER}", f"evaluate@{DENSE}"}
     assert would_run(workspace) == scored | {"notebook@00_overview"}
-    workspace.append("src/featherseg/losses.py", "\n# a remark\n")
+    workspace.append("src/featherseg/losses.py", "\nCHANGED = True\n")
     trained = {f"train@{DECODER}", f"train@{DENSE}"}
     assert would_run(workspace) == trained | scored | {"notebook@00_overview"}
 

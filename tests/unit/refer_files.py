@@ -11,6 +11,7 @@ import numpy as np
 from data_files import colours, picture_bytes, write_zip
 
 HEIGHT, WIDTH = 40, 60
+CATEGORY = "person"
 
 
 class Python2Pickler(pickle._Pickler):
@@ -79,7 +80,7 @@ def write_archives(folder: Path, references: list[dict], annotations: list[dict]
         "images": [{"id": number, "file_name": file_name(number), "height": HEIGHT, "width": WIDTH, "license": 1}
                    for number in images],
         "annotations": annotations,
-        "categories": [{"id": 1, "name": "person", "supercategory": "person"}, {"id": 7, "name": "cell phone"}]}
+        "categories": [{"id": 1, "name": CATEGORY, "supercategory": "person"}, {"id": 7, "name": "cell phone"}]}
     write_zip(folder / archive, {
         f"{name}/instances.json": json.dumps(instances), f"__MACOSX/{name}/._refs": b"junk",
         f"{name}/refs({split_by}).p": python_2_pickle(references, protocol) if pickled is None else pickled})

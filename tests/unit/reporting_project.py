@@ -34,6 +34,9 @@ TRAINABLE = dict(zip(ADAPTERS, (0, 260_000, 3_900_000, 30_000, 46_000, 50_000, 2
                                 950_000, 930_000, 990_000, 910_000, 3_800_000), strict=True))
 CLIPSEG = tuple(recipe for recipe in ADAPTERS if recipe.startswith("clipseg"))
 REFERRED = {"scenes_ref": ("testA", "testB"), "refcoco": ("val", "testA", "testB"), "refcoco_plus": ("val", "testB")}
+EMBEDDED = "pipelines/pretrain/weights/{model}-small"
+WEIGHTS = {"kvasir_seg": "data/weights/clipseg-rd64-refined", "refcoco": "data/weights/clip-rn50",
+           "refcoco_plus": "data/weights/clip-rn50"}
 PARAMS = """\
 study: {datasets: [lesions, organs, scenes_ref], recipes: [], seeds: [0]}
 data:
@@ -75,8 +78,9 @@ def declare(study: str, recipe: str, dataset: str, seed: int = 0, **adapter) -> 
     return run
 
 
-def make_run(study: str, recipe: str, dataset: str, seed: int = 0, **adapter) -> Run:
-    """A resolved run; on referring sets it scores every sentence of every split."""
+def make_run(study: str, recipe: str, dataset: str, seed: int = 0, weights: str | None = None, **adapter) -> Run:
+    """A resolved run; on referring sets it scores every sentence of every split. Weights are the papers' on their sets,
+    the embedded ones elsewhere, unless named."""
     trained, referred = recipe != "clipseg-zero_shot", dataset in REFERRED
     model = recipe.partition("-")[0]
     return Run(
@@ -85,7 +89,8 @@ def make_run(study: str, recipe: str, dataset: str, seed: int = 0, **adapter) ->
         dataset=dataset,
         seed=seed,
         adapter=ADAPTERS[recipe] | adapter,
-        model=ModelConfig(name=model, weights=f"weights/{model}-small", sha256="ab" * 32, image_size=64),
+        model=ModelConfig(name=model, weights=weights or WEIGHTS.get(dataset, EMBEDDED).format(model=model),
+                          sha256="ab" * 32, image_size=64),
         train=TrainConfig(epochs=5) if trained else None,
         evaluate=EvaluateConfig(prompts="sentences" if referred else "fullest",
                                 splits=REFERRED.get(dataset, ("test",)),

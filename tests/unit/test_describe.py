@@ -76,3 +76,23 @@ def test_only_a_bridger_has_a_share_of_the_backbone(capsys):
 def test_a_group_that_a_model_lacks_is_not_printed(capsys):
     cli.main(["describe", "clipseg-decoder"])
     assert "positions" not in capsys.readouterr().out
+
+
+def test_etriss_head_is_counted_by_part_beside_the_released_code(capsys):
+    cli.main(["describe", "etris_r50-bridger-published"])
+    rows = {line[:10].rstrip(): line.split()[-3:] for line in capsys.readouterr().out.splitlines()}
+    for name, count in {"decoder": "26,735,105", "  neck": "12,867,072", "  decoder": "7,899,136",
+                        "  proj": "5,968,897", "adapter": "1,942,080"}.items():
+        assert rows[name] == [count] * 3
+    cli.main(["describe", "etris_vit-bridger-no_global"])
+    printed = capsys.readouterr().out
+    assert "released code" not in printed and "  decoder " not in printed and "  neck" in printed
+
+
+@pytest.mark.parametrize(("recipe", "adapter", "decoder"), [
+    ("etris_vit-bridger-stages1", None, 22_671_361), ("etris_vit-bridger-no_projector", 598_592, 17_883_137),
+    ("etris_vit-bridger-no_global", 598_592, 14_772_225), ("etris_vit-bridger-dim128", None, 22_671_361)])
+def test_ablations_differ_in_what_they_are_named_for(recipe, adapter, decoder):
+    trained = {name: group["trainable"] for name, group in describe(recipe)["groups"].items()}
+    assert trained["decoder"] == decoder and trained["positions"] == 559_360
+    assert trained["adapter"] == adapter or adapter is None and trained["adapter"] != 598_592

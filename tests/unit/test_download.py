@@ -170,6 +170,31 @@ def test_what_reaches_out_of_the_folder_is_refused_before_anything_is_written(tm
     assert everything_below(tmp_path) == ["folder", "x.zip"]
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("names", [["a", "a/b"], ["a/b", "a"], ["c/a/b/d", "c/a"]])
+def test_one_name_for_a_file_and_a_folder_is_said_of_the_archive(tmp_path, kind, names):
+    path = tmp_path / f"x.{kind}"
+    if kind == "zip":
+        write_zip(path, dict.fromkeys(names, "x"))
+    else:
+        with tarfile.open(path, "w") as file:
+            for name in names:
+                file.addfile(tarfile.TarInfo(name))
+    shared_name = min(names, key=len)
+    with (pytest.raises(UserError, match=f"x.{kind}: '{shared_name}' is a file and a folder at once"),
+          atomic_path(tmp_path / "folder") as folder):
+        folder.mkdir()
+        extract(path, folder)
+    assert everything_below(tmp_path) == [f"x.{kind}"]
+
+
+def test_a_name_longer_than_a_files_may_be_is_said_of_the_archive(tmp_path):
+    write_zip(tmp_path / "x.zip", {f"a/{'é' * 130}.png": "x"})
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="x.zip: a member's name is longer than the 255 bytes"):
+        extract(tmp_path / "x.zip", tmp_path / "folder")
+
+
 def test_a_zip_and_a_tar_are_unpacked(tmp_path):
     write_zip(tmp_path / "a.zip", {"d/e.txt": "zip", "empty/": "", "__MACOSX/d/e.txt": "junk"})
     tar_of(tmp_path / "b.tar.gz", ("t", tarfile.DIRTYPE, b""), ("t/f.txt", tarfile.REGTYPE, b"tar"))

@@ -1,5 +1,8 @@
 """ETRIS: counts, names of tensors, the walk through both towers, and numbers of the released code."""
 
+import itertools
+from dataclasses import replace
+
 import open_clip
 import pytest
 import torch
@@ -232,6 +235,86 @@ def test_clipseg_has_no_bridger():
 def test_sizes_that_do_not_fit_are_refused(name, size, words, message):
     with pytest.raises(ValueError, match=message):
         build_etris(name, SMALL[name], size, words)
+
+
+PARTS = ("hierarchical_alignment", "global_alignment", "projector")
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("parts", [some for size in (1, 2, 3) for some in itertools.combinations(PARTS, size)])
+def test_any_parts_of_the_head_train_to_the_last_parameter(name, parts):
+    """And what stands in for a part gives maps of the same size."""
+    model = tiny(name, {"name": "full"}, head_parts=parts).train()
+    with torch.no_grad():  # CLIP's ResNets start with branches that weigh nothing
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    logits = model(*batch(model))
+    assert logits.shape == (3, 16, 16)
+    logits.square().mean().backward()
+    still = {key for key, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()}
+    silent = {"net.backbone.logit_scale"} | ({"net.backbone.text_projection"} if parts == PARTS[1:2] else set())
+    assert still - silent == {key for key in still if key.endswith("k_proj.bias")}, still  # softmax does not see it
+    assert silent <= still
+
+
+def test_each_part_of_the_head_brings_what_it_is_named_for():
+    pixels, tokens = batch(tiny("etris_vit"))
+
+    def logits(*parts: str) -> torch.Tensor:
+        model = tiny("etris_vit", head_parts=parts)
+        with torch.no_grad():
+            image, text = model.encode(pixels, tokens)
+            words = replace(text, taps=(torch.zeros_like(text.taps[0]),))
+            sentence = replace(text, sentence=torch.zeros_like(text.sentence))
+            coarse = replace(image, taps=(*(torch.zeros_like(tap) for tap in image.taps[:2]), image.taps[2]))
+            whole = model.decode(image, text)
+            return [torch.allclose(whole, model.decode(*given), atol=1e-6)
+                    for given in ((image, words), (image, sentence), (coarse, text))]
+
+    # whether the logits do without the words, the sentence, the first two maps
+    assert logits(*PARTS) == [False, False, False]
+    assert logits("global_alignment") == [False, True, True]
+    assert logits("hierarchical_alignment") == [True, False, False]
+    assert logits("projector") == [True, False, True]
+
+
+@pytest.mark.parametrize(("name", "without"), [
+    ("etris_r50", {"hierarchical_alignment": 12_867_072 - (1024 * 512 * 4 + 2 * 512),
+                   "global_alignment": 7_899_136, "projector": 5_968_897 - 513}),
+    ("etris_vit", {"hierarchical_alignment": 9_983_488 - (512 * 512 + 2 * 512),
+                   "global_alignment": 7_899_136, "projector": 4_788_737 - 513})])
+def test_what_a_head_without_a_part_saves(name, without):
+    whole = PUBLISHED[name][-1]
+    for part, saved in without.items():
+        parts = tuple(other for other in PARTS if other != part)
+        with torch.device("meta"):
+            model = adapters.apply(MODELS[name](ModelConfig(name=name, head_parts=parts)), {"name": "bridger"})
+        assert sum(p.numel() for p in model.parameters() if p.requires_grad) == whole - saved
+
+
+def test_an_image_for_several_sentences_is_decoded_alike_without_parts():
+    model = tiny("etris_vit", head_parts=("global_alignment",))
+    pixels, tokens = batch(model)
+    with torch.no_grad():
+        image, text = model.encode(pixels[:1].expand(3, -1, -1, -1), tokens)
+        torch.testing.assert_close(model.decode(image.index(torch.tensor([0])), text), model.decode(image, text))
+
+
+def test_the_way_back_as_released_is_probabilities_by_splines_with_aligned_corners():
+    model, logits = tiny("etris_vit"), 9 * noise(2 * 16 * 16, 4).view(2, 16, 16).float()
+    ours = model.to_input(logits)
+    model.upsampling = "published_bicubic"
+    theirs = model.to_input(logits)
+    expected = F.interpolate(logits.sigmoid()[:, None], size=(64, 64), mode="bicubic", align_corners=True)
+    torch.testing.assert_close(theirs.sigmoid(), expected.clamp(1e-6, 1 - 1e-6))
+    for threshold in (0.35, 0.5):
+        assert ((theirs.sigmoid() > threshold) == (expected > threshold)).all()
+        assert ((ours.sigmoid() > threshold) != (expected > threshold)).float().mean() > 0.02
+    torch.testing.assert_close(theirs[:, 0, ::63, ::63], logits[:, ::15, ::15], rtol=1e-3, atol=1e-3)  # the corners
+    saturated = model.to_input(torch.full((1, 16, 16), 500.0))
+    assert saturated.isfinite().all() and (saturated > 10).all()
+    whole = torch.randn(1, 64, 64)
+    assert torch.equal(model.to_input(whole)[:, 0], whole)
 
 
 def noise(numbers: int, seed: int) -> torch.Tensor:

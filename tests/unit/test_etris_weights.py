@@ -16,6 +16,7 @@ from featherseg.errors import UserError
 from featherseg.models import etris_config
 from featherseg.models.etris import build_etris, interpolate_positions
 from featherseg.models.weights import read_state
+from featherseg.predict import load_model
 
 ARCHITECTURES = {"etris_vit": etris_config.small_config(width=32, text_width=32, stages=(1, 2, 3), patch=16),
                  "etris_r50": etris_config.small_resnet_config()}
@@ -181,3 +182,98 @@ def test_a_checkpoint_holds_what_the_base_weights_do_not(tmp_path):
     changed = set(changed_tensors(model, run))
     assert changed == {key for key in model.state_dict() if not key.startswith("net.backbone.")
                        or "connect" in key or "positional_embedding" in key}
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {0: torch.zeros(1)}}, {1: torch.zeros(2)}])
+def test_tensors_by_number_are_one_sentence(content, tmp_path):
+    torch.save(content, tmp_path / "best_model.pth")
+    with pytest.raises(UserError, match="no map from names to tensors"):
+        read_state(tmp_path)
+
+
+@pytest.mark.parametrize("positions", [torch.tensor(3.0), torch.zeros(1, 32), torch.zeros(26, 32, dtype=torch.long)])
+def test_positions_that_are_no_grid_are_named(positions, tmp_path):
+    state = clip_state(source("etris_vit")) | {"visual.positional_embedding": positions}
+    save_file(state, tmp_path / "open_clip_model.safetensors")
+    with pytest.raises(UserError, match="misshapen .*visual.positional_embedding"):
+        build("etris_vit", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "changes", "words"), [
+    ("etris_vit", {"image_size": 65}, "image_size 65 is not a multiple of 16"),
+    ("etris_r50", {"word_length": 78}, "word_length 78")])
+def test_a_size_that_does_not_fit_is_one_sentence(name, changes, words):
+    with pytest.raises(UserError, match=f"model '{name}': {words}"):
+        build(name, "random", **changes)
+
+
+def test_weights_of_the_other_kind_of_tower_are_refused(tmp_path):
+    folder = own_folder(tmp_path, source("etris_vit"))
+    with pytest.raises(UserError, match="the vision tower is a ViT, which is not that of model 'etris_r50'"):
+        build("etris_r50", folder)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"text_heads": 3}, "text_width, text_heads: 32 is not a multiple of 3"),
+    ({"vision_head_width": 200}, "vision_head_width: 32 is not a multiple of 200"),
+    ({"head_heads": 5}, "head_width, head_heads: 32 is not a multiple of 5"),
+    ({"text_width": 30, "head_width": 30, "text_heads": 1, "head_heads": 1}, "30 is not a multiple of 4")])
+def test_widths_that_do_not_fit_together_are_one_sentence(change, words, tmp_path):
+    folder = own_folder(tmp_path, source("etris_vit"))
+    (folder / "config.json").write_text(json.dumps(source("etris_vit").architecture() | change))
+    with pytest.raises(UserError, match=words):
+        build("etris_vit", folder)
+
+
+def test_a_method_does_not_silently_leave_out_a_trained_bridger(tmp_path):
+    released(tmp_path / "best_model.pth", source("etris_vit"))
+    for method in ("decoder", "lora", "zero_shot"):
+        with pytest.raises(UserError, match=f"adapter bridger adds, which adapter '{method}' would leave out"):
+            adapters.apply(build("etris_vit", tmp_path), {"name": method})
+
+
+def test_what_would_stay_random_is_not_scored(tmp_path):
+    """Released weights of the whole model may be scored as they are, CLIP alone may not."""
+    save_file(clip_state(source("etris_vit")), tmp_path / "open_clip_model.safetensors")
+    released(tmp_path / "best_model.pth", source("etris_vit"))
+    knobs = {"name": "bridger", "dim": 8, "heads": 2}
+
+    def load(file: str, adapter: dict):
+        run = Run(study="tests", recipe="r", dataset="d", adapter=adapter,
+                  model=ModelConfig(name="etris_vit", weights=str(tmp_path / file)))
+        return load_model(run, tmp_path)
+
+    assert load("best_model.pth", knobs).joint
+    for file, adapter in (("open_clip_model.safetensors", {"name": "zero_shot"}),
+                          ("open_clip_model.safetensors", knobs)):
+        with pytest.raises(UserError, match="does not hold net.neck.* would stay random"):
+            load(file, adapter)
+    own_folder(tmp_path, source("etris_vit"))
+    assert not load("model.safetensors", {"name": "zero_shot"}).joint
+    with pytest.raises(UserError, match="does not hold exchange,"):
+        load("model.safetensors", knobs)
+
+
+# ---------------------------------------------------------------- parts of the head
+
+
+@pytest.mark.parametrize("parts", [("hierarchical_alignment", "global_alignment"), ("global_alignment", "projector"),
+                                   ("hierarchical_alignment", "projector"), ("global_alignment",)])
+def test_a_head_without_a_part_takes_the_rest_of_the_weights(parts, tmp_path):
+    whole = source("etris_vit")
+    model = build("etris_vit", own_folder(tmp_path, whole), head_parts=parts)
+    modules = {"hierarchical_alignment": "neck", "global_alignment": "decoder", "projector": "proj"}
+    for part, module in modules.items():
+        if part in parts:
+            assert equal(model.net[module], whole.net[module])
+    assert equal(model.net.backbone, whole.net.backbone)
+    left_out = "projector" not in parts
+    assert model.untrained == (("net.proj.out.weight", "net.proj.out.bias") if left_out else ())
+    state = {key: tensor.contiguous() for key, tensor in whole.net.state_dict().items()}
+    del state["decoder.norm.bias"]
+    save_file(state, tmp_path / "model.safetensors")
+    if "global_alignment" in parts:
+        with pytest.raises(UserError, match="missing .decoder.norm.bias"):
+            build("etris_vit", tmp_path, head_parts=parts)
+    else:
+        build("etris_vit", tmp_path, head_parts=parts)

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from featherseg.errors import UserError
-from featherseg.files import atomic_path, not_run_reason, read_json, write_json, write_not_run
+from featherseg.files import atomic_path, not_run_reason, read_json, read_object, write_json, write_not_run
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -71,3 +71,34 @@ def test_a_row_that_was_not_made_has_its_reason_in_both_outputs(tmp_path):
     write_not_run(tmp_path / "train" / "run", "no archive", tmp_path / "info" / "run.json")
     assert not_run_reason(tmp_path / "train" / "run") == "no archive"
     assert read_json(tmp_path / "info" / "run.json") == {"not_run": "no archive"}
+
+
+@pytest.mark.parametrize(("text", "fault"), [
+    ("[" * 100_000, "nested too deep"), ("[1]", "holds a list instead of an object"), ("null", "holds null"),
+    ('"x"', "holds a text"), ("{}", "lacks the key 'b'"), ('{"b": 1' + "0" * 5000 + "}", "not valid JSON"),
+    ("\ufffd", "not valid JSON")])
+def test_json_of_another_form_is_one_sentence(tmp_path, text, fault):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"a\.json.*{fault}") as error:
+        read_object(path, "b")
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_in_place_of_a_json_file_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        read_json(tmp_path)
+
+
+@pytest.mark.parametrize("status", [
+    [], {"reason": None}, {"status": "ok"}, {"status": "fine", "reason": None}, {"status": "ok", "reason": "why"},
+    {"status": "not_run", "reason": None}, {"status": "not_run", "reason": ""}, {"status": "not_run", "reason": 5}])
+def test_a_status_that_says_neither_is_one_sentence(tmp_path, status):
+    write_json(tmp_path / "status.json", status)
+    with pytest.raises(UserError, match=r"status\.json (holds a list|lacks the key|says neither)"):
+        not_run_reason(tmp_path)
+
+
+def test_a_name_that_is_too_long_is_not_blamed_on_the_disk(tmp_path):
+    with pytest.raises(UserError, match="File name too long; choose a shorter name"):
+        write_json(tmp_path / ("x" * 260), {})

@@ -386,6 +386,37 @@ def test_a_table_that_is_not_text(folder):
     fails(folder, "x.csv is not a CSV file in UTF-8 .it looks like UTF-16")
 
 
+def test_targets_that_a_files_name_would_not_tell_apart(folder):
+    write_json(folder / "anns/test.json", [
+        {"img_name": "a.png", "mask_name": "a.png", "target": target} for target in ("left, lung", "left; lung")])
+    fails(folder, "target 'left, lung', which differs from 'left; lung' by punctuation alone, already")
+
+
+def test_a_target_too_long_for_a_files_name(folder):
+    fails(folder, "'a' and its target 'é{60}...' together have a name longer than the 255 bytes", class_name="é" * 130)
+    save_list(folder, "test", {"image": "a", "target": "x" * 251})
+    fails(folder, "row 0: image 'a' and its target")
+    save_list(folder, "test", {"image": "a", "target": "x" * 248})
+    assert take(folder).samples[0].target == "x" * 248
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_a_mask_of_negative_levels(folder, kind):
+    (folder / "masks/b.png").unlink()
+    Image.fromarray(np.where(box(), -1, 0).astype(kind)).save(folder / "masks/b.tif")
+    fails(folder, "b.tif has negative levels")
+    dataset = take(folder, threshold=0)
+    assert (dataset.mask(dataset.samples[1]) == ~box()).all()
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_a_mask_of_wide_numbers_is_read(folder, kind):
+    (folder / "masks/b.png").unlink()
+    Image.fromarray(box().astype(kind)).save(folder / "masks/b.tif")
+    dataset = take(folder)
+    assert (dataset.mask(dataset.samples[1]) == box()).all()
+
+
 @pytest.mark.parametrize("part", ["images", "masks"])
 def test_a_name_that_is_not_text(folder, part):
     (folder / part / "b.png").rename(folder / part / "caf\udce9.png")

@@ -21,7 +21,7 @@ from featherseg.config import (
 from featherseg.errors import UserError
 from featherseg.models import MODELS
 from featherseg.plan import missing, recipe_names, resolve_study, write_plan
-from featherseg.resume import TRAINING_CODE
+from featherseg.sources import CODE
 
 ROOT = Path(__file__).parents[2]
 ALL_NULL = {"positions": None, "dim": None, "cond_dim": None, "rank": None, "alpha": None, "targets": None}
@@ -113,7 +113,7 @@ def test_another_width_reaches_exactly_the_runs_that_have_it(project):
     wide = ("vlsm_", "bridger", "houlsby")
     with_dim = {f"{name}-{dataset}-0.yaml" for name in recipe_names() if any(method in name for method in wide)
                 for dataset in ("lesions", "organs")}
-    assert len(with_dim) == 2 * (8 + 8 + 2)
+    assert len(with_dim) == 2 * (8 + 17 + 2)
     assert changed(before, planned()) == with_dim
 
 
@@ -227,6 +227,8 @@ def test_weights_that_are_not_to_be_had_are_handed_on_with_their_reason(project)
     ({"evaluate": {"threshold": 1.5}}, ["threshold", "less than 1"]),
     ({"evaluate": {"prompts": "longest"}}, ["prompts", "'fullest'"]),
     ({"adapter": {"rank": 4}}, ["'adapter.rank'", "no run of this study has that knob", "null"]),
+    ({"adapter": {"targets": []}, "recipes": ["clipseg-lora"]}, ["targets", "at least 1 item"]),
+    ({"evaluate": {"splits": []}}, ["splits", "at least 1 item"]),
     ({"recipes": []}, ["study.recipes", "empty"]),
     ({"seeds": [0, 0]}, ["study.seeds", "twice"]),
     ({"data": {"synthetic": {}}}, ["dataset", "'lesions'"]),
@@ -286,15 +288,12 @@ def test_every_knob_stands_in_the_params_file_since_set_refuses_others(path):
 
 @pytest.mark.parametrize("path", ["dvc.yaml", *(f"pipelines/{study}/dvc.yaml" for study in (
     "vlsm_adapter", "etris", "referring"))])
-def test_stages_depend_on_the_code_by_which_a_killed_training_is_resumed(path):
+def test_runs_depend_on_the_digests_of_their_code_and_on_no_source(path):
     stages = read_yaml(ROOT / path)["stages"]
-    code = {f"src/featherseg/{name}" for name in TRAINING_CODE}
-    assert {dep for dep in stages["train"]["deps"] if dep.startswith("src")} == code - {"src/featherseg/resume.py"}
-    training_only = {f"src/featherseg/{name}.py" for name in ("config", "losses", "engine", "resume")}
-    scoring = {f"src/featherseg/{name}.py" for name in ("metrics", "referring", "evaluate", "predict")}
-    assert {dep for dep in stages["evaluate"]["deps"] if dep.startswith("src")} == code - training_only | scoring
-    for dep in code | scoring:
-        assert (ROOT / dep).exists(), dep
+    for stage in CODE:
+        assert [dep for dep in stages[stage]["deps"] if dep.startswith(("src", "runs/code"))] == [
+            f"runs/code/{stage}.json"]
+    assert read_yaml(ROOT / "dvc.yaml")["stages"]["code"]["outs"] == ["runs/code"]
 
 
 def test_the_pretraining_params_are_valid():

@@ -1,5 +1,6 @@
 """The embedded weights, and the pretraining that makes such weights."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ import torch
 
 from featherseg import models
 from featherseg.config import ModelConfig, PretrainParams, parse, read_yaml
+from featherseg.errors import UserError
 from featherseg.models.clipseg import CLIPSeg
 from featherseg.models.etris import ViTETRIS
 from featherseg.models.weights import read_state, weights_sha256
@@ -64,3 +66,16 @@ def test_a_small_etris_is_pretrained_likewise(params, tmp_path):
     pretrain(params.model_copy(update={"model": "etris_vit", "epochs": 1}), tmp_path / "etris")
     model = models.build(ModelConfig(name="etris_vit", weights=str(tmp_path / "etris"), image_size=32, word_length=9))
     assert isinstance(model, ViTETRIS) and model.word_length == 9
+
+
+@pytest.mark.parametrize(("log", "fault"), [
+    (None, "log.csv cannot be read"), ("", "log.csv cannot be read"), ("epoch,loss\n1,0.5\n", "is not the log"),
+    ("epoch,loss,dsc_unique_prompt,dsc_other_prompt,minutes\nx,1,1,1,1\n", "is not the log")])
+def test_going_on_from_a_folder_without_its_log_is_one_sentence(params, tmp_path, log, fault):
+    start = shutil.copytree(FOLDER, tmp_path / "start")
+    (start / "log.csv").unlink()
+    if log is not None:
+        (start / "log.csv").write_text(log)
+    with pytest.raises(UserError, match=fault) as error:
+        pretrain(params, tmp_path / "out", start=start)
+    assert "\n" not in str(error.value) and "--start" in str(error.value) and not (tmp_path / "out").exists()

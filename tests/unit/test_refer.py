@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import refer_files
 from data_files import colours, everything_below, picture_bytes
 from pycocotools import mask as coco
 from refer_files import (
@@ -218,9 +219,23 @@ def test_an_image_that_is_damaged(tmp_path, monkeypatch):
           [reference(1)], [annotation(1, [SQUARE])], spare=b"no picture")
 
 
-def test_an_image_of_another_size_than_its_entry(tmp_path, monkeypatch):
-    fails(tmp_path, monkeypatch, "the mask is .* but its image has 10 rows and 10 columns", [reference(1)],
-          [annotation(1, [SQUARE])], spare=picture_bytes(colours(10, 10), "JPEG"))
+@pytest.mark.parametrize("size", [(10, 10), (-3, 60), (10**9, 10**9)])
+def test_an_image_of_another_size_than_its_entry_is_never_drawn(tmp_path, monkeypatch, size):
+    """What pycocotools is asked for, it allocates."""
+    monkeypatch.setattr("featherseg.data.refer.mask_of", None)
+    monkeypatch.setattr(refer_files, "HEIGHT", size[0])
+    monkeypatch.setattr(refer_files, "WIDTH", size[1])
+    fails(tmp_path, monkeypatch, f"{file_name(1)} has 12 rows and 17 columns, but instances.json says {size[0]} and "
+          f"{size[1]}; get", [reference(1)], [annotation(1, [SQUARE])], spare=picture_bytes(colours(12, 17), "JPEG"))
+
+
+@pytest.mark.parametrize("member", ["prompts", "sample_id"])
+def test_half_a_letter_is_said(tmp_path, monkeypatch, member):
+    """A pickle's or a JSON file's text may hold what UTF-8 cannot."""
+    references = [reference(1, sentences=("fine", "half \ud800 a letter" if member == "prompts" else "fine"))]
+    monkeypatch.setattr(refer_files, "CATEGORY", "person" if member == "prompts" else "cat\udfff")
+    fails(tmp_path, monkeypatch, f"its {member} cannot be written as UTF-8", references, [annotation(1, [SQUARE])],
+          pickled=pickle.dumps(references))
 
 
 # ---------------------------------------------------------------- pickles
@@ -341,6 +356,7 @@ def test_run_lengths_are_read_compressed_or_not(seed):
     ({"size": [40, 60], "counts": [10.5, 2389.5]}, "has no run lengths"), ({"size": [40, 60]}, "has no run lengths"),
     ({"size": [40, 60], "counts": "c26>0000"}, "run lengths"), ({"size": [40, 60], "counts": "é🦜"}, "run lengths"),
     ({"size": [40, 60], "counts": ""}, "run lengths of 0 pixels"),
+    ({"size": [40, 60], "counts": "o" * 10**7}, "run lengths that no image has"),
 ])
 def test_a_segmentation_that_is_none_is_said_and_never_drawn(segmentation, fault):
     with pytest.raises(UserError, match=fault):

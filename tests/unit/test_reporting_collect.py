@@ -48,7 +48,7 @@ def test_a_row_holds_what_evaluate_measured():
     assert (row.split.item(), row.threshold.item(), row.sentences.item()) == ("test", 0.5, "")
     assert row.n.item() == 9
     assert row.trainable_parameters.item() == 260_000
-    assert row.weights.item() == "clipseg-small (sha256 abababababab)"
+    assert row.weights.item() == "clipseg-small (small stand-in, sha256 abababababab)"
     assert len(rows) == len(RECIPES) * 2 * 3 * 3  # datasets, text conditions, metrics
 
 
@@ -152,3 +152,16 @@ def test_the_project_root_is_found_from_a_folder_below(project, tmp_path_factory
     assert find_root(below) == project
     with pytest.raises(UserError, match="no project root"):
         find_root(tmp_path_factory.mktemp("elsewhere"))
+
+
+@pytest.mark.parametrize("break_it", [
+    lambda metrics: [metrics], lambda metrics: {**metrics, "splits": []}, lambda metrics: {**metrics, "splits": {}},
+    lambda metrics: {**metrics, "splits": {"test": {"conditions": {"own": 5}}}},
+    lambda metrics: {**metrics, "splits": {"test": []}},
+    lambda metrics: {key: value for key, value in metrics.items() if key != "total_parameters"}])
+def test_scores_of_another_form_are_one_sentence(break_it):
+    path = Path("runs/study/evaluate/clipseg-decoder-organs-0/metrics.json")
+    path.write_text(json.dumps(break_it(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match=r"clipseg-decoder-organs-0/metrics\.json") as error:
+        collect("study")
+    assert "\n" not in str(error.value) and not Path("reports").exists()

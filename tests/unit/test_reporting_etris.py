@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from reporting_project import REFERRED, declare, make_project, scored_run
+from reporting_project import ADAPTERS, REFERRED, TRAINABLE, declare, make_project, scored_run
 
+from featherseg.config import write_run
 from featherseg.files import read_json, write_json, write_status
 from featherseg.reporting import etris, figures, overlays, published
 from featherseg.reporting.collect import SYNTHETIC, collect
 from featherseg.reporting.study import Study
 
 METHODS = ("etris_vit-decoder", "etris_vit-bridger", "etris_vit-bridger-text_to_vision", "etris_vit-lora")
+PARTS = ("hierarchical_alignment", "global_alignment", "projector")
 RECIPES = (*METHODS, "clipseg-decoder", "etris_vit-bridger-published")
 
 
@@ -180,20 +182,65 @@ def test_a_head_of_another_size_would_be_found_out(study, monkeypatch):
     assert list(etris.parameters().equal) == ["NO", "yes", "yes"]
 
 
+def ablated(recipe: str, parts: tuple[str, ...] | None = None, seed: int = 0, **adapter) -> None:
+    """A scored run of the Bridger with other knobs, or without parts of the head."""
+    run = declare("study", recipe, "scenes_ref", seed, **adapter)
+    write_run("runs/study/plan", run.model_copy(update={"model": run.model.model_copy(update={"head_parts": parts})}))
+    scored_run("study", recipe, "scenes_ref", seed)
+
+
 def test_ablations_hold_everything_else_alike(project):
-    declare("study", "etris_vit-bridger", "scenes_ref", seed=1, dim=64)
-    scored_run("study", "etris_vit-bridger", "scenes_ref", seed=1)
-    declare("study", "etris_vit-bridger", "scenes_ref", seed=2, dim=32, stages=2)
-    scored_run("study", "etris_vit-bridger", "scenes_ref", seed=2)
+    ablated("etris_vit-bridger", seed=1, dim=64)
+    ablated("etris_vit-bridger", seed=2, dim=32, stages=2)
+    ablated("etris_vit-bridger", ("projector", "hierarchical_alignment"), seed=3)
+    ablated("etris_vit-bridger", ("projector",), seed=4)
+    ablated("etris_vit-bridger", ("global_alignment", "projector"), seed=5, dim=64)
     collect("study")
     frame = etris.ablations(Study("study")).set_index(["knob", "value"])
     made = frame.accuracy.notna()
-    assert list(frame[made].index) == [("dim", "16"), ("dim", "64"), ("stages", "3"), ("direction", "both"),
-                                       ("direction", "text_to_vision"), ("head", "all three parts")]
+    assert list(frame[made].index) == [
+        ("dim", "16"), ("dim", "64"), ("stages", "3"), ("direction", "both"), ("direction", "text_to_vision"),
+        ("head parts", "all three parts"), ("head parts", "without global alignment"),
+        ("head parts", "without hierarchical alignment and global alignment")]
     assert list(frame["Bridger, etris_r50"].loc["stages"]) == [1_215_168, 1_513_088, 1_942_080]
     assert frame.loc[("dim", "64"), "Bridger, etris_vit"] == 598_592
     assert frame.loc[("dim", "8"), "where from"] == "not run"
-    assert "no knob" in frame.loc[("head", "without projector"), "where from"]
+    head = frame["head, etris_vit"].loc["head parts"]
+    assert list(head) == [22_671_361, 22_671_361 - 9_983_488 + 263_168, 22_671_361 - 7_899_136,
+                          22_671_361 - 4_788_737 + 513, 4_788_737 + 263_168]
+    assert frame.loc[("head parts", "without projector"), "where from"] == "not run"
+    assert frame.loc[("dim", "16"), "trainable"] == 950_000
+    assert frame.loc[("dim", "16"), "memory (MiB)"] == 501 and pd.isna(frame.loc[("dim", "64"), "memory (MiB)"])
+
+
+def test_ablations_are_no_tuning_methods(project, monkeypatch):
+    collect("study")
+    before = etris.tuning(Study("study"))
+    for recipe, parts in (("etris_vit-bridger-dim8", None), ("etris_vit-bridger-no_global", PARTS[::2])):
+        monkeypatch.setitem(ADAPTERS, recipe, ADAPTERS["etris_vit-bridger"])
+        monkeypatch.setitem(TRAINABLE, recipe, 900_000)
+        ablated(recipe, parts, **({} if parts else {"dim": 8}))
+    declare("study", "etris_vit-bridger-dim8", "refcoco", dim=8)
+    write_status("runs/study/evaluate/etris_vit-bridger-dim8-refcoco-0", "COCO is absent")
+    declare("study", "etris_vit-bridger", "refcoco")
+    write_status("runs/study/evaluate/etris_vit-bridger-refcoco-0", "COCO is absent")
+    collect("study")
+    after = etris.tuning(Study("study"))
+    pd.testing.assert_frame_equal(after[after.dataset == "scenes_ref"], before)
+    assert list(after[after.dataset == "refcoco"].method) == ["ETRIS ViT-B/16"]
+    assert {"ETRIS ViT-B/16, dim 8", "ETRIS ViT-B/16, no global alignment"} <= set(
+        etris.measures(Study("study")).method), "but they are scored"
+    figure = figures.ablations_and_cost(Study("study"))
+    drawn = {line.get_label(): len(line.get_xdata()) for line in figure.axes[0].lines}
+    assert drawn == {"dim": 2, "stages": 1, "direction": 2, "head parts": 2}
+    assert {text.get_text() for text in figure.axes[0].texts} >= {"8", "16", "without global alignment"}
+    assert "mIoU at 0.35" in figure.axes[0].get_ylabel()
+
+
+def test_one_value_of_each_knob_is_no_ablation(project):
+    make_project(project, ("etris_vit-bridger",), ("refcoco",), study="alone")
+    collect("alone")
+    assert "No ablation" in figures.ablations_and_cost(Study("alone")).data
 
 
 def git(*arguments: str) -> str:

@@ -13,6 +13,7 @@ from featherseg.reporting import counts, overview, paper, published, tables
 from featherseg.reporting.collect import SYNTHETIC, collect
 from featherseg.reporting.study import Study
 
+NOT_COMPARABLE = "not comparable: stand-in"
 RECIPES = ("clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vl", "clipseg-vlsm_shallow-vlc")
 
 
@@ -83,6 +84,42 @@ def test_a_number_on_the_papers_data_stands_below_the_published_one_with_the_dis
     assert ours["CRIS end-to-end"] == "no recipe yet" and ours["where from"].startswith("official")
     rest = table[(table.dataset == "busi") & (table[""] == "here")]
     assert rest["where from"].item() == "not run: 'busi' is not in study 'study'"
+
+
+@pytest.mark.parametrize("weights", ["pipelines/pretrain/weights/clipseg-small", "my/own", "random"])
+def test_with_other_weights_no_distance_is_shown(study, tmp_path, weights):
+    shutil.rmtree("runs")
+    make_project(tmp_path, RECIPES, ("kvasir_seg",))
+    collect("study")
+    gains = paper.gains(Study("study")).set_index("method")
+    own = tables.own_dsc(Study("study").results).set_index("recipe").dsc["clipseg-vlsm_dense-vl"]
+    line = gains.loc["DA (dense, VL)"]
+    assert line["here − published"] == f"{own - 89.10:+.2f}" and line["published DSC"] == 89.10
+    assert "mean of 1 sets" in line["where from"]
+    for recipe in RECIPES:
+        declare("study", recipe, "kvasir_seg", weights=weights)
+    collect("study")
+    study = Study("study")
+    assert paper.gains(study).set_index("method").loc["DA (dense, VL)", "here − published"] == NOT_COMPARABLE
+    table = paper.table_1(study)
+    assert table[(table.dataset == "kvasir_seg") & (table[""] == "here")]["DA (dense, VL)"].item() == f"{own:.2f}"
+
+
+def test_on_drawn_data_no_distance_is_shown_and_the_weights_are_called_small(study):
+    gains = paper.gains(study).set_index("method")
+    assert gains.loc["DA (dense, VL)", "here − published"] == NOT_COMPARABLE
+    assert gains.loc["DA (dense, VL)", "published DSC"] == pytest.approx(80.37, abs=0.01)
+    for frame in (gains.reset_index(), overview.scores(study), overview.runs(study)):
+        made = frame["where from"][frame["where from"].str.contains("weights")]
+        assert len(made) and made.str.contains(r"weights clipseg-small \(small stand-in, sha256 abab").all()
+    assert "small stand-in" in overview.verdict(study)
+
+
+def test_a_quoted_mean_that_differs_from_the_tables_says_so(study):
+    quoted = paper.positions(study)
+    quoted = quoted[quoted["where from"].str.contains("quoting")].set_index("adapter")["where from"]
+    assert "average to 83.29, so the quoted figure is -0.12 off them" in quoted["vlsm_shallow"]
+    assert "average to" not in quoted["vlsm_dense"]
 
 
 def test_the_best_method_of_a_dataset_comes_first_and_wins(study):

@@ -106,13 +106,33 @@ def test_a_file_of_something_else_is_one_sentence(folder, state):
 
 
 @pytest.mark.parametrize("change", [
-    [], {"reduce_dim": "x"}, {"extract_layers": []}, {"extract_layers": [0, 1, 9]},
-    {"vision_config": {"hidden_size": 5}}])
+    [], {"extract_layers": []}, {"extract_layers": [0, 1, 9]}, {"use_complex_transposed_convolution": "x"}])
 def test_another_architecture_is_one_sentence(folder, change):
     path = folder / "config.json"
     path.write_text(json.dumps(change and json.loads(path.read_text()) | change))
-    with pytest.raises(UserError, match="config.json is not that of a CLIPSeg|extract_layers"):
+    with pytest.raises(UserError, match="config.json is not that of a CLIPSeg|extract_layers|holds a list"):
         models.build(config(folder))
+
+
+@pytest.mark.parametrize(("part", "key", "value", "said"), [
+    ("vision_config", "hidden_size", 0, "key 'vision_config.hidden_size': .* greater than 0"),
+    ("vision_config", "hidden_size", "96", "key 'vision_config.hidden_size': .* integer"),
+    ("text_config", "hidden_size", 10**9, "key 'text_config.hidden_size': .* less than"),
+    ("text_config", "num_attention_heads", 0, "key 'text_config.num_attention_heads'"),
+    ("vision_config", "patch_size", 0, "key 'vision_config.patch_size'"),
+    ("vision_config", "num_attention_heads", 7, "section 'vision_config': hidden_size [0-9]+ is not a multiple"),
+    (None, "reduce_dim", 0, "key 'reduce_dim'"), (None, "decoder_num_attention_heads", 0, "key 'decoder_num_att"),
+    (None, "conditional_layer", 99, "the prompt would not be read"),
+    (None, "extract_layers", [2, 1, 0], "not in ascending order"),
+    (None, "text_config", "x", "key 'text_config'"), ("vision_config", "hidden_act", "no", "hidden_act")])
+def test_an_impossible_size_names_the_file_and_the_key(folder, part, key, value, said):
+    path = folder / "config.json"
+    given = json.loads(path.read_text())
+    (given[part] if part else given)[key] = value
+    path.write_text(json.dumps(given))
+    with pytest.raises(UserError, match=rf"config\.json: .*{said}") as error:
+        models.build(config(folder))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
 def test_an_empty_pin_is_refused(folder):

@@ -92,10 +92,15 @@ def apply(model: SegmentationModel, adapter: dict[str, Any], seed: int = 0) -> S
     """Freeze the model, then apply a method to it in place; `seed` decides the method's initial weights.
 
     Raises:
-        UserError: an unknown method or knob, or a model that the method does not support.
+        UserError: an unknown method or knob, a model that the method does not support, or base weights with an
+            exchange that the method would leave out.
     """
     config = resolve(adapter)
     check_pair(model.name, config.name)
+    if model.exchange_weights and not METHODS[config.name].in_weights:
+        fitting = ", ".join(name for name in METHODS if METHODS[name].in_weights)
+        raise UserError(f"the base weights were trained with what the adapter {fitting} adds, which adapter "
+                        f"'{config.name}' would leave out; use that adapter, or weights without it.")
     model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

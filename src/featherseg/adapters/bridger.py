@@ -145,6 +145,8 @@ class BridgerMethod(Method):
         if model.exchange_weights:
             check_keys(model.exchange_weights, exchange.state_dict(), "the Bridger in the base weights")
             exchange.load_state_dict(model.exchange_weights)
+        else:
+            model.untrained = (*model.untrained, "exchange")
         model.exchange = exchange
         unfreeze(model, model.decoder_modules)
         if config.positional_embeddings:

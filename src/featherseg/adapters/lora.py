@@ -1,8 +1,9 @@
 """LoRA (Hu et al., 2022) on the attention of the towers, through peft."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import nn
 
 from featherseg.adapters.base import METHODS, Method, TowerConfig, tuned_towers, unfreeze_head
@@ -23,7 +24,7 @@ class LoRAConfig(TowerConfig):
 
     rank: Positive = 16
     alpha: Positive = 32
-    targets: Several[Projection] | None = None
+    targets: Annotated[Several[Projection], Field(min_length=1)] | None = None
 
 
 @METHODS.register("lora")

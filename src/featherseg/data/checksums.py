@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from featherseg.errors import UserError
-from featherseg.files import read_json, sha256_file, write_json
+from featherseg.files import read_object, sha256_file, write_json
 
 
 class Checksums:
@@ -14,7 +14,7 @@ class Checksums:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._recorded: dict[str, str] = read_json(path) if path.exists() else {}
+        self._recorded: dict[str, str] = read_object(path) if path.exists() else {}
         self._new: dict[str, str] = {}
 
     def check(self, key: str, file: Path, pinned: str | None = None) -> None:

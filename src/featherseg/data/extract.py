@@ -1,6 +1,7 @@
 """Unpacking zip and tar archives that nobody has looked into."""
 
 import lzma
+import os
 import re
 import shutil
 import stat
@@ -13,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from featherseg.errors import UserError
+from featherseg.files import LONGEST_NAME
 
 MAX_RATIO = 200
 ALWAYS_ALLOWED = 1 << 30
@@ -62,12 +64,19 @@ def extract(archive: Path, folder: Path) -> None:
 
 def _unpack(archive: Path, members: Callable[[], Iterator[Member]], folder: Path) -> None:
     total, limit = 0, max(MAX_RATIO * archive.stat().st_size, ALWAYS_ALLOWED)
+    files: set[Path] = set()
+    folders: set[Path] = set()
     for member in members():
-        _place(archive, member, folder)
+        place = _place(archive, member, folder)
+        folders.update(place.parents)
+        (folders if member.open is None else files).add(place)
         total += member.size
         if total > limit:
             raise UserError(f"{archive} would unpack to more than {limit / 1e9:.1f} GB, too much for an "
                             f"archive of {archive.stat().st_size / 1e6:.1f} MB; do not use it.")
+    for both in sorted(files & folders)[:1]:
+        raise UserError(f"{archive}: {str(both.relative_to(folder))!r} is a file and a folder at once; get the archive "
+                        "again, or pack it anew.")
     free = shutil.disk_usage(folder).free
     if total > free:
         raise UserError(f"{archive} unpacks to {total / 1e9:.1f} GB but {folder.parent} has "
@@ -93,6 +102,9 @@ def _place(archive: Path, member: Member, folder: Path) -> Path:
     if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in PurePosixPath(name).parts:
         raise UserError(f"{archive}: member {member.name!r} would land outside the target folder; "
                         "do not use this archive.")
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in PurePosixPath(name).parts):
+        raise UserError(f"{archive}: a member's name is longer than the {LONGEST_NAME} bytes that a file's may have "
+                        f"({member.name[:60]!r}...); pack it with shorter names.")
     return folder / name
 
 

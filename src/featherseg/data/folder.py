@@ -20,7 +20,7 @@ from featherseg.data.assemble import Row, faults, write_rows
 from featherseg.data.card import About, write_card
 from featherseg.data.images import EXTENSIONS
 from featherseg.data.lists import IMAGE_COLUMNS, Entry, column_of, header_of, read_list, read_table
-from featherseg.data.prepared import PreparedWriter, is_text
+from featherseg.data.prepared import PreparedWriter, is_text, mask_name
 from featherseg.errors import UserError
 
 _MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_gt", "_label")
@@ -51,7 +51,7 @@ def prepare_folder(name: str, path: Path | str, out_dir: Path | str, class_name:
 
 
 def check_folder(path: Path | str, class_name: str | None = None, threshold: int | None = None) -> list[str]:
-    """Everything that is wrong with a folder, one sentence each; empty where it can be prepared."""
+    """Everything that is wrong with a folder, one sentence each; empty where `prepare_folder` can prepare it."""
     try:
         rows, problems, _ = _scan(Path(path), class_name)
     except UserError as error:
@@ -202,12 +202,17 @@ def _row(entry: Entry, stem: str, image: Path, mask: Path, masks: _Masks) -> Row
 
 
 def _distinct(rows: list[Row], problems: list[str]) -> list[Row]:
-    """The rows without those that repeat an image's target."""
-    first: dict[tuple[str, str], Row] = {}
+    """The rows without those that repeat an image's target, or whose name is too long for a file."""
+    first: dict[str, Row] = {}
     for row in rows:
-        kept = first.setdefault((row.image_id, row.target), row)
+        try:
+            kept = first.setdefault(mask_name(row.image_id, row.target), row)
+        except UserError as error:
+            problems.append(f"{row.where}: {error}")
+            continue
         if kept is not row:
-            problems.append(f"{row.where}: image {row.image_id!r} has a target {row.target!r} already "
+            alike = "" if kept.target == row.target else f", which differs from {row.target!r} by punctuation alone,"
+            problems.append(f"{row.where}: image {row.image_id!r} has a target {kept.target!r}{alike} already "
                             f"({kept.where}); list it once, or name the targets of an image differently.")
     return list(first.values())
 

@@ -79,7 +79,7 @@ def read_mask(path: Path | str, threshold: int | None = None) -> np.ndarray:
     where none is given. Of a coloured mask the strongest channel counts; transparency is dropped.
 
     Raises:
-        UserError: the file cannot be read, or has more than two levels and no threshold.
+        UserError: the file cannot be read, or, without a threshold, has more than two levels or negative ones.
     """
     image = open_image(path)
     levels = _mask_levels(image)
@@ -87,7 +87,10 @@ def read_mask(path: Path | str, threshold: int | None = None) -> np.ndarray:
         threshold = 128
     if threshold is not None:
         return levels >= threshold
-    values = _distinct(levels)
+    values = _levels_found(levels)
+    if values[0] < 0:
+        raise UserError(f"{path} has negative levels ({values[0]}), which say neither target nor background; save the "
+                        "mask with 0 and 255, or set `threshold` (target = that level and above).")
     if len(values) > 2:
         shown = ", ".join(str(value) for value in values[:5]) + (", ..." if len(values) > 5 else "")
         raise UserError(f"{path} has {len(values)} grey levels ({shown}) where a mask has two; set "
@@ -106,7 +109,7 @@ def _mask_levels(image: Image.Image) -> np.ndarray:
     return levels[..., :colours].max(axis=2)
 
 
-def _distinct(levels: np.ndarray) -> np.ndarray:
+def _levels_found(levels: np.ndarray) -> np.ndarray:
     """Sorted distinct values; counted where they are few, which is quicker than sorting pixels."""
     if levels.dtype.kind == "u":
         return np.flatnonzero(np.bincount(levels.ravel()))

@@ -22,7 +22,7 @@ from PIL import Image
 
 from featherseg.data import images
 from featherseg.errors import UserError
-from featherseg.files import atomic_path, read_json, sha256_file, write_status
+from featherseg.files import LONGEST_NAME, atomic_path, not_run_reason, sha256_file, write_status
 
 COLUMNS = ("dataset", "sample_id", "image_id", "group", "split", "target", "image", "mask", "height", "width",
            "x0", "y0", "x1", "y1", "area_fraction", "attributes", "prompts")
@@ -166,7 +166,8 @@ class PreparedWriter:
             prompts: level -> prompt or prompts; None for p0 "" and p1 the target's name.
 
         Raises:
-            UserError: unknown image, taken sample id, mask of another size or type, no or malformed prompts.
+            UserError: unknown image, taken sample id, mask of another size or type, no or malformed prompts, text
+                that UTF-8 has no letters for.
         """
         sample_id = f"{self.dataset}/{image_id}/{target}"
         if image_id not in self._images:
@@ -177,23 +178,27 @@ class PreparedWriter:
                             f"image has {height} rows and {width} columns; give a bool mask of that size.")
         if not target.strip():
             raise UserError(f"sample {sample_id!r}: the target has no name; name it.")
-        path = f"masks/{image_id}__{_file_part(target)}.png"
+        path = f"masks/{mask_name(image_id, target)}"
         if path in self._masks:
-            raise UserError(f"sample id {sample_id!r} occurs twice; "
-                            "give each target of an image a name of its own.")
+            raise UserError(f"sample id {sample_id!r} occurs twice, or another target of the image differs from it by "
+                            "punctuation alone; give each target of an image a name of its own.")
         self._masks.add(path)
         self._save(mask.astype(np.uint8) * 255, path)
         group = image_id if group is None else group
         cleaned = clean_prompts(prompts, target, f"sample {sample_id!r}")
         x0, y0, x1, y1 = _bounding_box(mask)
-        self._rows.append({
+        row = {
             "dataset": self.dataset, "sample_id": sample_id, "image_id": image_id, "group": group,
             "split": split_by_hash(group) if split is None else split, "target": target,
             "image": image, "mask": path, "height": height, "width": width,
             "x0": x0, "y0": y0, "x1": x1, "y1": y1, "area_fraction": float(mask.mean()),
             "attributes": json.dumps(attributes or {}, ensure_ascii=False, sort_keys=True),
             "prompts": json.dumps(cleaned, ensure_ascii=False),
-        })
+        }
+        for name, value in row.items():
+            if isinstance(value, str) and not is_text(value):
+                raise UserError(f"sample {sample_id!r}: its {name} cannot be written as UTF-8; correct the text.")
+        self._rows.append(row)
         if len(self._rows) >= _ROWS_PER_GROUP:
             self._flush()
         return sample_id
@@ -232,9 +237,9 @@ class PreparedDataset:
                 id occurs twice.
         """
         path = Path(path)
-        status = read_json(path / "status.json")
-        samples = [] if status["status"] == "not_run" else list(read_samples(path))
-        return cls(path, status, samples)
+        reason = not_run_reason(path)
+        status = {"status": "not_run" if reason else "ok", "reason": reason}
+        return cls(path, status, [] if reason else list(read_samples(path)))
 
     def split(self, name: str) -> list[Sample]:
         """The samples of one split in stored order; an empty list where the dataset has no such split."""
@@ -412,6 +417,18 @@ def _bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _file_part(target: str) -> str:
-    """A target's name as part of a file name: letters and digits of any script stay, the rest becomes `_`."""
-    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in target)
+def mask_name(image_id: str, target: str) -> str:
+    """Name of a target's mask file: letters and digits of any script stay, the rest of the target becomes `_`.
+
+    Raises:
+        UserError: it is longer than a file's name may be.
+    """
+    name = f"{image_id}__{''.join(mark if mark.isalnum() or mark in '-.' else '_' for mark in target)}.png"
+    if len(name.encode(errors="replace")) > LONGEST_NAME:
+        raise UserError(f"image {_shortened(image_id)} and its target {_shortened(target)} together have a name longer "
+                        f"than the {LONGEST_NAME} bytes that a file's name may have; name them shorter.")
+    return name
+
+
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:60]}...")

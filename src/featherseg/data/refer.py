@@ -94,7 +94,8 @@ def prepare_referring(spec: ReferringSpec, raw_dir: Path, images_dir: Path, out_
 
     Raises:
         UserError: a file that is not as it was published: a pickle with code, other split sizes, a reference to an
-            annotation or an image that is not there, an annotation without a mask; nothing is written.
+            annotation or an image that is not there, an image of another size, an annotation without a mask; nothing
+            is written.
     """
     folder = find_folder(raw_dir, spec.folder)
     references = _read(list[Reference], folder / f"refs({spec.split_by}).p", read_plain_pickle)
@@ -128,6 +129,10 @@ def _write(references: Iterable[Reference], instances: Instances, pictures: dict
                                 "images again.")
             writer.add_image(image_id, pictures[image.file_name])
             added.add(image.id)
+            if writer.image_size(image_id) != (image.height, image.width):
+                height, width = writer.image_size(image_id)
+                raise UserError(f"{where}: image {image.file_name} has {height} rows and {width} columns, but "
+                                f"instances.json says {image.height} and {image.width}; get the archives again.")
         named[image.id, category] += 1
         number = named[image.id, category]
         try:

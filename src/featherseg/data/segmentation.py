@@ -10,6 +10,8 @@ import numpy as np
 
 from featherseg.errors import UserError
 
+LONGEST = 60  # bits of a run length
+
 
 def mask_of(segmentation: Any, height: int, width: int) -> np.ndarray:
     """A mask, bool (height, width), of polygons (their union) or of run lengths, compressed or not.
@@ -61,6 +63,9 @@ def _counts(segmentation: dict[str, Any], height: int, width: int) -> list[int]:
 def _uncompressed(text: str) -> list[int]:
     """Run lengths of COCO's compressed text: signed numbers, five bits a letter (48 added), the lowest first, the
     sixth bit where more follow; from the fourth on the difference to the one two places before.
+
+    Raises:
+        UserError: a number is longer than any image's.
     """
     counts: list[int] = []
     number = shift = 0
@@ -68,6 +73,8 @@ def _uncompressed(text: str) -> list[int]:
         digit = ord(letter) - 48
         number |= (digit & 31) << shift
         shift += 5
+        if shift > LONGEST:
+            raise UserError("its segmentation has run lengths that no image has")
         if not digit & 32:
             number -= (1 << shift) if digit & 16 else 0
             counts.append(number + (counts[-2] if len(counts) > 2 else 0))

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featherseg.caches import RowFile, RowWriter, cached_folder, key_of, source_hash
+from featherseg.caches import RowFile, RowWriter, cached_folder, key_of
 from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.data.transforms import Resize
 from featherseg.progress import progress
+from featherseg.sources import digests
 
 
 class PixelDataset:
@@ -34,7 +35,7 @@ class PixelDataset:
         self.fingerprint = key_of(dataset.fingerprint(), resize.key)
         rows: dict[str, int] = {}
         self.image_rows = [rows.setdefault(sample.image, len(rows)) for sample in self.samples]
-        code = source_hash("data/images.py", "data/transforms.py", "data/torch_dataset.py")
+        code = digests("data/images.py", "data/transforms.py", "data/torch_dataset.py")
         folder = cached_folder("pixels", key_of(self.fingerprint, code),
                                lambda partial: _fill(partial, dataset, resize))
         self._images, self._masks = RowFile(folder / "images.npy"), RowFile(folder / "masks.npy")

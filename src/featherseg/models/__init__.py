@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from featherseg.config import ModelConfig, parse
+from featherseg.config import ModelConfig, Recipe, parse
 from featherseg.errors import UserError
+from featherseg.models.clipseg_config import ClipsegFile
 from featherseg.models.etris_config import FULL, Architecture, small_config
 from featherseg.models.weights import OWN_FILE, RANDOM, read_config, read_state, weights_file, weights_sha256
 from featherseg.registry import Registry, unknown
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from featherseg.models.base import SegmentationModel
 
 MODELS: Registry[Callable[[ModelConfig], "SegmentationModel"]] = Registry("model")
+HAVING = {"head_parts": tuple(FULL), "upsampling": tuple(FULL)}  # knobs that only some models have
 
 
 @MODELS.register("clipseg")
@@ -22,12 +24,14 @@ def _clipseg(config: ModelConfig) -> "SegmentationModel":
 
     from featherseg.models.clipseg import CLIPSeg, full_config
 
-    try:
-        architecture = full_config() if config.weights == RANDOM else CLIPSegConfig.from_dict(
-            read_config(config.weights))
-    except (TypeError, StrictDataclassError) as error:
-        raise UserError(f"{config.weights}/config.json is not that of a CLIPSeg "
-                        f"({' '.join(str(error).split())}).") from None
+    architecture = full_config()
+    if config.weights != RANDOM:
+        file, given = f"{config.weights}/config.json", read_config(config.weights)
+        parse(ClipsegFile, given, file)
+        try:
+            architecture = CLIPSegConfig.from_dict(given)
+        except (TypeError, AttributeError, StrictDataclassError) as error:
+            raise UserError(f"{file} is not that of a CLIPSeg ({' '.join(str(error).split())}).") from None
     try:
         return CLIPSeg(architecture, config.image_size or 352)
     except ValueError as error:
@@ -41,7 +45,14 @@ def _etris(config: ModelConfig) -> "SegmentationModel":
     file = None if config.weights == RANDOM else weights_file(config.weights)
     if file is not None and file.name == OWN_FILE:
         architecture = parse(Architecture, read_config(file.parent), str(file.parent / "config.json"))
-    return build_etris(config.name, architecture, config.image_size, config.word_length)
+    if (config.name == "etris_vit") == (architecture.patch_size is None):
+        kind = "ResNet" if architecture.patch_size is None else "ViT"
+        raise UserError(f"{config.weights}/config.json says that the vision tower is a {kind}, which is not that of "
+                        f"model '{config.name}'; set model.weights to weights of that model.")
+    try:
+        return build_etris(config.name, architecture, config.image_size, config.word_length, config.head_parts)
+    except ValueError as error:
+        raise UserError(f"model '{config.name}': {error}.") from None
 
 
 for _name in FULL:
@@ -70,12 +81,13 @@ def build(config: ModelConfig, seed: int = 0) -> "SegmentationModel":
     """The model with its base weights, in eval mode; `seed` decides random ones.
 
     Raises:
-        UserError: an unknown model, an image size that does not fit, or weights that are absent, unreadable,
+        UserError: an unknown model, a size or a knob that does not fit it, or weights that are absent, unreadable,
             of another model, or not those of `config.sha256`.
     """
     import torch
 
     factory = MODELS[config.name]
+    check_knobs(config.name, config)
     state = None
     if config.weights != RANDOM:
         found = weights_sha256(config.weights)
@@ -89,4 +101,13 @@ def build(config: ModelConfig, seed: int = 0) -> "SegmentationModel":
     if state is not None:
         model.load_base(state, config.weights)
     model.frozen_batchnorm_moves = config.frozen_batchnorm == "published_moving"
+    model.upsampling = config.upsampling or "bilinear"
     return model.eval()
+
+
+def check_knobs(model: str, config: ModelConfig | Recipe, source: str = "") -> None:
+    """Raises a `UserError` for a knob that is set but that the model lacks; it names `source` and who has it."""
+    for knob, having in HAVING.items():
+        if getattr(config, knob) is not None and model not in having:
+            raise UserError(f"{source}'{knob}' is set, but model '{model}' has no such knob; models that have it are "
+                            f"{', '.join(having)}.")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from featherseg.config import Upsampling
 from featherseg.data.transforms import Resize
 from featherseg.models.weights import check_keys
 
@@ -141,6 +142,8 @@ class SegmentationModel(nn.Module, ABC):
         exchange_weights: tensors of an exchange that came with the base weights, for the method that sets one.
         frozen_batchnorm_moves: whether frozen BatchNorm layers go on adapting their statistics in training, as in
             released code, which freezes weights only.
+        upsampling: the way from the head's grid to the input's, as `ModelConfig` says.
+        untrained: dotted names of what the base weights do not hold, so that it is random until it is trained.
     """
 
     name: str
@@ -156,6 +159,8 @@ class SegmentationModel(nn.Module, ABC):
     unused: tuple[str, ...]
     trains_head: bool = False
     frozen_batchnorm_moves: bool = False
+    upsampling: Upsampling = "bilinear"
+    untrained: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -225,11 +230,17 @@ class SegmentationModel(nn.Module, ABC):
         return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
     def to_input(self, logits: Tensor) -> Tensor:
-        """Logits (B, h, w) of the head's grid brought to the input's, (B, 1, H, W), bilinearly."""
-        logits = logits.unsqueeze(1)
+        """Logits (B, h, w) of the head's grid brought to the input's, (B, 1, H, W).
+
+        Released code interpolates probabilities; splines may leave [0, 1], so they are cut to where logits are finite.
+        """
+        logits, size = logits.unsqueeze(1), (self.image_size, self.image_size)
         if logits.shape[-1] == self.image_size:
             return logits
-        return F.interpolate(logits, size=(self.image_size, self.image_size), mode="bilinear", align_corners=False)
+        if self.upsampling == "published_bicubic":
+            probabilities = logits.float().sigmoid()
+            return F.interpolate(probabilities, size=size, mode="bicubic", align_corners=True).logit(eps=1e-6)
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
     def tower_is_constant(self, tower: Tower) -> bool:
         """Whether nothing that training changes lies before this tower's taps, so that its features may be computed

@@ -14,9 +14,8 @@ from transformers.models.clipseg.modeling_clipseg import CLIPSegForImageSegmenta
 
 from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
+from featherseg.models.clipseg_config import VOCABULARY
 from featherseg.models.tokenizer import tokenize
-
-VOCABULARY = 49408
 
 
 def full_config() -> CLIPSegConfig:

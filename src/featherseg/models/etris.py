@@ -16,10 +16,18 @@ from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from featherseg.config import HeadPart
 from featherseg.data.transforms import Letterbox
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
 from featherseg.models.etris_config import STAGES, Architecture
-from featherseg.models.etris_head import GlobalAlignment, HierarchicalAlignment, Projector
+from featherseg.models.etris_head import (
+    GlobalAlignment,
+    HierarchicalAlignment,
+    LastMap,
+    NoAlignment,
+    PlainProjector,
+    Projector,
+)
 from featherseg.models.tokenizer import CONTEXT, tokenize_fixed
 from featherseg.models.weights import check_keys
 
@@ -27,6 +35,7 @@ VOCABULARY = 49408
 BACKBONE, VISUAL = "net.backbone", "net.backbone.visual"
 POSITIONS = "backbone.visual.positional_embedding"
 NOT_IN_CLIP = "backbone.visual.attnpool.connect."
+HEAD = {"hierarchical_alignment": "neck", "global_alignment": "decoder", "projector": "proj"}
 NOT_TENSORS_OF_THE_MODEL = ("input_resolution", "context_length", "vocab_size")
 
 
@@ -79,6 +88,7 @@ class ETRIS(SegmentationModel):
         architecture: see `etris_config`.
         image_size: side of the square input in pixels; None for the architecture's own.
         word_length: tokens that a sentence is cut or padded to; None for the architecture's own.
+        head_parts: parts of the head, None for all; a simple layer without the text stands in for each other one.
 
     Raises:
         ValueError: a size that does not fit the towers.
@@ -93,7 +103,7 @@ class ETRIS(SegmentationModel):
     exchange_spec: ExchangeSpec
 
     def __init__(self, name: str, architecture: Architecture, image_size: int | None = None,
-                 word_length: int | None = None) -> None:
+                 word_length: int | None = None, head_parts: Sequence[HeadPart] | None = None) -> None:
         super().__init__()
         self.name, self.config = name, architecture
         self.image_size = image_size or architecture.image_size
@@ -107,12 +117,10 @@ class ETRIS(SegmentationModel):
                               architecture.text_width, (depth - 1,),
                               (text, *(f"{BACKBONE}.{part}" for part in (
                                   "token_embedding", "positional_embedding", "ln_final", "text_projection"))))
-        self.net = nn.ModuleDict({"backbone": self._build_backbone()})
-        spec, width = self.exchange_spec, architecture.head_width
-        self.net["neck"] = HierarchicalAlignment((*spec.widths[:2], architecture.embed_dim), architecture.embed_dim,
-                                                 width, architecture.head_heads, spec.strides)
-        self.net["decoder"] = GlobalAlignment(width, architecture.head_heads, architecture.head_mlp)
-        self.net["proj"] = Projector(architecture.embed_dim, width // 2)
+        self.head_parts = tuple(HEAD) if head_parts is None else tuple(head_parts)
+        if not {"hierarchical_alignment", "projector"} & set(self.head_parts):  # who read the sentence
+            self.unused = (*self.unused, f"{BACKBONE}.text_projection")
+        self.net = nn.ModuleDict({"backbone": self._build_backbone(), **self._build_head()})
 
     def architecture(self) -> dict[str, Any]:
         """What `config.json` beside the model's weights says, at this input size."""
@@ -187,19 +195,25 @@ class ETRIS(SegmentationModel):
     def load_base(self, state: dict[str, Tensor], source: str) -> None:
         """Load weights in one of the layouts of `base_tensors`; a Bridger's wait for the method `bridger`.
 
-        CLIP alone leaves the head, and a ResNet's `connect`, as they were initialised.
+        CLIP alone leaves the head, and a ResNet's `connect`, as they were initialised. What the weights hold of a part
+        that this head leaves out is passed over.
 
         Raises:
             UserError: tensors are missing, unexpected or misshapen; the message names them.
         """
         tensors = self.base_tensors(state)
         found = {name.removeprefix("net."): tensor for name, tensor in tensors.items() if name.startswith("net.")}
-        expected = self.net.state_dict()
+        expected = own = self.net.state_dict()
         if not any(name.startswith(("neck.", "decoder.", "proj.")) for name in found):
-            expected = {name: tensor for name, tensor in expected.items()
+            expected = {name: tensor for name, tensor in own.items()
                         if name.startswith("backbone.") and not name.startswith(NOT_IN_CLIP)}
+        replaced = tuple(f"{module}." for part, module in HEAD.items() if part not in self.head_parts)
+        found = {name: tensor for name, tensor in found.items() if name in own or not name.startswith(replaced)}
+        expected = {name: tensor for name, tensor in expected.items()
+                    if name in found or not name.startswith(replaced)}
         check_keys(found, expected, source)
         self.net.load_state_dict(found, strict=False)
+        self.untrained = tuple(f"net.{name}" for name in own if name not in found)
         self.exchange_weights = {name.removeprefix("exchange."): tensor for name, tensor in tensors.items()
                                  if name.startswith("exchange.")}
 
@@ -212,6 +226,15 @@ class ETRIS(SegmentationModel):
             raise ValueError(f"image_size {self.image_size} is not a multiple of {self._divisor()}")
         if not 3 <= self.word_length <= CONTEXT:
             raise ValueError(f"word_length {self.word_length} is not between 3 and CLIP's {CONTEXT}")
+
+    def _build_head(self) -> dict[str, nn.Module]:
+        config, spec, parts = self.config, self.exchange_spec, self.head_parts
+        width, heads, sentence = config.head_width, config.head_heads, config.embed_dim
+        return {
+            "neck": HierarchicalAlignment((*spec.widths[:2], sentence), sentence, width, heads, spec.strides)
+            if "hierarchical_alignment" in parts else LastMap(sentence, width, spec.strides[-1]),
+            "decoder": GlobalAlignment(width, heads, config.head_mlp) if "global_alignment" in parts else NoAlignment(),
+            "proj": Projector(sentence, width // 2) if "projector" in parts else PlainProjector(width)}
 
     def _build_clip(self, vision: dict[str, Any]) -> CLIP:
         config = self.config
@@ -355,8 +378,10 @@ def interpolate_positions(positions: Tensor, wanted: Sequence[int]) -> Tensor:
 
     Others, which do not lie on a square grid, come back as they are.
     """
+    if positions.ndim != 2 or not positions.is_floating_point():
+        return positions
     before, after = (math.isqrt(max(count - 1, 0)) for count in (len(positions), wanted[0]))
-    if positions.ndim != 2 or before == after or before * before != len(positions) - 1:
+    if not before or before == after or before * before != len(positions) - 1:
         return positions
     grid = positions[1:].T.unflatten(1, (before, before)).unsqueeze(0)
     grid = F.interpolate(grid, size=(after, after), mode="bicubic", align_corners=False)
@@ -364,7 +389,7 @@ def interpolate_positions(positions: Tensor, wanted: Sequence[int]) -> Tensor:
 
 
 def build_etris(name: str, architecture: Architecture, image_size: int | None = None,
-                word_length: int | None = None) -> ETRIS:
+                word_length: int | None = None, head_parts: Sequence[HeadPart] | None = None) -> ETRIS:
     """ETRIS on the vision tower that the architecture names; arguments and errors are those of `ETRIS`."""
     kind = ViTETRIS if architecture.resnet_layers is None else ResNetETRIS
-    return kind(name, architecture, image_size, word_length)
+    return kind(name, architecture, image_size, word_length, head_parts)

@@ -52,6 +52,13 @@ class Architecture(Strict):
             raise ValueError("resnet_layers are four numbers of blocks")
         if self.text_width != self.head_width:
             raise ValueError("the head attends to the words as they are, so head_width must be text_width")
+        vision = self.vision_width if self.resnet_layers is None else 32 * self.vision_width
+        for width, parts, said in ((vision, self.vision_head_width, "the vision tower's width, vision_head_width"),
+                                   (self.text_width, self.text_heads, "text_width, text_heads"),
+                                   (self.head_width, self.head_heads, "head_width, head_heads"),
+                                   (self.head_width, 4, "head_width, which holds sines and cosines of two axes, 4")):
+            if width % parts:
+                raise ValueError(f"{said}: {width} is not a multiple of {parts}")
         return self
 
 

@@ -81,6 +81,24 @@ class HierarchicalAlignment(nn.Module):
         return self.coordconv(self.aggr(torch.cat(gated, dim=1)))
 
 
+class LastMap(nn.Module):
+    """In place of hierarchical alignment: the last vision map alone, on the common grid, without the sentence.
+
+    Args:
+        channels: of that map.
+        width: of the result.
+        stride: of the transposed convolution that enlarges it.
+    """
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.f5_proj = convolution(channels, width, stride, stride, transposed=True)
+
+    def forward(self, maps: Sequence[Tensor], sentence: Tensor) -> Tensor:
+        """A map (B, width, h, w) of the last of three maps (B, or 1 for all, C, h', w'), for B sentences."""
+        return self.f5_proj(maps[-1]).expand(len(sentence), -1, -1, -1)
+
+
 class AlignmentLayer(nn.Module):
     """Self-attention among places, cross-attention to the words, an MLP; each normalised on both sides."""
 
@@ -126,6 +144,14 @@ class GlobalAlignment(nn.Module):
         return self.norm(states).transpose(1, 2).unflatten(2, (rows, columns))
 
 
+class NoAlignment(nn.Module):
+    """In place of global alignment: the map as it is, without the words."""
+
+    def forward(self, features: Tensor, words: Tensor, padding: Tensor) -> Tensor:
+        """The map (B, width, h, w)."""
+        return features
+
+
 class Projector(nn.Module):
     """A 3x3 convolution whose weights and bias the sentence generates, on a grid four times as fine (CRIS)."""
 
@@ -144,6 +170,18 @@ class Projector(nn.Module):
         kernel, bias = generated[:, :-1].reshape(batch, width, 3, 3), generated[:, -1]
         # one group a row of the batch, since each row has its own kernel
         return F.conv2d(features.flatten(0, 1).unsqueeze(0), kernel, bias, padding=1, groups=batch).squeeze(0)
+
+
+class PlainProjector(nn.Module):
+    """In place of the projector: one learned weight a channel, the same for all sentences, on the same grid."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.out = nn.Conv2d(width, 1, 1)
+
+    def forward(self, features: Tensor, sentence: Tensor) -> Tensor:
+        """Logits (B, 4h, 4w) of a map (B, width, h, w)."""
+        return F.interpolate(self.out(features), scale_factor=4, mode="bilinear", align_corners=False).squeeze(1)
 
 
 def sine_positions(length: int, width: int) -> Tensor:

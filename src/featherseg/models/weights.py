@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from featherseg.errors import UserError
-from featherseg.files import read_json, sha256_file
+from featherseg.files import read_object, sha256_file
 
 RANDOM = "random"
 OWN_FILE = "model.safetensors"
@@ -44,7 +44,7 @@ def weights_sha256(folder: Path | str) -> str:
 
 def read_config(folder: Path | str) -> dict[str, Any]:
     """The architecture in a folder's `config.json`."""
-    return read_json(Path(folder) / "config.json")
+    return read_object(Path(folder) / "config.json")
 
 
 def read_state(folder: Path | str) -> dict[str, Any]:
@@ -75,7 +75,8 @@ def read_state(folder: Path | str) -> dict[str, Any]:
         raise UserError(f"{file} is no file of tensors ({type(error).__name__}) and is not loaded; "
                         "use a safetensors file.") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(tensor, torch.Tensor)
+                                              for name, tensor in state.items()):
         raise UserError(f"{file} is no map from names to tensors, nor a checkpoint with one in it; "
                         "use a safetensors file.")
     return {name.removeprefix("module."): tensor.float() if tensor.is_floating_point() else tensor

@@ -4,11 +4,11 @@ Only the plan says which runs there are. What a shrunk grid left on disk is neve
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from featherseg.config import Run, read_params
+from featherseg.config import HeadPart, Run, read_params
 from featherseg.errors import UserError
-from featherseg.files import atomic_path, not_run_reason, read_json, write_json
+from featherseg.files import atomic_path, not_run_reason, read_object, write_json
 from featherseg.referring import MEASURES
 from featherseg.reporting.study import Study, first_split
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SYNTHETIC, OWN, OFFICIAL = "synthetic stand-in", "own folder", "official"
+SMALL, EMBEDDED = "small stand-in", Path("pipelines/pretrain/weights")
 COUNTS = ("n", "n_empty_truth", "n_empty_prediction", "n_own_prompt")
-COLUMNS = ("study", "run", "recipe", "model", "adapter", "positions", "dim", "stages", "direction", "dataset", "seed",
-           "split", "text_condition", "sentences", "threshold", "metric", "mean", "std", *COUNTS,
+COLUMNS = ("study", "run", "recipe", "model", "adapter", "positions", "dim", "stages", "direction", "head_parts",
+           "dataset", "seed", "split", "text_condition", "sentences", "threshold", "metric", "mean", "std", *COUNTS,
            "trainable_parameters", "total_parameters", "weights", "data", "status", "reason")
 CURVES = ("run", "recipe", "dataset", "seed", "epoch", "loss", "val_dsc")
 
@@ -57,19 +58,29 @@ def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
     row = {"study": study.name, "run": run.name, "recipe": run.recipe, "model": run.model.name,
            "adapter": run.adapter["name"], "positions": run.adapter.get("positions", ""),
            "dim": run.adapter.get("dim"), "stages": run.adapter.get("stages"),
-           "direction": run.adapter.get("direction", ""), "dataset": run.dataset, "seed": run.seed,
+           "direction": run.adapter.get("direction", ""), "head_parts": head_parts_of(run),
+           "dataset": run.dataset, "seed": run.seed,
            "split": "", "text_condition": "", "sentences": "", "metric": "",
            "weights": weights_of(run), "data": data_of(run.dataset), "status": "ok", "reason": ""}
     reason = not_run_reason(folder)
     if reason is not None:
         return [row | {"status": "not_run", "reason": reason}]
-    metrics = read_json(folder / "metrics.json")
+    path = folder / "metrics.json"
+    metrics = read_object(path, "splits", "threshold", "trainable_parameters", "total_parameters")
     row |= {key: metrics[key] for key in ("trainable_parameters", "total_parameters")}
-    splits, rows = [split for split in run.evaluate.splits if split in metrics["splits"]], []
-    for split in sorted(splits, key=lambda split: split != "test"):
-        scored = row | {"split": split, "threshold": metrics["threshold"]}
-        rows += _condition_rows(scored, metrics["splits"][split]["conditions"])
-        rows += _referring_rows(scored, metrics["splits"][split].get("referring", {}))
+    rows = []
+    try:
+        splits = [split for split in run.evaluate.splits if split in metrics["splits"]]
+        for split in sorted(splits, key=lambda split: split != "test"):
+            scored = row | {"split": split, "threshold": metrics["threshold"]}
+            rows += _condition_rows(scored, metrics["splits"][split]["conditions"])
+            rows += _referring_rows(scored, metrics["splits"][split].get("referring", {}))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path} is not what a scoring writes ({type(error).__name__}: {error}); score the run again: "
+                        f"dvc repro -f evaluate@{run.name}.") from None
+    if not rows:
+        raise UserError(f"{path} holds no scores of split {', '.join(run.evaluate.splits)}; score the run again: "
+                        f"dvc repro -f evaluate@{run.name}.")
     return rows
 
 
@@ -86,10 +97,19 @@ def _referring_rows(row: dict[str, Any], scopes: dict[str, Any]) -> list[dict[st
 
 
 def weights_of(run: Run) -> str:
-    """Which base weights a run started from: their folder and the start of their SHA-256."""
+    """Which base weights a run started from: their folder, whether they are the embedded stand-in of public ones, and
+    the start of their SHA-256."""
     if run.model.sha256 is None:
         return run.model.weights
-    return f"{Path(run.model.weights).name} (sha256 {run.model.sha256[:12]})"
+    folder = Path(run.model.weights)
+    kind = f"{SMALL}, " if folder.parent == EMBEDDED else ""
+    return f"{folder.name} ({kind}sha256 {run.model.sha256[:12]})"
+
+
+def head_parts_of(run: Run) -> str:
+    """The parts of the head, joined by `+`, where it is not whole."""
+    parts, whole = run.model.head_parts or (), get_args(HeadPart)
+    return "+".join(part for part in whole if part in parts) if len(parts) < len(whole) else ""
 
 
 def data_of(dataset: str) -> str:
@@ -117,7 +137,11 @@ def curves(study: Study) -> "pd.DataFrame":
         history = study.train(run.name) / "history.csv"
         if history.is_file():
             known = {"run": run.name, "recipe": run.recipe, "dataset": run.dataset, "seed": run.seed}
-            frames.append(pd.read_csv(history).assign(**known)[list(CURVES)])
+            try:
+                frames.append(pd.read_csv(history).assign(**known)[list(CURVES)])
+            except (ValueError, KeyError) as error:
+                raise UserError(f"{history} is not the curve of a training ({' '.join(str(error).split())}); train the "
+                                f"run again: dvc repro -f train@{run.name}.") from None
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
 

@@ -2,26 +2,28 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 from torch.nn import Parameter
 
+from featherseg.config import HeadPart, ModelConfig
 from featherseg.describe import without_weights
 from featherseg.referring import ALL, FIRST, MEASURES, MIOU, OIOU
 from featherseg.reporting import published
 from featherseg.reporting.experiments import with_experiments
 from featherseg.reporting.published import AS_RELEASED, BACKBONES, IOU_PRINTED
 from featherseg.reporting.study import Study, first_split, title_of
-from featherseg.reporting.tables import FROM, honest, made_here
+from featherseg.reporting.tables import FROM, comparable, honest, made_here
 
 SETS = {FIRST: "first sentence", ALL: "all sentences"}
 MAIN = ((MIOU, 0.35), (OIOU, 0.5), ("P@0.5", 0.5))
 BRIDGER = "bridger"
+PARTS = get_args(HeadPart)
 KNOBS: Mapping[str, tuple] = {
-    "dim": (8, 16, 32, 64, 128), "stages": (1, 2, 3), "direction": ("both", "text_to_vision", "vision_to_text")}
-HEAD_PARTS = ("hierarchical alignment", "global alignment", "projector")
-NO_KNOB = "not run: this package's head has no knob that leaves it out"
+    "dim": (8, 16, 32, 64, 128), "stages": (1, 2, 3), "direction": ("both", "text_to_vision", "vision_to_text"),
+    "head_parts": ("", *("+".join(other for other in PARTS if other != part) for part in PARTS))}
+ABLATED = ("dim", "stages", "head_parts")  # what makes a Bridger's run one of an ablation, not of a method
 COUNTED_FOR = ("etris_r50", "etris_vit")
 CONNECT = "attnpool.connect"
 
@@ -134,10 +136,12 @@ def bridger_shares() -> pd.DataFrame:
 
 
 @functools.cache
-def full_size(model: str, **knobs: Any) -> dict[str, int]:
+def full_size(model: str, head_parts: str = "", **knobs: Any) -> dict[str, int]:
     """Parameters of a full-size ETRIS with its Bridger, whose knobs are the paper's but for those given: bridger,
-    positions, head, connect, clip (without connect), vision (without connect) and trainable."""
-    network = without_weights(f"{model}-{BRIDGER}", adapter={"name": BRIDGER, **knobs})
+    positions, head, connect, clip (without connect), vision (without connect) and trainable. `head_parts` are those of
+    the head, joined by `+`, or nothing for all."""
+    config = ModelConfig(name=model, head_parts=tuple(head_parts.split("+")) if head_parts else None)
+    network = without_weights(f"{model}-{BRIDGER}", config, {"name": BRIDGER, **knobs})
 
     def count(wanted: Callable[[str, Parameter], bool]) -> int:
         return sum(p.numel() for name, p in network.named_parameters() if wanted(name, p))
@@ -170,6 +174,18 @@ def accuracy(results: pd.DataFrame) -> pd.DataFrame:
     return both.assign(accuracy=100 * both["mean"])
 
 
+def methods(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ETRIS's tuning methods: no recipe as released, and of the Bridger's only the usual one of each model
+    and those in one direction, no other ablation."""
+    rows = rows[rows.model.str.startswith("etris") & ~rows.recipe.str.endswith(AS_RELEASED)]
+    ablated = pd.Series(False, rows.index)
+    for _, part in rows[rows.adapter == BRIDGER].groupby("model"):
+        usual = _usual(part)
+        for knob in ABLATED:
+            ablated |= part[knob].ne(usual[knob]).reindex(rows.index, fill_value=False)
+    return rows[~ablated]
+
+
 def tuning(study: Study) -> pd.DataFrame:
     """Tuning methods of each model on each data set: accuracy, what they train beyond the head, their budget, speed
     and memory.
@@ -177,8 +193,7 @@ def tuning(study: Study) -> pd.DataFrame:
     `beyond the head` is what a method trains more than the model's `decoder` run does. Memory is the accelerator's
     where one was used, else the process's.
     """
-    rows = accuracy(study.every_result)
-    rows = rows[rows.model.str.startswith("etris") & ~rows.recipe.str.endswith(AS_RELEASED)]
+    rows = methods(accuracy(study.every_result))
     budgets = {run.name: budget(run) for run in study.runs}
     lines = []
     for (dataset, _), part in rows.groupby(["dataset", "model"], sort=False):
@@ -192,10 +207,10 @@ def tuning(study: Study) -> pd.DataFrame:
                 "beyond the head": None if pd.isna(head) else int(first.trainable_parameters - head),
                 "budget": budgets[first.run], "images/s": _mean(fact.get("images_per_second") for fact in facts),
                 "memory (MiB)": _mean(memory_of(fact) for fact in facts), FROM: first.data, "data": first.data})
-    unmade = study.results[(study.results.status != "ok") & study.results.model.str.startswith("etris")]
+    unmade = methods(study.results[study.results.status != "ok"])
     for (dataset, reason), part in unmade.groupby(["dataset", "reason"], sort=False):
         lines += [{"dataset": dataset, "method": title_of(recipe), FROM: f"not run: {reason}", "data": ""}
-                  for recipe in dict.fromkeys(part.recipe) if not recipe.endswith(AS_RELEASED)]
+                  for recipe in dict.fromkeys(part.recipe)]
     columns = ["dataset", "split", "method", "measure", "accuracy", "trainable", "beyond the head", "budget",
                "images/s", "memory (MiB)", FROM, "data"]
     frame = pd.DataFrame(lines, columns=columns)
@@ -229,42 +244,64 @@ def memory_of(facts: Mapping[str, Any]) -> float | None:
 
 
 def ablations(study: Study) -> pd.DataFrame:
-    """What the Bridger's width, stages and direction change: its parameters at full size, and the accuracy in % of
-    this study's runs that differ in nothing else from its Bridger; values that were not run say so.
+    """What the Bridger's width, stages and direction and the head's parts change: parameters at full size; accuracy in
+    %, trainable parameters and memory of this study's runs that differ in nothing else from its Bridger. Values that
+    were not run say so.
 
-    Runs are those of this study, and of the experiments of this commit that changed these knobs alone.
+    Runs are those of this study, and of the experiments of this commit that changed these knobs alone; memory is known
+    of the former only.
     """
     results = with_experiments(study, tuple(KNOBS))
     declared = results[(results.adapter == BRIDGER) & ~results.recipe.str.endswith(AS_RELEASED)]
-    rows = accuracy(declared)
+    rows, here = accuracy(declared), set(_settings(study.every_result))
+    rows = rows.assign(memory=[memory_of(study.facts(setting[0])) if setting in here else None
+                               for setting in _settings(rows)])
     if rows.empty:
         reasons = "; ".join(sorted(set(declared.reason) - {""})) or f"no Bridger in study '{study.name}'"
         lines = _ablation_lines({}, rows, f"not run: {reasons}")
     else:
         lines = [line for (dataset, model), part in rows.groupby(["dataset", "model"], sort=False)
                  for line in _ablation_lines({"dataset": dataset, "model": model}, part, "not run")]
-    counted = [f"Bridger, {model}" for model in COUNTED_FOR]
-    columns = ["dataset", "model", "knob", "value", *counted, "measure", "accuracy", FROM, "data"]
+    counted = [f"{part}, {model}" for model in COUNTED_FOR for part in ("Bridger", "head")]
+    made = ["measure", "accuracy", "trainable", "memory (MiB)"]
+    columns = ["dataset", "model", "knob", "value", *counted, *made, FROM, "data"]
     frame = pd.DataFrame(lines, columns=columns if len(rows) else columns[2:])
-    return honest(frame.astype(dict.fromkeys(counted, "Int64") | {"accuracy": float}))
+    frame["memory (MiB)"] = frame["memory (MiB)"].astype(float).round()
+    whole = dict.fromkeys([*counted, "trainable", "memory (MiB)"], "Int64")
+    return honest(frame.astype(whole | {"accuracy": float}))
+
+
+def _settings(rows: pd.DataFrame) -> Iterable[tuple]:
+    """What tells a run from one of the same name in an experiment: its name and knobs."""
+    return rows[["run", *KNOBS]].itertuples(index=False, name=None)
+
+
+def _usual(rows: pd.DataFrame) -> pd.Series:
+    """The row of the Bridger with nothing changed: of the recipe that is called so, or the first."""
+    named_so = rows[rows.recipe.str.fullmatch(rf"\w+-{BRIDGER}")]
+    return (rows if named_so.empty else named_so).iloc[0]
 
 
 def _ablation_lines(known: dict[str, Any], rows: pd.DataFrame, absent: str) -> list[dict[str, Any]]:
     """A line for each value of each knob, in the runs of one model on one data set; `absent` where there is none."""
-    named_so = rows[rows.recipe.str.fullmatch(rf"\w+-{BRIDGER}")] if len(rows) else rows
-    usual = next((row for _, row in (named_so if len(named_so) else rows).iterrows()), None)
     lines = []
     for knob, values in KNOBS.items():
-        alike = rows if usual is None else rows[_alike(rows, usual, knob)]
+        alike = rows if rows.empty else rows[_alike(rows, _usual(rows), knob)]
         found = {value: of for value, of in alike.groupby(knob)}
         for value in [*values, *sorted(set(found) - set(values))]:
-            sizes = {f"Bridger, {model}": _bridger_size(model, knob, value) for model in COUNTED_FOR}
-            lines.append(known | {"knob": knob, "value": f"{value:g}" if knob != "direction" else value} | sizes
+            sizes = {f"{part}, {model}": _size(model, knob, value, part.lower())
+                     for model in COUNTED_FOR for part in ("Bridger", "head")}
+            lines.append(known | {"knob": knob.replace("_", " "), "value": _said(knob, value)} | sizes
                          | _ablation(found.get(value), absent))
-    whole = None if usual is None else rows.loc[[usual.name]]
-    lines.append(known | {"knob": "head", "value": "all three parts"} | _ablation(whole, absent))
-    return lines + [known | {"knob": "head", "value": f"without {part}", FROM: NO_KNOB, "data": ""}
-                    for part in HEAD_PARTS]
+    return lines
+
+
+def _said(knob: str, value: Any) -> str:
+    """A knob's value as tables call it."""
+    if knob != "head_parts":
+        return value if isinstance(value, str) else f"{value:g}"
+    missing = [part.replace("_", " ") for part in PARTS if part not in value.split("+")]
+    return f"without {' and '.join(missing)}" if value else "all three parts"
 
 
 def _ablation(rows: pd.DataFrame | None, absent: str) -> dict[str, Any]:
@@ -272,11 +309,12 @@ def _ablation(rows: pd.DataFrame | None, absent: str) -> dict[str, Any]:
         return {FROM: absent, "data": ""}
     first = rows.iloc[0]
     return {"measure": first.measure, "accuracy": rows.accuracy.mean(), "data": first.data,
+            "trainable": int(first.trainable_parameters), "memory (MiB)": _mean(rows.memory.dropna()),
             FROM: f"{first.data}, split {first.split}"}
 
 
-def _bridger_size(model: str, knob: str, value: Any) -> int:
-    return full_size(model, **{knob: value if isinstance(value, str) else int(value)})["bridger"]
+def _size(model: str, knob: str, value: Any, part: str) -> int:
+    return full_size(model, **{knob: value if isinstance(value, str) else int(value)})[part]
 
 
 def _alike(rows: pd.DataFrame, usual: pd.Series, knob: str) -> pd.Series:
@@ -326,11 +364,11 @@ def _by_measure(made: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _cell(rows: pd.DataFrame, theirs: float | None) -> str:
-    """Mean over seeds in %, with the distance to the published number where there is one to compare."""
+    """Mean over seeds in %, with the distance to the published number where data and weights are the paper's."""
     if rows.empty:
         return "not run"
     ours = 100 * rows["mean"].mean()
-    return f"{ours:.2f}" + ("" if theirs is None else f" ({ours - theirs:+.2f})")
+    return f"{ours:.2f}" + (f" ({ours - theirs:+.2f})" if theirs is not None and comparable(rows) else "")
 
 
 def _not_scored(study: Study) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Committed results and DVC experiments beside the workspace, where they differ in a few knobs of the adapter only."""
+"""Committed results and DVC experiments beside the workspace, where they differ in a few knobs only."""
 
 import io
 import subprocess
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def with_experiments(study: Study, knobs: Sequence[str] = ("dim",)) -> "pd.DataFrame":
     """Every result of the study, and of the current commit and its experiments whose params differ from the
-    workspace's in these knobs of `adapter` only; a setting that was run twice counts once."""
+    workspace's in these knobs of `adapter` or `model` only; a setting that was run twice counts once."""
     import pandas as pd
 
     params, frames = study_params_path(study.name).as_posix(), [study.every_result]
@@ -27,7 +27,8 @@ def with_experiments(study: Study, knobs: Sequence[str] = ("dim",)) -> "pd.DataF
         if text and results and _without(knobs, text) == own:
             frames.append(read_results(io.StringIO(results)))
     once = ["run", *knobs, "split", "text_condition", "sentences", "threshold", "metric"]
-    return pd.concat(frames).drop_duplicates(once).reset_index(drop=True)
+    found = pd.concat(frames).fillna({"head_parts": ""})  # which older results lack
+    return found.drop_duplicates(once).reset_index(drop=True)
 
 
 def _commit_and_experiments() -> list[str]:
@@ -41,8 +42,9 @@ def _commit_and_experiments() -> list[str]:
 
 def _without(knobs: Sequence[str], text: str) -> Any:
     params = YAML(typ="safe", pure=True).load(text)
-    for knob in knobs:
-        (params.get("adapter") or {}).pop(knob, None)
+    for section in ("adapter", "model"):
+        for knob in knobs:
+            (params.get(section) or {}).pop(knob, None)
     return params
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from featherseg.reporting import etris, published, style
 from featherseg.reporting.experiments import with_experiments
 from featherseg.reporting.study import Study, first_split, title_of
-from featherseg.reporting.tables import own_dsc
+from featherseg.reporting.tables import FROM, own_dsc
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -140,8 +140,7 @@ def accuracy_and_cost(study: Study) -> "Figure | Markdown":
     """Accuracy in % of ETRIS's tuning methods against trainable parameters and against peak memory: a row a dataset."""
     from matplotlib.ticker import MaxNLocator
 
-    frame = etris.accuracy(study.every_result)
-    frame = frame[frame.model.str.startswith("etris") & ~frame.recipe.str.endswith(published.AS_RELEASED)]
+    frame = etris.methods(etris.accuracy(study.every_result))
     if frame.empty:
         return style.note("No tuning method of ETRIS has been run in this study.")
     frame = frame.assign(memory=[etris.memory_of(study.facts(run)) for run in frame.run]).astype({"memory": float})
@@ -164,6 +163,38 @@ def accuracy_and_cost(study: Study) -> "Figure | Markdown":
         if rows[cost].isna().all():
             axis.text(0.5, 0.5, "not recorded here", transform=axis.transAxes, ha="center", color="#666666")
         axis.margins(x=0.15, y=0.18)
+    _legend(figure, axes)
+    return figure
+
+
+def ablations_and_cost(study: Study) -> "Figure | Markdown":
+    """Accuracy in % of ETRIS's ablations against trainable parameters and against peak memory: a row for each model on
+    each dataset, a line for each knob."""
+    from matplotlib.ticker import MaxNLocator
+
+    frame = etris.ablations(study)
+    frame = frame[frame.accuracy.notna()]
+    if frame.empty or frame.groupby(["dataset", "model", "knob"]).size().max() < 2:
+        return style.note("No ablation of ETRIS has been run in this study: every knob has one value.")
+    groups = list(frame.groupby(["dataset", "model"], sort=False))
+    figure, axes = style.panels(2 * len(groups), width=4.9, height=3.6, columns=2)
+    costs = {"trainable": "trainable parameters", "memory (MiB)": "peak memory in training (MiB)"}
+    for place, axis in enumerate(axes):
+        ((dataset, model), rows), (cost, label) = groups[place // 2], list(costs.items())[place % 2]
+        for (knob, line), (colour, mark) in zip(rows.groupby("knob", sort=False), style.SERIES, strict=False):
+            known = line[line[cost].notna()].astype({cost: float}).sort_values(cost)
+            axis.plot(known[cost], known.accuracy, color=colour, marker=mark, label=knob, linewidth=1, alpha=0.9,
+                      linestyle="-" if knob in ("dim", "stages") else "")
+            for point in known.to_dict("records"):
+                if len(known) > 1:
+                    axis.annotate(str(point["value"]), (point[cost], point["accuracy"]), xytext=(4, 4),
+                                  textcoords="offset points", fontsize=7.5, color=colour)
+        axis.set(title=f"{model}, {dataset} ({rows[FROM].iloc[0]})", xlabel=label,
+                 ylabel=f"{rows.measure.iloc[0]} (%)")
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        if rows[cost].isna().all():
+            axis.text(0.5, 0.5, "not recorded here", transform=axis.transAxes, ha="center", color="#666666")
+        axis.margins(x=0.2, y=0.18)
     _legend(figure, axes)
     return figure
 

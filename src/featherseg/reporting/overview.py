@@ -84,7 +84,8 @@ def _scores_line(dataset: str, recipe: str, rows: pd.DataFrame) -> dict:
         "% of model": 100 * first.trainable_parameters / first.total_parameters,
         "samples": round(scored.n.mean()),
         "empty truth": round(scored.n_empty_truth.mean()),
-        "empty prediction": round(scored.n_empty_prediction.mean()), FROM: first.data, "data": first.data}
+        "empty prediction": round(scored.n_empty_prediction.mean()),
+        FROM: f"{first.data}; weights {first.weights}", "data": first.data}
 
 
 def _winner(dataset: str, rows: pd.DataFrame, seeds: int) -> str:

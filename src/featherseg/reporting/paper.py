@@ -7,7 +7,7 @@ import pandas as pd
 from featherseg.reporting import published
 from featherseg.reporting.published import AS_RELEASED, FULL, TABLE_1, Method
 from featherseg.reporting.study import Study, title_of
-from featherseg.reporting.tables import FROM, honest, made_here, own_dsc, own_means
+from featherseg.reporting.tables import FROM, comparable, honest, made_here, own_dsc, own_means
 
 NO_RECIPE = "no recipe yet"
 
@@ -15,8 +15,8 @@ NO_RECIPE = "no recipe yet"
 def table_1(study: Study, metric: str = "DSC") -> pd.DataFrame:
     """Table 1 for one metric: a published line for each dataset, and below it what was made here.
 
-    The distance to the published number stands in brackets; what was not made says why. Datasets of the study
-    that the paper lacks follow, without a published line.
+    The distance to the published number stands in brackets where the weights are the paper's too; what was not made
+    says why. Datasets of the study that the paper lacks follow, without a published line.
     """
     values, lines = published.table_1(metric), []
     for dataset in values.index:
@@ -34,25 +34,30 @@ def table_1(study: Study, metric: str = "DSC") -> pd.DataFrame:
 def gains(study: Study) -> pd.DataFrame:
     """Mean DSC of each method, published and here, the gain over the decoder, and how far both are apart.
 
-    Tuning the decoder is what the paper's end-to-end row does. Here means over the study's sets of one
-    provenance, there over the paper's eight sets.
+    Tuning the decoder is what the paper's end-to-end row does. Here means over the study's sets of one provenance,
+    there over the same sets of the paper, or over all eight where the study has none of them; both are subtracted
+    only where data and weights are the paper's.
     """
     sets = published.table_1("DSC")
-    paper, lines = sets.mean(), []
-    base = TABLE_1[0]
+    base, lines = TABLE_1[0], []
     for data, here in study.results.groupby("data"):
         for method, recipe, suffix in _methods(here):
+            made = here[(here.recipe == recipe) & (here.status == "ok")]
+            same = [name for name in sets.index if name in set(made.dataset)]
+            paper = sets.loc[same or sets.index].mean()
             ours, theirs = _mean_dsc(here, recipe), paper.get(method.title)
             reference = _mean_dsc(here, f"{base.recipe}{suffix}")
-            said = "not in the paper" if theirs is None else f"published: mean of {len(sets)} sets"
+            said = "not in the paper" if theirs is None else f"published: mean of {len(same) or len(sets)} sets"
             line = {"method": method.title + (", as released" if suffix else ""), "published DSC": theirs,
                     "published gain": None if theirs is None else theirs - paper[base.title], "data": ""}
             if ours is None:
                 line[FROM] = f"{said}; here not run: {_reason(study, here, recipe)}"
             else:
-                line |= {"here DSC": ours, "here − published": None if theirs is None else ours - theirs,
+                line |= {"here DSC": ours,
+                         "here − published": None if theirs is None else _distance(made, ours - theirs),
                          "here gain": None if reference is None else ours - reference, "data": data,
-                         FROM: f"{said}; here: {data} ({', '.join(sorted(here.dataset.unique()))})"}
+                         FROM: f"{said}; here: {data} ({', '.join(sorted(made.dataset.unique()))}); "
+                               f"weights {', '.join(sorted(made.weights.unique()))}"}
             lines.append(line)
     columns = ["method", "published DSC", "here DSC", "here − published", "published gain", "here gain", FROM,
                "data"]
@@ -134,11 +139,17 @@ def _not_declared(study: Study, dataset: str) -> dict:
 
 
 def _cell_here(rows: pd.DataFrame, metric: str, theirs: float | None, recipe: str | None) -> str:
-    """Mean over seeds, with the distance to the published number; or that there is none."""
+    """Mean over seeds, with the distance to the published number where it can be compared; or that there is none."""
     ours = own_means(rows, metric)
     if ours.empty:
         return "not run" if recipe else NO_RECIPE
-    return f"{ours.mean():.2f}" + ("" if theirs is None else f" ({ours.mean() - theirs:+.2f})")
+    near = theirs is not None and comparable(rows)
+    return f"{ours.mean():.2f}" + (f" ({ours.mean() - theirs:+.2f})" if near else "")
+
+
+def _distance(made: pd.DataFrame, difference: float) -> str:
+    """A distance to a published number, or that there is none to be read from these runs."""
+    return f"{difference:+.2f}" if comparable(made) else "not comparable: stand-in"
 
 
 def _mean_dsc(results: pd.DataFrame, recipe: str | None) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from featherseg.config import Recipe, Run, parse, read_run, read_yaml
 from featherseg.errors import UserError
-from featherseg.files import read_json
+from featherseg.files import read_object
 from featherseg.registry import unknown
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ TEXT = (
     "adapter",
     "positions",
     "direction",
+    "head_parts",
     "dataset",
     "split",
     "text_condition",
@@ -101,15 +102,16 @@ class Study:
     def facts(self, run: str) -> dict:
         """What `info` holds about a run (hardware, commit, times), empty where it was not recorded here."""
         path = self.info(run)
-        return read_json(path) if path.is_file() else {}
+        return read_object(path) if path.is_file() else {}
 
     def _table(self, name: str) -> "pd.DataFrame":
         path = self.reports / name
         if not path.is_file():
             raise UserError(f"{path} does not exist; collect the study first: featherseg collect.")
         table = read_results(path)
-        if name == "results.csv" and "split" not in table:
-            raise UserError(f"{path} lacks the column 'split'; collect the study again: featherseg collect.")
+        for column in ("split", "head_parts") if name == "results.csv" else ():
+            if column not in table:
+                raise UserError(f"{path} lacks the column '{column}'; collect the study again: featherseg collect.")
         return table
 
 

@@ -32,6 +32,7 @@ COLOURS = {
 }
 MARKERS = {"zero_shot": "D", "decoder": "o", "full": "s", "lora": "X", "vlsm_dense": "^", "vlsm_shallow": "v",
            "bridger": "p", "houlsby": "P", "prompt": "h"}
+SERIES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))  # of lines that are no methods
 OWN, EMPTY, OTHER = "#0072B2", "#999999", "#D55E00"
 RC = {
     "font.size": 10,

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from featherseg.models.public import WEIGHTS
+from featherseg.reporting.collect import OFFICIAL
 from featherseg.reporting.study import Study, title_of
 
 if TYPE_CHECKING:
@@ -65,6 +67,11 @@ def made_here(study: Study, row) -> str:
     commit, changed, _ = (facts.get("commit") or "not recorded").partition("+changes")
     return (f"{row.data}; weights {row.weights}; {facts.get('hardware') or 'hardware not recorded'}; "
             f"commit {commit[:12]}{' with changes' if changed else ''}")
+
+
+def comparable(rows: pd.DataFrame) -> bool:
+    """Whether a paper's numbers may be subtracted from those of these runs: official data, published weights."""
+    return all(row.data == OFFICIAL and row.weights.partition(" (")[0] in WEIGHTS for row in rows.itertuples())
 
 
 def _cell(value: object, digits: int) -> str:
