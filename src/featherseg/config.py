@@ -17,6 +17,8 @@ from featherseg.registry import unknown
 PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
 PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
 FrozenBatchNorm = Literal["fixed", "published_moving"]
+TapOffset = Literal[0, 1]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Rate = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # becomes part of paths and of stage names
@@ -33,11 +35,13 @@ class Strict(BaseModel):
 class ModelConfig(Strict):
     """Which model, with which weights, at which input size.
 
-    `weights` is a local folder (`config.json` and `model.safetensors`) or `random`; `sha256` is that of the
-    weights file, filled in by `plan`; `image_size` is the side of the square input in pixels. `word_length` is
+    `weights` is a local folder (`config.json` and `model.safetensors`), `random`, or `random-small`, random ones of
+    the small architecture; `sha256` is that of the weights file, filled in by `plan`; `image_size` is the side of the square input in pixels. `word_length` is
     the number of tokens that a sentence is cut or padded to, in models that keep it fixed. `frozen_batchnorm`
     says, for models with BatchNorm, whether the statistics of frozen layers stay `fixed` in training (correct) or
-    move, as in the released code (`published_moving`).
+    move, as in the released code (`published_moving`). `tap_offset` and `text_dropout` are BiomedCLIPSeg's: how many
+    blocks later than CLIPSeg its decoder reads the image (0 is correct, 1 as released), and the dropout in its text
+    tower in training (0 without one, 0.1 as released, where it is on although the tower is frozen).
     """
 
     name: str
@@ -46,6 +50,8 @@ class ModelConfig(Strict):
     image_size: Positive | None = None
     word_length: Positive | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
+    tap_offset: TapOffset | None = None
+    text_dropout: Dropout | None = None
 
 
 class LossConfig(Strict):
@@ -160,6 +166,8 @@ class Recipe(Strict):
     image_size: Positive | None = None
     word_length: Positive | dict[str, Positive] | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
+    tap_offset: TapOffset | None = None
+    text_dropout: Dropout | None = None
     published: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -185,6 +193,8 @@ class ModelParams(Strict):
     image_size: Positive | None = None
     word_length: Positive | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
+    tap_offset: TapOffset | None = None
+    text_dropout: Dropout | None = None
 
 
 class SyntheticParams(Strict):
