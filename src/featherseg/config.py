@@ -213,10 +213,22 @@ class FolderParams(Strict):
     threshold: Annotated[int, Field(ge=0, le=65535)] | None = None
 
 
+class PoolParams(Strict):
+    """A pooled set: train and val are those of the sets in `train`, every other split that of the sets in `test`."""
+
+    train: Annotated[list[Name], Field(min_length=1)]
+    test: Annotated[list[Name], Field(min_length=1)]
+
+    @property
+    def members(self) -> list[str]:
+        """Every set that the pool takes something from, those of `train` first."""
+        return list(dict.fromkeys([*self.train, *self.test]))
+
+
 class DataParams(Strict):
     """Where data comes from: synthetic sets, own folders, official sets, and a local mirror of their archives.
 
-    The sets of `referring` are official ones that share COCO's images.
+    The sets of `referring` are official ones that share COCO's images; those of `pooled` are made of the others.
     """
 
     mirror: str | None = None
@@ -225,6 +237,7 @@ class DataParams(Strict):
     folders: dict[Name, FolderParams] = {}
     official: list[str] = []
     referring: list[str] = []
+    pooled: dict[Name, PoolParams] = {}
 
 
 class Params(Strict):
