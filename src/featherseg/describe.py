@@ -31,7 +31,7 @@ def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, A
     Returns:
         recipe, title, image_size, groups {group: {total, trainable}}, total, trainable, backbone_share (see the
         function; None without a Bridger), and multiply_adds for one image with one prompt of prompt_tokens (the
-        model's word length, or CLIP's longest). `positions` are the positional embeddings of ETRIS's towers, which
+        model's word length, or CLIP's longest, or 0 where it reads no prompt). `positions` are the positional embeddings of ETRIS's towers, which
         it trains; `unused` counts what never reaches the mask.
     """
     network = without_weights(recipe, model, adapter)
@@ -89,7 +89,7 @@ def backbone_share(model: SegmentationModel) -> dict[str, float] | None:
 
 
 def _prompt_tokens(model: SegmentationModel) -> int:
-    return model.word_length or PROMPT_TOKENS
+    return (model.word_length or PROMPT_TOKENS) if model.reads_text else 0
 
 
 def multiply_adds(model: SegmentationModel) -> int:
@@ -129,8 +129,8 @@ def table(described: dict[str, Any]) -> str:
             f"{'group':<10}{'total':>15}{'trainable':>15}"]
     groups = {name: group for name, group in described["groups"].items() if group["total"]} | {"all": described}
     rows += [f"{name:<10}{group['total']:>15,}{group['trainable']:>15,}" for name, group in groups.items()]
-    rows.append(f"multiply-adds per image, with a prompt of {described['prompt_tokens']} tokens: "
-                f"{described['multiply_adds'] / 1e9:.2f} G")
+    prompt = f", with a prompt of {described['prompt_tokens']} tokens" if described["prompt_tokens"] else ""
+    rows.append(f"multiply-adds per image{prompt}: {described['multiply_adds'] / 1e9:.2f} G")
     if described["backbone_share"]:
         alone, with_positions = (f"{share:.2%}" for share in described["backbone_share"].values())
         rows.append(f"share of the backbone: Bridger {alone}, with positional embeddings {with_positions}")

@@ -29,10 +29,11 @@ from featherseg.data.synthetic import NAMES
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, not_run_reason
 from featherseg.models import MODELS
-from featherseg.models.weights import RANDOM, weights_sha256
+from featherseg.models.weights import RANDOM, is_random, weights_sha256
 from featherseg.registry import unknown
 
 RECIPES = Path("recipes")
+MODEL_KNOBS = ("frozen_batchnorm", "tap_offset", "text_dropout")
 
 
 def recipe_names() -> list[str]:
@@ -70,7 +71,14 @@ def dataset_names() -> list[str]:
         for name in given:
             if name not in valid:
                 raise unknown(f"dataset in params.yaml: data.{key}", name, list(valid))
-    return sorted({*data.synthetic, *data.folders, *data.official, *data.referring})
+    single = {*data.synthetic, *data.folders, *data.official, *data.referring}
+    for name, pool in data.pooled.items():
+        if name in single:
+            raise UserError(f"params.yaml: key 'data.pooled.{name}' is the name of another dataset; rename the pool.")
+        for member in pool.members:
+            if member not in single:
+                raise unknown(f"dataset in params.yaml: data.pooled.{name}", member, sorted(single))
+    return sorted({*single, *data.pooled})
 
 
 def resolve_study(study: str) -> list[Run]:
@@ -118,12 +126,17 @@ def write_plan(study: str) -> list[Run]:
 
 def missing(run: Run) -> str | None:
     """What a run lacks, as far as it can be seen without running anything; None where nothing is known to lack."""
-    folder = Path("data/processed") / run.dataset
+    pools = read_params("study").data.pooled
+    members = pools[run.dataset].members if run.dataset in pools else [run.dataset]
+    lacks = dict.fromkeys(filter(None, (_lack(member) for member in members)))
+    return "; ".join(filter(None, [run.not_run, *lacks])) or None
+
+
+def _lack(dataset: str) -> str | None:
+    folder = Path("data/processed") / dataset
     if (folder / "status.json").is_file():
-        data = not_run_reason(folder)
-    else:
-        data = f"{folder} is not prepared yet" if run.dataset in SPECS else None
-    return "; ".join(filter(None, [run.not_run, data])) or None
+        return not_run_reason(folder)
+    return f"{folder} is not prepared yet" if dataset in SPECS else None
 
 
 def _check_names(study: str, params: Params, source: str) -> None:
@@ -156,7 +169,7 @@ def _check_knobs(params: Params, source: str, recipes: dict[str, Recipe], adapte
         raise UserError(f"{source}: key 'train.loss' should hold keys and values, but it is {loss!r}.")
     _check_keys(loss, LossConfig, source, "train.loss")
     _check_keys(params.evaluate, EvaluateConfig, source, "evaluate")
-    for knob in ("word_length", "frozen_batchnorm"):
+    for knob in ("word_length", *MODEL_KNOBS):
         value = getattr(params.model, knob)
         if value is not None and all(getattr(recipe, knob) is None for recipe in recipes.values()):
             raise _without_effect(source, f"model.{knob}", value)
@@ -195,13 +208,17 @@ def resolve_model(recipe: Recipe, params: Params, source: str,
     weights = params.model.weights[recipe.model]
     size = params.model.image_size or recipe.image_size
     words = _of_dataset(recipe.word_length, dataset)
-    reason = None if weights == RANDOM else _why_absent(Path(weights))
-    sha256 = None if weights == RANDOM or reason else weights_sha256(weights)
+    reason = None if is_random(weights) else _why_absent(Path(weights))
+    sha256 = None if is_random(weights) or reason else weights_sha256(weights)
+    knobs = {knob: _first(getattr(params.model, knob), getattr(recipe, knob)) for knob in MODEL_KNOBS
+             if getattr(recipe, knob) is not None}
     config = ModelConfig(name=recipe.model, weights=weights, sha256=sha256, image_size=size,
-                         word_length=words and (params.model.word_length or words),
-                         frozen_batchnorm=recipe.frozen_batchnorm
-                         and (params.model.frozen_batchnorm or recipe.frozen_batchnorm))
+                         word_length=words and (params.model.word_length or words), **knobs)
     return config, reason
+
+
+def _first(value: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else value
 
 
 def _of_dataset(value: Any, dataset: str | None) -> Any:

@@ -1,12 +1,13 @@
 """Small random models, and every method that fits each of them: the table that the shared checks run through."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from featherseg.models import etris_config
+from featherseg.models import cnn_config, etris_config, small_model
 from featherseg.models.base import SegmentationModel
 from featherseg.models.clipseg import CLIPSeg, small_config
 from featherseg.models.etris import build_etris
@@ -28,7 +29,8 @@ def _etris_r50() -> SegmentationModel:
 
 
 SMALL: dict[str, Callable[[], SegmentationModel]] = {
-    "clipseg": _clipseg, "etris_vit": _etris_vit, "etris_r50": _etris_r50}
+    "clipseg": _clipseg, "etris_vit": _etris_vit, "etris_r50": _etris_r50,
+    **{name: functools.partial(small_model, name, 64) for name in cnn_config.NAMES}}
 
 EVERYWHERE = [
     {"name": "zero_shot"}, {"name": "decoder"}, {"name": "full"}, {"name": "lora", "rank": 2},
@@ -49,7 +51,8 @@ BRIDGERS = [{"name": "bridger", "dim": 8, "heads": 2},
               for direction in ("text_to_vision", "vision_to_text"))]
 METHODS_OF = {"clipseg": [*EVERYWHERE, *WITH_VISION_BLOCKS, *CLIPSEG_ONLY],
               "etris_vit": [*EVERYWHERE, *WITH_VISION_BLOCKS, *BRIDGERS],
-              "etris_r50": [*EVERYWHERE, *BRIDGERS]}
+              "etris_r50": [*EVERYWHERE, *BRIDGERS],
+              **{name: [{"name": "full"}] for name in cnn_config.NAMES}}
 PAIRS: list[Pair] = [(model, adapter) for model, cases in METHODS_OF.items() for adapter in cases]
 
 

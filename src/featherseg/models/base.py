@@ -134,6 +134,8 @@ class SegmentationModel(nn.Module, ABC):
         image_neck, text_neck: what features pass through on their way into the decoder, the identity
             unless a method takes them (shallow and conditional adapters).
         vision_prompt, text_prompt: learned tokens at the towers' input, none unless a method sets them.
+        reads_text: whether the prompt reaches the mask.
+        masks_padding: whether the decoder is kept from tokens that only fill up the length.
         trains_head: whether the decoder comes untrained with the public weights, so that a method trains it along.
         exchange: what the towers tell each other on their way, nothing unless a method sets it (the Bridger). A
             module with forward(stage, vision, text, carry) -> (vision, text, carry), called after each of the three
@@ -154,6 +156,8 @@ class SegmentationModel(nn.Module, ABC):
     sentence_dim: int
     decoder_modules: tuple[str, ...]
     unused: tuple[str, ...]
+    reads_text: bool = True
+    masks_padding: bool = True
     trains_head: bool = False
     frozen_batchnorm_moves: bool = False
 
