@@ -13,7 +13,6 @@ from featherseg.plan import read_recipe, resolve_adapter, resolve_model
 from featherseg.reporting.published import TABLE_1, published_millions, read
 
 GROUPS = ("vision", "text", "positions", "decoder", "adapter", "unused")
-PROMPT_TOKENS = 77
 METHODS_OWN = ("image_neck.", "text_neck.", "vision_prompt.", "text_prompt.", "exchange.")
 ETRIS_VARIANTS = {"etris_r50-bridger": "CLIP ResNet-50", "etris_r101-bridger": "CLIP ResNet-101",
                   "etris_vit-bridger": "CLIP ViT-B/16"}
@@ -31,8 +30,8 @@ def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, A
     Returns:
         recipe, title, image_size, groups {group: {total, trainable}}, total, trainable, backbone_share (see the
         function; None without a Bridger), and multiply_adds for one image with one prompt of prompt_tokens (the
-        model's word length, or CLIP's longest, or 0 where it reads no prompt). `positions` are the positional embeddings of ETRIS's towers, which
-        it trains; `unused` counts what never reaches the mask.
+        model's word length, or its longest prompt, or 0 where it reads no prompt). `positions` are the positional
+        embeddings of ETRIS's towers, which it trains; `unused` counts what never reaches the mask.
     """
     network = without_weights(recipe, model, adapter)
     groups = parameter_groups(network)
@@ -89,7 +88,7 @@ def backbone_share(model: SegmentationModel) -> dict[str, float] | None:
 
 
 def _prompt_tokens(model: SegmentationModel) -> int:
-    return (model.word_length or PROMPT_TOKENS) if model.reads_text else 0
+    return (model.word_length or model.context_length) if model.reads_text else 0
 
 
 def multiply_adds(model: SegmentationModel) -> int:

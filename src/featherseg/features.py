@@ -159,7 +159,8 @@ def _distinct(items: Sequence[Any]) -> tuple[list, Tensor]:
 def _tower_hash(model: SegmentationModel, tower: Tower) -> str:
     """SHA-256 over what decides a tower's features: its tensors, the input and how it is made."""
     spec = model.vision if tower == "vision" else model.text
-    made = (model.name, model.resize.key, model.word_length, model.masks_padding, model.mean, model.std, spec)
+    made = (model.name, model.resize.key, model.word_length, model.masks_padding, model.mean, model.std, spec,
+            model.vocabulary)
     digest = hashlib.sha256(repr(made).encode())
     for name, tensor in model.state_dict().items():
         if within(name, spec.modules):

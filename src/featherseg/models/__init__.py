@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from featherseg.config import ModelConfig, Strict, parse
 from featherseg.errors import UserError
-from featherseg.models import cnn_config, etris_config
+from featherseg.models import biomedclipseg_config, cnn_config, etris_config
 from featherseg.models.weights import (
     OWN_FILE,
     RANDOM_SMALL,
@@ -61,6 +61,23 @@ def _etris(config: ModelConfig) -> "SegmentationModel":
 
 for _name in etris_config.FULL:
     MODELS.register(_name)(_etris)
+
+
+def _biomedclipseg(config: ModelConfig) -> "SegmentationModel":
+    from featherseg.models.biomedclipseg import BiomedCLIPSeg
+
+    architecture, vocabulary = _architecture(config, biomedclipseg_config.Architecture, biomedclipseg_config.FULL), None
+    if config.weights == RANDOM_SMALL:
+        architecture = biomedclipseg_config.small_config(image_size=config.image_size or SMALL_SIZE)
+    elif not is_random(config.weights):
+        vocabulary = biomedclipseg_config.vocabulary_beside(weights_file(config.weights), architecture)
+    with _sizes_that_fit(config):
+        return BiomedCLIPSeg(config.name, architecture, config.image_size, vocabulary,
+                             config.tap_offset or 0, config.text_dropout or 0.0)
+
+
+for _name in biomedclipseg_config.NAMES:
+    MODELS.register(_name)(_biomedclipseg)
 
 
 def _cnn(config: ModelConfig) -> "SegmentationModel":

@@ -5,8 +5,8 @@ rewrites a tower's forward: it hooks onto the blocks that `TowerSpec` names, or 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import torch
@@ -31,6 +31,9 @@ class TowerSpec:
         dim: width of the residual stream, of the last block where it varies.
         taps: indices of the blocks after which the features are read.
         modules: dotted names of the modules and parameters that compute the tower's features.
+        projections: names inside a block of the attention's projections that LoRA tunes, by what they are called
+            elsewhere (`q_proj`, `k_proj`, `v_proj`, `out_proj`, or others where one matrix holds several); empty
+            where they are the attention module itself or its layers of those names.
     """
 
     blocks: tuple[str, ...]
@@ -39,6 +42,7 @@ class TowerSpec:
     dim: int
     taps: tuple[int, ...]
     modules: tuple[str, ...]
+    projections: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,8 @@ class SegmentationModel(nn.Module, ABC):
         image_size: side of the square input in pixels.
         resize: how a picture gets to that square, and the way back.
         word_length: tokens that every prompt is cut or padded to; None pads to the longest of a batch.
+        context_length: tokens after which every prompt is cut where there is no word length.
+        vocabulary: the word pieces of a tokenizer that comes with the weights; None for CLIP's.
         mean, std: per-channel normalisation of pixels in 0..1.
         vision, text: where the towers' blocks are.
         sentence_dim: width D of the condition.
@@ -149,6 +155,8 @@ class SegmentationModel(nn.Module, ABC):
     image_size: int
     resize: Resize
     word_length: int | None = None
+    context_length: int = 77
+    vocabulary: Sequence[str] | None = None
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     vision: TowerSpec

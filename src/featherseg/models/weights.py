@@ -11,7 +11,8 @@ from featherseg.files import read_json, sha256_file
 RANDOM = "random"
 RANDOM_SMALL = "random-small"
 OWN_FILE = "model.safetensors"
-FILES = (OWN_FILE, "pytorch_model.bin", "open_clip_model.safetensors", "best_model.pth")
+FILES = (OWN_FILE, "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin",
+         "best_model.pth")
 
 
 def is_random(weights: str) -> bool:
