@@ -15,6 +15,7 @@ from featherseg.config import (
     LossConfig,
     ModelConfig,
     Params,
+    PoolParams,
     Recipe,
     Run,
     TrainConfig,
@@ -124,9 +125,11 @@ def write_plan(study: str) -> list[Run]:
     return runs
 
 
-def missing(run: Run) -> str | None:
-    """What a run lacks, as far as it can be seen without running anything; None where nothing is known to lack."""
-    pools = read_params("study").data.pooled
+def missing(run: Run, pools: dict[str, PoolParams]) -> str | None:
+    """What a run lacks, as far as it can be seen without running anything; None where nothing is known to lack.
+
+    A pooled set (one of `pools`) lacks what its members lack.
+    """
     members = pools[run.dataset].members if run.dataset in pools else [run.dataset]
     lacks = dict.fromkeys(filter(None, (_lack(member) for member in members)))
     return "; ".join(filter(None, [run.not_run, *lacks])) or None
@@ -232,9 +235,9 @@ def _why_absent(weights: Path) -> str | None:
         return not_run_reason(weights)
     if weights.exists():
         return None
-    from featherseg.models.public import FOLDER, WEIGHTS
+    from featherseg.models.public import FOLDER, PUBLIC
 
-    return f"{weights} is not fetched yet" if weights.parent == FOLDER and weights.name in WEIGHTS else None
+    return f"{weights} is not fetched yet" if weights.parent == FOLDER and weights.name in PUBLIC else None
 
 
 def _merge(recipe: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
