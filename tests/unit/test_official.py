@@ -156,10 +156,10 @@ def test_the_reason_for_missing_data_is_handed_on(tmp_path, monkeypatch):
 
 def test_every_set_of_the_papers_has_a_way_to_its_data():
     assert sorted(SPECS) == [
-        "bkai", "busi", "camus", "chexlocalize", "clinicdb", "coco_train2014", "dfu", "isic2016", "kvasir_seg",
-        "refcoco", "refcoco_plus", "refcocog_google", "refcocog_umd"]
+        "bkai", "busi", "camus", "chexlocalize", "clinicdb", "coco_train2014", "colondb", "cvc300", "dfu", "etis",
+        "isic2016", "kvasir_seg", "pranet_test", "refcoco", "refcoco_plus", "refcocog_google", "refcocog_umd"]
     for name, spec in SPECS.items():
-        assert spec.name == name and bool(spec.archives) != bool(spec.how)
+        assert spec.name == name and sum(map(bool, (spec.archives, spec.how, getattr(spec, "layout", None) and spec.images))) == 1
         assert not getattr(spec, "layout", None) or {resource.file for resource in spec.lists} == {
             "train.json", "val.json", "test.json"}
         assert spec.source.startswith("https://") and spec.licence and spec.citation

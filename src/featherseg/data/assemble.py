@@ -1,6 +1,6 @@
 """From rows that name files to a prepared dataset."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,35 @@ from featherseg.errors import UserError
 
 
 @dataclass(frozen=True)
+class Pixels:
+    """Pixels that are no picture file of their own, such as one label of a map or run lengths of a list.
+
+    Attributes:
+        name: where they come from, for messages.
+        read: gives them: uint8 (H, W, 3) of an image, bool (H, W) of a mask.
+    """
+
+    name: str
+    read: Callable[[], np.ndarray]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = Path | Pixels
+
+
+@dataclass(frozen=True)
 class Row:
-    """One target of one image, with the files that show it.
+    """One target of one image, with what shows it.
 
     `masks` are united. `split`, `group` and `prompts` are None where `PreparedWriter.add_sample` decides.
     """
 
     where: str
     image_id: str
-    image: Path
-    masks: tuple[Path, ...]
+    image: Source
+    masks: tuple[Source, ...]
     target: str
     split: str | None
     group: str | None
@@ -39,7 +58,7 @@ def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: int | Non
     added: set[str] = set()
     for row in rows:
         if row.image_id not in added:
-            writer.add_image(row.image_id, row.image)
+            writer.add_image(row.image_id, row.image.read() if isinstance(row.image, Pixels) else row.image)
             added.add(row.image_id)
         mask = united_mask(row, writer.image_size(row.image_id), threshold)
         writer.add_sample(image_id=row.image_id, target=row.target, mask=mask, split=row.split,
@@ -65,19 +84,19 @@ def faults(rows: Iterable[Row], threshold: int | None) -> Iterator[str]:
 
 
 def united_mask(row: Row, size: tuple[int, int], threshold: int | None) -> np.ndarray:
-    """The union of a row's mask files: bool of shape `size`, the (height, width) of its image.
+    """The union of a row's masks: bool of shape `size`, the (height, width) of its image.
 
     Raises:
-        UserError: no mask file, an unreadable or grey one, or one of another size.
+        UserError: no mask, an unreadable or grey one, or one of another size.
     """
     if not row.masks:
         raise UserError(f"{row.where}: {row.image} has no mask; "
                         "add one (all black where nothing is to be found).")
     union = np.zeros(size, dtype=bool)
-    for path in row.masks:
-        mask = read_mask(path, threshold)
+    for source in row.masks:
+        mask = source.read() if isinstance(source, Pixels) else read_mask(source, threshold)
         if mask.shape != size:
-            raise UserError(f"{path} is {mask.shape[1]}x{mask.shape[0]} pixels but its image {row.image} is "
+            raise UserError(f"{source} is {mask.shape[1]}x{mask.shape[0]} pixels but its image {row.image} is "
                             f"{size[1]}x{size[0]} (upright); save the mask at its image's size.")
         union |= mask
     return union

@@ -56,14 +56,15 @@ def prepare_official(name: str, raw_dir: Path, out_dir: Path, keep_published_fau
         UserError: it is no dataset of its own, or its data cannot be worked with.
     """
     spec = SPECS[name]
-    sources = [raw_dir, raw_dir.parent / spec.images] if isinstance(spec, ReferringSpec) else [raw_dir]
+    images = getattr(spec, "images", None)
+    sources = [raw_dir, *([raw_dir.parent / images] if images else [])]
     reason = next(filter(None, map(not_run_reason, sources)), None)
     if reason:
         write_not_run(out_dir, reason)
     elif isinstance(spec, ReferringSpec):
         prepare_referring(spec, *sources, out_dir)
     elif isinstance(spec, DatasetSpec):
-        prepare_published(spec, raw_dir, out_dir, keep_published_faults)
+        prepare_published(spec, raw_dir, out_dir, keep_published_faults, sources[-1])
     else:
-        users = [user.name for user in SPECS.values() if isinstance(user, ReferringSpec) and user.images == name]
+        users = [user.name for user in SPECS.values() if getattr(user, "images", None) == name]
         raise UserError(f"{name} holds images only, for {', '.join(users)}; prepare one of these.")
