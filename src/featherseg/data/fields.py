@@ -1,0 +1,82 @@
+"""The fields that prompts come from: their words for shapes and colours, and the form of their prompts.
+
+Colours of endoscopy and skin are those that MedVLSM's lists name, and lie where they lie in the training splits of
+Kvasir-SEG and ISIC 2016 (`scripts/fit_words.py`). `general` holds the basic colours of everyday English.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from featherseg.data.street import STREET, Template
+from featherseg.data.wording import SHAPES, Attributes, Prompts, breast_ultrasound, cumulative
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colour words, each around a point of CIE Lab; the word of a colour is that of the highest score.
+
+    A score is the log density of a normal distribution of deviations `spread` around the word's point, plus the
+    word's weight: a linear discriminant.
+
+    Attributes:
+        points: word -> (L, a, b).
+        spread: deviations of L, a and b, the same for every word.
+        weights: word -> log weight; 0 where none is given.
+    """
+
+    points: Mapping[str, tuple[float, float, float]]
+    spread: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def word(self, lab: Sequence[float]) -> str:
+        """The word of a colour in CIE Lab."""
+        def score(name: str) -> float:
+            distances = ((value - centre) / deviation
+                         for value, centre, deviation in zip(lab, self.points[name], self.spread, strict=True))
+            return self.weights.get(name, 0.0) - sum(distance ** 2 for distance in distances) / 2
+
+        return max(self.points, key=score)
+
+
+@dataclass(frozen=True)
+class Field:
+    """How one field words its prompts.
+
+    Attributes:
+        prompts: from attributes, class and descriptions to prompts by level.
+        shapes: the field's word for each of `wording.SHAPES`.
+        palette: colour words; None where pictures have no colour.
+        templates: what prompts of a class say.
+        closed: whether a class without a template is an error.
+    """
+
+    prompts: Callable[[Attributes, str, Sequence[str]], Prompts] = cumulative
+    shapes: Mapping[str, str] = field(default_factory=lambda: {shape: shape for shape in SHAPES})
+    palette: Palette | None = None
+    templates: Mapping[str, Template] = field(default_factory=dict)
+    closed: bool = False
+
+
+_AS_IN_LISTS = {"round": "circle", "oval": "oval", "triangular": "triangle", "square": "square",
+                "rectangular": "rectangle", "irregular": "irregular"}
+_BASIC = Palette({
+    "red": (46, 66, 48), "orange": (68, 32, 65), "yellow": (86, -7, 75), "green": (52, -46, 37),
+    "blue": (42, 26, -65), "purple": (41, 51, -47), "pink": (74, 32, 2), "brown": (36, 17, 27),
+    "white": (97, 0, 0), "grey": (54, 0, 0), "black": (6, 0, 0),
+})
+_ENDOSCOPY = Palette({"white": (61.5, 31.6, 33.1)})
+_SKIN = Palette({"brown": (52.6, 17.8, 22.5)})
+_POLYP = Template(("a raised growth on the lining of the bowel", "a bump that stands out from the smooth wall",
+                   "a swelling with a surface unlike the mucosa near it"))
+_LESION = Template(("a patch of skin that differs from the skin around it", "a spot with more pigment than its surroundings",
+                    "a mark on the skin with a border of its own"))
+_ULCER = Template(("an open wound on a foot", "a sore that does not heal", "a patch of damaged skin on a foot or toe"))
+
+FIELDS = {
+    "general": Field(palette=_BASIC),
+    "endoscopy": Field(palette=_ENDOSCOPY, templates={"polyp": _POLYP}),
+    "skin": Field(palette=_SKIN, shapes=_AS_IN_LISTS, templates={
+        "skin lesion": _LESION, "skin melanoma": _LESION, "foot ulcer": _ULCER}),
+    "ultrasound": Field(breast_ultrasound, shapes=_AS_IN_LISTS),
+    "street": Field(palette=_BASIC, templates=STREET, closed=True),
+}
