@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from featherseg.config import read_params
+from featherseg.config import DataParams, read_params
 from featherseg.errors import UserError
 from featherseg.plan import read_recipe, recipe_names, resolve_study
 
@@ -38,14 +38,17 @@ def _faults_of(read, name: str) -> list[str]:
 
 def _dataset_faults() -> list[str]:
     from featherseg.data.folder import check_folder
+    from featherseg.data.pool import pool_faults
     from featherseg.data.prepared import PreparedDataset
 
     try:
-        folders = read_params("study").data.folders
+        data = read_params("study").data
     except UserError:
-        folders = {}
-    faults = [f"data.folders.{name}: {fault}" for name, folder in folders.items()
+        data = DataParams()
+    faults = [f"data.folders.{name}: {fault}" for name, folder in data.folders.items()
               for fault in check_folder(Path(folder.path), threshold=folder.threshold)]
     for folder in sorted(Path("data/processed").glob("[!.]*/")):
         faults += _faults_of(PreparedDataset.read, folder)
-    return faults
+    # a member that cannot be read is a fault of its own, and not of every pool that it is in
+    return faults + [fault for name, pool in data.pooled.items() for fault in pool_faults(name, pool)
+                     if fault not in faults]

@@ -47,6 +47,14 @@ def prepare(dataset: str) -> None:
     prepare_dataset(dataset, read_params("study").data)
 
 
+def pool(name: str) -> None:
+    """Make a pooled set of prepared ones, as params.yaml declares it in data.pooled."""
+    from featherseg.config import read_params
+    from featherseg.data.pool import pool_dataset
+
+    pool_dataset(name, read_params("study").data.pooled)
+
+
 def weights(model: str) -> None:
     """Fetch a model's public weights into data/weights."""
     from featherseg.config import read_params
@@ -57,15 +65,16 @@ def weights(model: str) -> None:
 
 def plan(study: str, list_runs: bool) -> None:
     """Resolve a study into one small file a run; with --list only show the runs and what they lack."""
+    from featherseg.config import read_params
     from featherseg.plan import missing, resolve_study, write_plan
 
     if not list_runs:
         print(f"{len(write_plan(study))} runs planned")
         return
-    runs = resolve_study(study)
+    runs, pools = resolve_study(study), read_params("study").data.pooled
     width = max(len(run.name) for run in runs)
     for run in runs:
-        lack = missing(run)
+        lack = missing(run, pools)
         print(f"{run.name:<{width}}  {f'not run: {lack}' if lack else 'ready'}")
 
 
@@ -195,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command(download).add_argument("dataset")
     command(prepare).add_argument("dataset")
+    command(pool).add_argument("name")
     command(weights).add_argument("model")
     command(plan, study=True).add_argument("--list", action="store_true", dest="list_runs")
     command(train, study=True).add_argument("run")

@@ -321,7 +321,7 @@ def test_the_list_says_what_each_run_lacks(project):
     prepared = Path("data/processed/isic2016")
     prepared.mkdir(parents=True)
     (prepared / "status.json").write_text('{"status": "not_run", "reason": "no archive"}')
-    lacks = {run.dataset: missing(run) for run in resolve_study("study")}
+    lacks = {run.dataset: missing(run, {}) for run in resolve_study("study")}
     assert lacks["lesions"] is None
     assert "kvasir_seg" in lacks["kvasir_seg"]
     assert lacks["isic2016"] == "no archive"
