@@ -68,7 +68,10 @@ def test_cvc300_has_its_own_images_and_not_the_prompts_of_colondb(bundle):
     dataset = prepared("cvc300")
     assert [(sample.image_id, sample.split) for sample in dataset.samples] == [("3", "test"), ("7", "test")]
     assert "polyp of 3.png" not in str([sample.prompts for sample in dataset.samples])
-    assert "Left out: all 3 rows of the published lists" in (dataset.path / "card.md").read_text()
+    assert "located in top left of the image" in dataset.samples[0].prompts["p6"][0]
+    card = (dataset.path / "card.md").read_text()
+    assert "Left out: all 3 rows of the published lists" in card
+    assert "Prompts of 2 samples were made from masks and pixels, in the words of the field `endoscopy`" in card
 
 
 def test_cvc300_as_published_describes_images_of_colondb(bundle):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from featherseg.data.images import read_image, read_mask
 from featherseg.data.prepared import PreparedWriter
+from featherseg.data.prompt_engine import PromptEngine
 from featherseg.errors import UserError
 
 
@@ -49,11 +51,15 @@ class Row:
     attributes: dict[str, Any]
 
 
-def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: int | None) -> None:
+def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: int | None,
+               engine: PromptEngine | None = None) -> None:
     """Write every row, one image and one mask in memory at a time.
 
+    Args:
+        engine: makes the prompts of rows that have none.
+
     Raises:
-        UserError: the first file that cannot be read, or mask that does not fit.
+        UserError: the first file that cannot be read, mask that does not fit, or class without a template.
     """
     added: set[str] = set()
     for row in rows:
@@ -61,8 +67,16 @@ def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: int | Non
             writer.add_image(row.image_id, row.image.read() if isinstance(row.image, Pixels) else row.image)
             added.add(row.image_id)
         mask = united_mask(row, writer.image_size(row.image_id), threshold)
+        attributes, prompts = row.attributes, row.prompts
+        if engine is not None and prompts is None:
+            attributes, prompts = engine.describe(_pixels(row.image), mask, row.target, attributes)
         writer.add_sample(image_id=row.image_id, target=row.target, mask=mask, split=row.split,
-                          group=row.group, prompts=row.prompts, attributes=row.attributes)
+                          group=row.group, prompts=prompts, attributes=attributes)
+
+
+@lru_cache(maxsize=1)  # the rows of one image follow each other
+def _pixels(image: Source) -> np.ndarray:
+    return image.read() if isinstance(image, Pixels) else read_image(image)
 
 
 def faults(rows: Iterable[Row], threshold: int | None) -> Iterator[str]:

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from featherseg.data.assemble import Row, Source, write_rows
 from featherseg.data.card import About, write_card
 from featherseg.data.lists import Entry, read_list
 from featherseg.data.prepared import PreparedWriter
+from featherseg.data.prompt_engine import PromptEngine
 from featherseg.data.spec import DatasetSpec
 from featherseg.errors import UserError
 
@@ -32,11 +32,14 @@ def prepare_published(spec: DatasetSpec, raw_dir: Path, out_dir: Path,
     entries, about_lists = _entries(spec, raw_dir, files_dir, keep_published_faults)
     named, about_leaks = with_leaks(entries) if keep_published_faults else without_leaks(entries)
     notes = (*about_lists, *about_leaks, *([spec.note] if spec.note else []))
-    about = About(spec.title, spec.source, spec.licence, spec.citation, notes)
-    files = spec.layout(files_dir)
+    files, engine = spec.layout(files_dir), PromptEngine(spec.field)
     rows = (_row(spec, image_id, entry, *files(entry)) for image_id, entry in named)
-    with PreparedWriter(out_dir, dataset=spec.name, finish=partial(write_card, about=about)) as writer:
-        write_rows(rows, writer, spec.threshold)
+
+    def finish(folder: Path) -> None:
+        write_card(folder, About(spec.title, spec.source, spec.licence, spec.citation, (*notes, *engine.notes())))
+
+    with PreparedWriter(out_dir, dataset=spec.name, finish=finish) as writer:
+        write_rows(rows, writer, spec.threshold, engine)
 
 
 def _entries(spec: DatasetSpec, raw_dir: Path, files_dir: Path, keep: bool) -> tuple[list[Entry], list[str]]:

@@ -66,6 +66,7 @@ class DatasetSpec(RawSpec):
         files: the entries that the raw files themselves make up, where the published lists belong to another set.
         test_only: whether every row is scored and none trained on, whatever list it is in.
         images: name of the source that holds its archives' files; None for the dataset itself.
+        field: of the prompt engine, for rows without published prompts.
         threshold: grey level at and above which a mask pixel is target; None for masks of two levels.
         note: what else a reader of the card should know.
     """
@@ -76,6 +77,7 @@ class DatasetSpec(RawSpec):
     files: Callable[[Path], list[Entry]] | None = None
     test_only: bool = False
     images: str | None = None
+    field: str = "general"
     threshold: int | None = None
     note: str | None = None
 

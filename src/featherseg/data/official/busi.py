@@ -36,6 +36,7 @@ SPEC = DatasetSpec(
         test="bcac23f46abdb92747b4cf1cd832944e6833cd63e5f863e45bf92334dd8c269b",
     ),
     target="tumor",
+    field="ultrasound",
     layout=layout,
     threshold=128,
     note="133 images are normal: their masks are empty and their prompts say so, so about a sixth of a mean "

@@ -17,6 +17,7 @@ SPEC = DatasetSpec(
         test="a05004170f4b777e28b6124097ced8f72014bc87e9a2d84b606b2d5abc1ced39",
     ),
     target="polyp",
+    field="endoscopy",
     layout=images_and_masks("TestDataset/CVC-ColonDB"),
     test_only=True,
     images="pranet_test",

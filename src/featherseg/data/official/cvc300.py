@@ -29,6 +29,7 @@ SPEC = DatasetSpec(
         test="a05004170f4b777e28b6124097ced8f72014bc87e9a2d84b606b2d5abc1ced39",
     ),
     target="polyp",
+    field="endoscopy",
     layout=images_and_masks(_FOLDER),
     files=files,
     test_only=True,

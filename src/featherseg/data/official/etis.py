@@ -17,6 +17,7 @@ SPEC = DatasetSpec(
         test="f66e846899ad034e4123c8720d288f27d57158f5b9e902e7b278ffface26961f",
     ),
     target="polyp",
+    field="endoscopy",
     layout=images_and_masks("TestDataset/ETIS-LaribPolypDB"),
     test_only=True,
     images="pranet_test",

@@ -17,6 +17,7 @@ SPEC = DatasetSpec(
         test="e810a2fe9aa54dfbff188a91abd76d29feaf86916a4d3ba71f55711fcbc0be4c",
     ),
     target="polyp",
+    field="endoscopy",
     layout=images_and_masks("Kvasir-SEG"),
     threshold=128,
     note="The published masks are JPEG files with grey edges by their compression; target is 128 and above.",
