@@ -18,6 +18,7 @@ PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
 PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
 FrozenBatchNorm = Literal["fixed", "published_moving"]
 TapOffset = Literal[0, 1]
+TextPadding = Literal["masked", "published_unmasked"]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -36,8 +37,9 @@ class ModelConfig(Strict):
     """Which model, with which weights, at which input size.
 
     `weights` is a local folder (`config.json` and `model.safetensors`), `random`, or `random-small`, random ones of
-    the small architecture; `sha256` is that of the weights file, filled in by `plan`; `image_size` is the side of the square input in pixels. `word_length` is
-    the number of tokens that a sentence is cut or padded to, in models that keep it fixed. `frozen_batchnorm`
+    the small architecture; `sha256` is that of the weights file, filled in by `plan`; `image_size` is the side of the
+    square input in pixels. `word_length` is the number of tokens that a sentence is cut or padded to, in models that
+    keep it fixed; `text_padding` says, for CRIS, whether its decoder is kept from the padding. `frozen_batchnorm`
     says, for models with BatchNorm, whether the statistics of frozen layers stay `fixed` in training (correct) or
     move, as in the released code (`published_moving`). `tap_offset` and `text_dropout` are BiomedCLIPSeg's: how many
     blocks later than CLIPSeg its decoder reads the image (0 is correct, 1 as released), and the dropout in its text
@@ -50,6 +52,7 @@ class ModelConfig(Strict):
     image_size: Positive | None = None
     word_length: Positive | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
+    text_padding: TextPadding | None = None
     tap_offset: TapOffset | None = None
     text_dropout: Dropout | None = None
 
@@ -166,6 +169,7 @@ class Recipe(Strict):
     image_size: Positive | None = None
     word_length: Positive | dict[str, Positive] | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
+    text_padding: TextPadding | None = None
     tap_offset: TapOffset | None = None
     text_dropout: Dropout | None = None
     published: dict[str, str] = {}
@@ -193,6 +197,7 @@ class ModelParams(Strict):
     image_size: Positive | None = None
     word_length: Positive | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
+    text_padding: TextPadding | None = None
     tap_offset: TapOffset | None = None
     text_dropout: Dropout | None = None
 
@@ -206,11 +211,17 @@ class SyntheticParams(Strict):
 
 
 class FolderParams(Strict):
-    """A user's folder of images and masks; `threshold` turns grey masks into two values."""
+    """A user's folder of images and masks; `threshold` turns grey masks into two values.
+
+    Where the folder has no prompts of its own they are made, in the words of `field` (general, endoscopy, skin,
+    ultrasound or street) and with `descriptions`: by class what it is, to follow "which is" in P7 to P9.
+    """
 
     path: str
     class_name: str | None = None
     threshold: Annotated[int, Field(ge=0, le=65535)] | None = None
+    field: str = "general"
+    descriptions: dict[str, list[str]] = {}
 
 
 class PoolParams(Strict):
@@ -228,7 +239,7 @@ class PoolParams(Strict):
 class DataParams(Strict):
     """Where data comes from: synthetic sets, own folders, official sets, and a local mirror of their archives.
 
-    The sets of `referring` are official ones that share COCO's images; those of `pooled` are made of the others.
+    The sets of `bundled` are official ones that share PraNet's test bundle, those of `referring` COCO's images; those of `pooled` are made of the others.
     """
 
     mirror: str | None = None
@@ -236,6 +247,7 @@ class DataParams(Strict):
     synthetic: dict[Name, SyntheticParams] = {}
     folders: dict[Name, FolderParams] = {}
     official: list[str] = []
+    bundled: list[str] = []
     referring: list[str] = []
     pooled: dict[Name, PoolParams] = {}
 

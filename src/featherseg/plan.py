@@ -34,7 +34,7 @@ from featherseg.models.weights import RANDOM, is_random, weights_sha256
 from featherseg.registry import unknown
 
 RECIPES = Path("recipes")
-MODEL_KNOBS = ("frozen_batchnorm", "tap_offset", "text_dropout")
+MODEL_KNOBS = ("frozen_batchnorm", "text_padding", "tap_offset", "text_dropout")
 
 
 def recipe_names() -> list[str]:
@@ -68,11 +68,11 @@ def dataset_names() -> list[str]:
     """Every dataset that a study may name: the synthetic, own and official ones that params.yaml declares."""
     data = read_params("study").data
     for key, given, valid in (("synthetic", data.synthetic, NAMES), ("official", data.official, SPECS),
-                              ("referring", data.referring, SPECS)):
+                              ("bundled", data.bundled, SPECS), ("referring", data.referring, SPECS)):
         for name in given:
             if name not in valid:
                 raise unknown(f"dataset in params.yaml: data.{key}", name, list(valid))
-    single = {*data.synthetic, *data.folders, *data.official, *data.referring}
+    single = {*data.synthetic, *data.folders, *data.official, *data.bundled, *data.referring}
     for name, pool in data.pooled.items():
         if name in single:
             raise UserError(f"params.yaml: key 'data.pooled.{name}' is the name of another dataset; rename the pool.")

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from featherseg.models import biomedclipseg_config, cnn_config, etris_config, small_model
+from featherseg.models import biomedclipseg_config, cnn_config, cris_config, etris_config, small_model
 from featherseg.models.base import SegmentationModel
 from featherseg.models.biomedclipseg import BiomedCLIPSeg
 from featherseg.models.clipseg import CLIPSeg, small_config
+from featherseg.models.cris import CRIS
 from featherseg.models.etris import build_etris
 
 PROMPTS = ["a red circle", "left lung", "", "one large polyp at the top"]
@@ -29,13 +30,17 @@ def _etris_r50() -> SegmentationModel:
     return build_etris("etris_r50", etris_config.small_resnet_config(image_size=64), word_length=9)
 
 
+def _cris() -> SegmentationModel:
+    return CRIS("cris", cris_config.small_config(), word_length=9)
+
+
 def _biomedclipseg(name: str) -> SegmentationModel:
     return BiomedCLIPSeg(name, biomedclipseg_config.small_config(
         width=32, text_width=32, depth=4, image_size=32, taps=(0, 1, 2), reduce_dim=16))
 
 
 SMALL: dict[str, Callable[[], SegmentationModel]] = {
-    "clipseg": _clipseg, "etris_vit": _etris_vit, "etris_r50": _etris_r50,
+    "clipseg": _clipseg, "etris_vit": _etris_vit, "etris_r50": _etris_r50, "cris": _cris,
     **{name: functools.partial(_biomedclipseg, name) for name in biomedclipseg_config.NAMES},
     **{name: functools.partial(small_model, name, 64) for name in cnn_config.NAMES}}
 
@@ -61,7 +66,7 @@ METHODS_OF = {"clipseg": [*EVERYWHERE, *WITH_VISION_BLOCKS, *DENSE, *SHALLOW],
               "biomedclipseg": [adapter for adapter in BIOMEDCLIPSEG if adapter["name"] != "zero_shot"],
               "biomedclipseg_d": BIOMEDCLIPSEG,
               "etris_vit": [*EVERYWHERE, *WITH_VISION_BLOCKS, *BRIDGERS],
-              "etris_r50": [*EVERYWHERE, *BRIDGERS],
+              "etris_r50": [*EVERYWHERE, *BRIDGERS], "cris": EVERYWHERE,
               **{name: [{"name": "full"}] for name in cnn_config.NAMES}}
 PAIRS: list[Pair] = [(model, adapter) for model, cases in METHODS_OF.items() for adapter in cases]
 

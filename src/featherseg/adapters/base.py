@@ -56,8 +56,8 @@ class Method(ABC):
     """
 
     Config: ClassVar[type[AdapterConfig]] = AdapterConfig
-    models: ClassVar[tuple[str, ...]] = ("clipseg", "biomedclipseg", "biomedclipseg_d", "etris_r50", "etris_r101",
-                                         "etris_vit")
+    models: ClassVar[tuple[str, ...]] = ("clipseg", "biomedclipseg", "biomedclipseg_d", "cris", "etris_r50",
+                                         "etris_r101", "etris_vit")
     trains: ClassVar[bool] = True
     in_weights: ClassVar[bool] = False
 

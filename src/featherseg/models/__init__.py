@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from featherseg.config import ModelConfig, Strict, parse
 from featherseg.errors import UserError
-from featherseg.models import biomedclipseg_config, cnn_config, etris_config
+from featherseg.models import biomedclipseg_config, cnn_config, cris_config, etris_config
 from featherseg.models.weights import (
     OWN_FILE,
     RANDOM_SMALL,
@@ -78,6 +78,17 @@ def _biomedclipseg(config: ModelConfig) -> "SegmentationModel":
 
 for _name in biomedclipseg_config.NAMES:
     MODELS.register(_name)(_biomedclipseg)
+
+
+@MODELS.register("cris")
+def _cris(config: ModelConfig) -> "SegmentationModel":
+    from featherseg.models.cris import CRIS
+
+    architecture = _architecture(config, cris_config.Architecture, cris_config.FULL[config.name])
+    if config.weights == RANDOM_SMALL:
+        architecture = cris_config.small_config(image_size=config.image_size or SMALL_SIZE)
+    with _sizes_that_fit(config):
+        return CRIS(config.name, architecture, config.image_size, config.word_length, config.text_padding or "masked")
 
 
 def _cnn(config: ModelConfig) -> "SegmentationModel":
