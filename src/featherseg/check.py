@@ -46,7 +46,8 @@ def _dataset_faults() -> list[str]:
     except UserError:
         data = DataParams()
     faults = [f"data.folders.{name}: {fault}" for name, folder in data.folders.items()
-              for fault in check_folder(Path(folder.path), threshold=folder.threshold)]
+              for fault in check_folder(folder.path, folder.class_name, folder.threshold, folder.field,
+                                        folder.descriptions)]
     for folder in sorted(Path("data/processed").glob("[!.]*/")):
         faults += _faults_of(PreparedDataset.read, folder)
     # a member that cannot be read is a fault of its own, and not of every pool that it is in

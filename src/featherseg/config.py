@@ -239,7 +239,8 @@ class PoolParams(Strict):
 class DataParams(Strict):
     """Where data comes from: synthetic sets, own folders, official sets, and a local mirror of their archives.
 
-    The sets of `bundled` are official ones that share PraNet's test bundle, those of `referring` COCO's images; those of `pooled` are made of the others.
+    The sets of `bundled` are official ones that share PraNet's test bundle, those of `referring` COCO's images; those
+    of `pooled` are made of the others.
     """
 
     mirror: str | None = None

@@ -64,11 +64,19 @@ _BASIC = Palette({
     "blue": (42, 26, -65), "purple": (41, 51, -47), "pink": (74, 32, 2), "brown": (36, 17, 27),
     "white": (97, 0, 0), "grey": (54, 0, 0), "black": (6, 0, 0),
 })
-_ENDOSCOPY = Palette({"white": (61.5, 31.6, 33.1)})
-_SKIN = Palette({"brown": (52.6, 17.8, 22.5)})
+_ENDOSCOPY = Palette(
+    {"white": (61.5, 31.7, 33.0), "yellow": (62.4, 31.6, 39.2), "brown": (53.6, 33.9, 33.6), "pink": (60.2, 34.2, 31.2),
+     "orange": (59.6, 36.8, 39.8), "tan": (64.5, 28.9, 32.4), "red": (57.3, 42.8, 37.8)},
+    (10.4, 8.2, 7.2),
+    {"white": -0.31, "yellow": -0.98, "brown": -1.07, "pink": -1.31, "orange": -1.39, "tan": -1.46, "red": -2.22})
+_SKIN = Palette(
+    {"brown": (52.6, 17.8, 22.5), "red": (59.7, 18.4, 19.1), "white": (57.9, 16.1, 19.7), "orange": (54.7, 19.4, 27.2),
+     "pink": (64.3, 13.0, 11.9), "blue": (56.6, 17.3, 15.2), "yellow": (61.5, 17.4, 20.8)},
+    (12.8, 8.1, 9.2),
+    {"brown": -0.13, "red": -1.11, "white": -1.46, "orange": -1.9, "pink": -1.97, "blue": -2.16, "yellow": -2.36})
 _POLYP = Template(("a raised growth on the lining of the bowel", "a bump that stands out from the smooth wall",
                    "a swelling with a surface unlike the mucosa near it"))
-_LESION = Template(("a patch of skin that differs from the skin around it", "a spot with more pigment than its surroundings",
+_LESION = Template(("a patch of skin unlike the skin around it", "a spot with more pigment than its surroundings",
                     "a mark on the skin with a border of its own"))
 _ULCER = Template(("an open wound on a foot", "a sore that does not heal", "a patch of damaged skin on a foot or toe"))
 
