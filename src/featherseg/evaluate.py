@@ -12,9 +12,9 @@ What is written, into one folder:
 - `per_sample.parquet`: one row per sample, text condition, sentence (its place among the sample's, 0 where
   there is one), threshold and metric.
 - `predictions.parquet`: one row per sample, text condition and sentence, the mask as COCO run lengths.
-- `metrics.json`: for each split, means and standard deviations over what was segmented, by text condition and
-  by target, beside the numbers of masks, of empty ones, and of samples for which the condition had no prompt
-  but their own; and, under the policy `sentences`, the measures of `referring.py`.
+- `metrics.json`: for each split, means and standard deviations over what was segmented, by text condition, by
+  target and by data set (the members of a pooled one), beside the numbers of masks, of empty ones, and of samples
+  for which the condition had no prompt but their own; and, under the policy `sentences`, the measures of `referring.py`.
 - `status.json`: ok, or not_run with the reason (then nothing else is there).
 """
 
@@ -274,17 +274,22 @@ def summarise(per_sample: pd.DataFrame, threshold: float) -> dict[str, Any]:
 
     Returns:
         conditions: text condition -> {dsc, iou, hd95: {mean, std}, n, n_empty_truth, n_empty_prediction,
-        n_own_prompt, targets: {target -> the same}}. std is that of the masks at hand, not an estimate for
-        others; n counts masks, so each sentence where each was scored. referring: `referring.summarise`, where
-        sentences were scored.
+        n_own_prompt, targets: {target -> the same}, datasets: {data set -> the same}}; a pooled set's samples are
+        its members'. std is that of the masks at hand, not an estimate for others; n counts masks, so each sentence
+        where each was scored. referring: `referring.summarise`, where sentences were scored.
     """
     rows = per_sample[per_sample.threshold == threshold]
     own = pd.MultiIndex.from_frame(rows[rows.text_condition == OWN][["sample_id", "prompt"]])
     rows = rows.assign(own_prompt=pd.MultiIndex.from_frame(rows[["sample_id", "prompt"]]).isin(own))
-    conditions = {condition: {**_means(part), "targets": {name: _means(of) for name, of in part.groupby("target")}}
+    conditions = {condition: {**_means(part), "targets": _means_by("target", part),
+                              "datasets": _means_by("dataset", part)}
                   for condition, part in rows.groupby("text_condition")}
     scored_sentences = set(referring.THRESHOLDS) <= set(per_sample.threshold)
     return {"conditions": conditions} | ({"referring": referring.summarise(per_sample)} if scored_sentences else {})
+
+
+def _means_by(column: str, rows: pd.DataFrame) -> dict[str, Any]:
+    return {name: _means(part) for name, part in rows.groupby(column)}
 
 
 def _means(rows: pd.DataFrame) -> dict[str, Any]:

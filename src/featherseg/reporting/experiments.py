@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ruamel.yaml import YAML
 
 from featherseg.config import study_params_path
-from featherseg.reporting.study import Study, read_results
+from featherseg.reporting.study import Study, read_results, whole_sets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ def with_experiments(study: Study, knobs: Sequence[str] = ("dim",)) -> "pd.DataF
         text = _git("show", f"{commit}:{params}")
         results = _git("show", f"{commit}:{(study.reports / 'results.csv').as_posix()}")
         if text and results and _without(knobs, text) == own:
-            frames.append(read_results(io.StringIO(results)))
+            frames.append(whole_sets(read_results(io.StringIO(results))))
     once = ["run", *knobs, "split", "text_condition", "sentences", "threshold", "metric"]
     return pd.concat(frames).drop_duplicates(once).reset_index(drop=True)
 

@@ -24,6 +24,7 @@ TEXT = (
     "positions",
     "direction",
     "dataset",
+    "member",
     "split",
     "text_condition",
     "sentences",
@@ -86,12 +87,19 @@ class Study:
 
     @cached_property
     def every_result(self) -> "pd.DataFrame":
-        """`results.csv` as `collect` wrote it, every split and measure; absent text is the empty string.
+        """`results.csv` as `collect` wrote it, every split and measure, but for the rows of members; absent text is
+        the empty string.
 
         Raises:
             UserError: the results have not been collected.
         """
-        return self._table("results.csv")
+        return whole_sets(self._table("results.csv"))
+
+    @cached_property
+    def by_member(self) -> "pd.DataFrame":
+        """The rows of `results.csv` for each member of a pooled set, of each run's first split."""
+        table = self._table("results.csv")
+        return first_split(table[table.member != ""])
 
     @cached_property
     def curves(self) -> "pd.DataFrame":
@@ -108,8 +116,8 @@ class Study:
         if not path.is_file():
             raise UserError(f"{path} does not exist; collect the study first: featherseg collect.")
         table = read_results(path)
-        if name == "results.csv" and "split" not in table:
-            raise UserError(f"{path} lacks the column 'split'; collect the study again: featherseg collect.")
+        if name == "results.csv" and not {"split", "member"} <= set(table):
+            raise UserError(f"{path} lacks the column 'split' or 'member'; collect the study again: featherseg collect.")
         return table
 
 
@@ -119,6 +127,11 @@ def read_results(source: "Path | TextIO") -> "pd.DataFrame":
 
     frame = pd.read_csv(source, dtype=dict.fromkeys(TEXT, str))
     return frame.fillna(dict.fromkeys(frame.columns.intersection(TEXT), ""))
+
+
+def whole_sets(results: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows without those of the members of pooled sets."""
+    return results[results.member == ""].reset_index(drop=True) if "member" in results else results
 
 
 def first_split(results: "pd.DataFrame") -> "pd.DataFrame":
