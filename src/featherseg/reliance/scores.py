@@ -155,7 +155,7 @@ def _conditions(trials: pd.DataFrame, dsc: pd.DataFrame, same: pd.DataFrame, gro
     P-values are corrected (Holm) among the interventions of `PRIMARY`, and among all others.
     """
     names = [name for name in dsc.columns if (name[0] == OWN[0]) != (name[1] == OWN[1])]
-    drops = dsc[names].rsub(dsc[OWN], axis=0)
+    drops = dsc[names].rsub(dsc[OWN], axis=0).round(12)  # a mean of equal values may differ from them in its last bit
     counts = _counts(trials)
     records = []
     for name, drop, changed in zip(names, _means(groups, drops), _means(groups, 1 - same[names]), strict=True):

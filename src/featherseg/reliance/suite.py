@@ -128,7 +128,9 @@ def _masks(segment: Segment, some: Sequence[ImageTrials], pictures: dict[tuple[s
            threshold: float, name: str) -> dict[_Key, Mask]:
     """The mask of every pair of picture and prompt that the trials ask for, each asked for once."""
     wanted = {(trials.image, trial.image, trial.prompt): trial for trials in some for trial in trials.trials}
-    asked = sorted(((key, trial) for key, trial in wanted.items() if key[:2] in pictures), key=lambda one: one[0][:2])
+    # all prompts of one picture together, and the own image first
+    asked = sorted(((key, trial) for key, trial in wanted.items() if key[:2] in pictures),
+                   key=lambda one: (one[0][0], one[0][1] != OWN_IMAGE, one[0][1]))
     masks: dict[_Key, Mask] = {}
     maps = iter(segment([pictures[key[:2]] for key, _ in asked], [key[2] for key, _ in asked]))
     for key, trial in asked:

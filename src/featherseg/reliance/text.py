@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from featherseg.data.prepared import LEVELS, Sample
+from featherseg.data.wording import ATTRIBUTES, LOCATIONS, NUMBERS, SHAPES, SIZES
 
-ATTRIBUTES = ("number", "size", "location", "shape", "colour")
 OWN, NONE, PERMUTED, OTHER_STRUCTURE = "own", "none", "permuted", "other_structure"
 _USUAL = {  # what an attribute is changed to where the split itself knows no other value
-    "number": ("one", "two", "three", "many"), "size": ("small", "medium", "large"),
-    "location": ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right"),
-    "shape": ("round", "square", "triangular", "irregular"), "colour": ("red", "blue", "green", "white", "black"),
+    "number": NUMBERS[:4], "size": SIZES, "location": tuple(place for row in LOCATIONS for place in row),
+    "shape": SHAPES, "colour": ("red", "blue", "green", "white", "black"),
 }
 _UNRELATED = ("piano", "harbour", "Tuesday", "sandwich", "passport", "curtain", "engine", "violin", "umbrella", "taxi",
               "library", "candle", "mountain", "bicycle", "carpet", "lemon", "window", "letter", "garden", "hammer",

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from featherseg.data.wording import ATTRIBUTES
 from featherseg.reliance.image import MEAN_COLOUR, OTHER_IMAGE
-from featherseg.reliance.text import ATTRIBUTES, NONE, OTHER_STRUCTURE, PERMUTED
+from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED
 
 IMAGE_ONLY, LANGUAGE_ONLY, BOTH, NEITHER = "image only", "language only", "image and language", "neither"
 UNDECIDED = "too few to tell"
@@ -100,10 +101,10 @@ def _points(drop: float) -> str:
 def _shared(shapley: dict[str, Any]) -> str:
     if shapley["shares"] is None:
         return f"Nothing is shared out between image and text, because {shapley['why_no_shares']}."
-    image, text = (shapley["shares"][player] for player in ("image", "text"))
-    return (f"Of the {100 * shapley['gain']['value']:.1f} points of DSC that both bring over {shapley['absent']['text']} "
-            f"with {shapley['absent']['image']}, {_share(image)} are due to the image and {_share(text)} to the prompt "
-            "(Shapley shares).")
+    gain, absent, shares = 100 * shapley["gain"]["value"], shapley["absent"], shapley["shares"]
+    return (f"Of the {gain:.1f} points of DSC that both bring over {absent['text']} with {absent['image']}, "
+            f"{_share(shares['image'])} are due to the image and {_share(shares['text'])} to the prompt (Shapley "
+            "shares).")
 
 
 def _followed(following: dict[str, Any] | None) -> list[str]:
