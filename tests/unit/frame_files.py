@@ -11,7 +11,8 @@ def meta_image(stem: str, frame: np.ndarray, packed: bool = False) -> dict[str, 
     """`<stem>.mhd` and its data file, of uint8 (H, W), in the form of CAMUS: three dimensions, one frame."""
     data = f"{stem}.{'zraw' if packed else 'raw'}"
     header = (f"ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
-              f"CompressedData = {packed}\nElementSpacing = 0.308 0.154 1\nDimSize = {frame.shape[1]} {frame.shape[0]} 1\n"
+              f"CompressedData = {packed}\nElementSpacing = 0.308 0.154 1\n"
+              f"DimSize = {frame.shape[1]} {frame.shape[0]} 1\n"
               f"ElementType = MET_UCHAR\nElementDataFile = {data.rpartition('/')[2]}\n")
     content = frame.astype(np.uint8).tobytes()
     return {f"{stem}.mhd": header.encode(), data: zlib.compress(content) if packed else content}

@@ -67,7 +67,8 @@ def test_three_structures_a_frame_and_patients_of_one_name_stay_apart(tmp_path, 
     dataset = prepared(fetched(tmp_path, form))
     assert len(dataset.samples) == 36 and len({sample.image for sample in dataset.samples}) == 12
     found = {(sample.split, sample.group) for sample in dataset.samples}
-    assert found == {("train", "training_patient0002"), ("val", "training_patient0001"), ("test", "testing_patient0001")}
+    assert found == {("train", "training_patient0002"), ("val", "training_patient0001"),
+                     ("test", "testing_patient0001")}
     for split, folder in (("val", "training"), ("test", "testing")):
         samples = dataset.split(split)[:3]
         assert [sample.target for sample in samples] == ["left ventricular cavity", "myocardium", "left atrium cavity"]
@@ -101,7 +102,7 @@ def test_the_edition_that_counts_its_patients_anew_is_refused(tmp_path):
 def test_a_row_that_names_no_mask_of_the_set_is_one_sentence(tmp_path):
     lists = {"train": [], "val": [], "test": rows("patient0001")}
     lists["test"][0]["mask_name"] = "mask_4/patient0001_2CH_ED_gt.png"
-    with pytest.raises(UserError, match="test.json, row 0: mask_name is 'mask_4/"):
+    with pytest.raises(UserError, match="test.json, row 0: img_name is .* and mask_name 'mask_4/"):
         prepared(fetched(tmp_path, lists=lists))
 
 

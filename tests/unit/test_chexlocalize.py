@@ -74,7 +74,7 @@ def test_each_finding_of_an_image_is_a_sample(tmp_path):
 
 @pytest.mark.parametrize(("finding", "value", "said"), [
     ("Edema", None, "support devices: there are no run lengths"),
-    ("Support Devices", {"size": [HEIGHT, WIDTH], "counts": [7]}, "support devices: its segmentation has run lengths of 7"),
+    ("Support Devices", {"size": [HEIGHT, WIDTH], "counts": [7]}, "support devices: its segmentation has run lengths"),
     ("Support Devices", "all", "support devices: there are no run lengths"),
     ("Support Devices", {"size": [HEIGHT, WIDTH, 3], "counts": [7]}, "support devices: there are no run lengths"),
 ])

@@ -12,6 +12,7 @@ from featherseg.data.lists import Entry, read_list
 from featherseg.data.prepare import prepare_dataset, prepare_official
 from featherseg.data.prepared import PreparedDataset
 from featherseg.data.published import with_leaks, without_leaks
+from featherseg.data.spec import DatasetSpec
 from featherseg.data.specs import SPECS
 from featherseg.errors import UserError
 from featherseg.files import not_run_reason
@@ -156,10 +157,12 @@ def test_the_reason_for_missing_data_is_handed_on(tmp_path, monkeypatch):
 
 def test_every_set_of_the_papers_has_a_way_to_its_data():
     assert sorted(SPECS) == [
-        "bkai", "busi", "camus", "chexlocalize", "clinicdb", "coco_train2014", "colondb", "cvc300", "dfu", "etis",
-        "isic2016", "kvasir_seg", "pranet_test", "refcoco", "refcoco_plus", "refcocog_google", "refcocog_umd"]
+        "bkai", "busi", "camus", "camvid", "chexlocalize", "cityscapes", "clinicdb", "coco_train2014", "colondb",
+        "cvc300", "dfu", "etis", "isic2016", "kvasir_seg", "pranet_test", "refcoco", "refcoco_plus",
+        "refcocog_google", "refcocog_umd"]
     for name, spec in SPECS.items():
-        assert spec.name == name and sum(map(bool, (spec.archives, spec.how, getattr(spec, "layout", None) and spec.images))) == 1
+        shared = isinstance(spec, DatasetSpec) and spec.images
+        assert spec.name == name and [bool(spec.archives), bool(spec.how), bool(shared)].count(True) == 1
         assert not getattr(spec, "layout", None) or {resource.file for resource in spec.lists} == {
             "train.json", "val.json", "test.json"}
         assert spec.source.startswith("https://") and spec.licence and spec.citation

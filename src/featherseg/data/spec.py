@@ -1,6 +1,7 @@
 """What is known of a published dataset: where its files are, who may have them, and how they are laid out."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class RawSpec:
             inbox is taken, or where another source holds the files.
         how: how to get it where there is no open address, as the end of a sentence; None for an open set.
         lists: the published splits and prompts P0 to P9 (medvlsm).
+        any_edition: whether an archive in the inbox, whatever its name, stands in for the open ones.
         unpack: whether its archives are unpacked; else they are kept as they are and read in place.
     """
 
@@ -51,6 +53,7 @@ class RawSpec:
     lists: tuple[Resource, ...] = ()
     archives: tuple[Resource, ...] = ()
     how: str | None = None
+    any_edition: bool = False
     unpack: bool = True
 
 
@@ -79,6 +82,41 @@ class DatasetSpec(RawSpec):
     images: str | None = None
     field: str = "general"
     threshold: int | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image with the map of its classes.
+
+    Attributes:
+        image_id: unique in the dataset.
+        group: None for the image itself.
+    """
+
+    image_id: str
+    image: Path
+    labels: Path
+    split: str
+    group: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMapSpec(RawSpec):
+    """Images of which every pixel has a class.
+
+    Attributes:
+        indices: label -> class, None for what is no target, where maps hold one number a pixel.
+        colours: (red, green, blue) -> class likewise, where they hold colours.
+        scenes: from the folder of raw files to every image with its map.
+        field: of the prompt engine.
+        note: what else a reader of the card should know.
+    """
+
+    indices: Mapping[int, str | None]
+    colours: Mapping[tuple[int, int, int], str | None] = dataclasses.field(default_factory=dict)
+    scenes: Callable[[Path], list[Scene]]
+    field: str = "street"
     note: str | None = None
 
 

@@ -24,19 +24,20 @@ def complete(entry: Entry) -> Entry:
     Raises:
         UserError: the row names its mask in another way.
     """
-    found = re.fullmatch(r"mask_([123])/(patient\d{4})_([24]CH)_(E[DS])_gt\.png", entry.mask)
-    if not found or not entry.image.startswith(found[2]):
-        raise UserError(f"{entry.where}: mask_name is {entry.mask!r}; get the list again.")
+    found = re.fullmatch(r"mask_([123])/((patient\d{4})_([24]CH)_(E[DS]))_gt\.png", entry.mask)
+    if not found or entry.image != f"{found[2]}.png":
+        raise UserError(f"{entry.where}: img_name is {entry.image!r} and mask_name {entry.mask!r}; get the list again.")
     folder = "testing" if entry.split == "test" else "training"
-    return replace(entry, image=f"{folder}/{entry.image}", group=f"{folder}_{found[2]}",
-                   target=_STRUCTURES[int(found[1])], attributes=entry.attributes | {"view": found[3], "cycle": found[4]})
+    return replace(entry, image=f"{folder}/{entry.image}", group=f"{folder}_{found[3]}",
+                   target=_STRUCTURES[int(found[1])],
+                   attributes=entry.attributes | {"view": found[4], "cycle": found[5]})
 
 
 def layout(raw: Path) -> Files:
     """`training/patient0001/patient0001_2CH_ED.mhd` with `_gt` for the labels, and `testing/` likewise; NIfTI too."""
     if list(raw.rglob("database_nifti")):
-        raise UserError(f"{raw} holds database_nifti, the edition of CAMUS that counts its patients in another way than "
-                        "the published lists; put training.zip and testing.zip into the inbox instead.")
+        raise UserError(f"{raw} holds database_nifti, the edition that counts its patients in another way than the "
+                        "published lists; put training.zip and testing.zip into the inbox instead.")
     folders = {name: find_folder(raw, name) for name in ("training", "testing")}
 
     def files(entry: Entry) -> tuple[Pixels, list[Pixels]]:
