@@ -23,11 +23,13 @@ FOLDER = Path("data/weights")
 
 @dataclass(frozen=True)
 class PublicWeights:
-    """A repository of the model hub and the files that are needed of it."""
+    """A repository of the model hub and the files that are needed of it; without one, `elsewhere` says where they are.
+    """
 
-    repository: str
+    repository: str | None
     files: tuple[str, ...]
     licence: str
+    elsewhere: str = ""
 
 
 WEIGHTS = {
@@ -40,6 +42,10 @@ WEIGHTS = {
                                   "Apache-2.0"),
     "biomedclip": PublicWeights("microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
                                 ("open_clip_pytorch_model.bin", VOCABULARY), "MIT"),
+    # what segmentation-models-pytorch fetches for its encoder: torchvision's weights
+    "resnet50-imagenet": PublicWeights("smp-hub/resnet50.imagenet", ("model.safetensors",), "BSD-3-Clause"),
+    "cris": PublicWeights(None, ("best_model.pth",), "MIT", elsewhere="the checkpoint that the authors of CRIS share "
+                          "as a file (issue 3 of github.com/DerrickWang005/CRIS.pytorch)"),
 }
 
 
@@ -112,6 +118,8 @@ def _fetch(weights: PublicWeights, file: str, mirrors: list[Path], inbox: Path, 
         if (local / file).is_file():
             shutil.copyfile(local / file, target)
             return
+    if weights.repository is None:
+        raise NotRun(f"{file} is on no model hub; put {weights.elsewhere} into {inbox}/ under this name.")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
