@@ -46,7 +46,7 @@ def without_weights(recipe: str, model: ModelConfig | None = None,
                     adapter: dict[str, Any] | None = None) -> SegmentationModel:
     """A recipe's model on the meta device, with its method applied; the arguments are those of `describe`."""
     settings = read_recipe(recipe)
-    config = model or ModelConfig(name=settings.model, image_size=settings.image_size)
+    config = model or ModelConfig(name=settings.model, image_size=settings.image_size, tap_offset=settings.tap_offset)
     with torch.device("meta"):
         network = MODELS[config.name](config)
         return adapters.apply(network, adapter or settings.adapter)

@@ -15,7 +15,7 @@ from transformers.models.bert.configuration_bert import BertConfig
 from featherseg import adapters, engine, models
 from featherseg.checkpoint import changed_tensors
 from featherseg.config import ModelConfig, Run, TrainConfig
-from featherseg.describe import parameter_groups
+from featherseg.describe import describe, parameter_groups
 from featherseg.errors import UserError
 from featherseg.evaluate import evaluate
 from featherseg.features import _tower_hash
@@ -207,6 +207,14 @@ def test_trainable_parameters_at_full_size(name, adapter, count, tap_offset):
     assert sum(group["trainable"] for group in groups.values()) == count + DECODER * head
     assert sum(group["total"] for key, group in groups.items() if key != "adapter") == 195_902_721 + DECODER
     assert groups["unused"] == {"total": BEHIND_THE_LAST_TAP - BLOCK * tap_offset, "trainable": 0}
+
+
+@pytest.mark.parametrize(("recipe", "unused"), [
+    ("biomedclipseg-decoder", BEHIND_THE_LAST_TAP), ("biomedclipseg_d-decoder-published", BEHIND_THE_LAST_TAP - BLOCK)])
+def test_a_recipe_is_described_with_its_own_taps_and_prompt_length(recipe, unused):
+    described = describe(recipe)
+    assert described["groups"]["unused"]["total"] == unused and described["trainable"] == DECODER
+    assert described["prompt_tokens"] == 256 and described["image_size"] == 224
 
 
 @pytest.mark.parametrize("positions", ["VL", "VLC"])

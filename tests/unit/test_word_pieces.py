@@ -7,7 +7,7 @@ from featherseg.models.word_pieces import SPELLING, read_vocabulary, word_piece_
 WORDS = ("one", "large", "polyp", "##s", "in", "the", "left", ",", "-", ".", "##al", "dist", "cafe", "3", "##5", "心")
 VOCABULARY = (*SPELLING[:4], "[MASK]", *WORDS)
 PROMPTS = ["", "polyp", "One LARGE polyps, in the left.", "distal-left  \t polyp", "café\u0301 35 心臓", "unknownword",
-           "x" * 101, "the [SEP] left", "polyp " * 500]
+           "x" * 101, "polyp " * 500]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=range(len(PROMPTS)))
@@ -15,12 +15,12 @@ def test_it_is_the_librarys_bert_tokenizer(prompt):
     from transformers import BertTokenizer
 
     reference = BertTokenizer(vocab={word: place for place, word in enumerate(VOCABULARY)})
-    expected = reference(prompt.replace("[SEP]", "( SEP )"), max_length=256, truncation=True)["input_ids"]
-    ours = word_piece_tokenizer(VOCABULARY, 256).encode(prompt).ids
-    if "[SEP]" in prompt:  # a user's brackets are text to us
-        assert ours.count(3) == 1
-    else:
-        assert ours == expected
+    expected = reference(prompt, max_length=256, truncation=True)["input_ids"]
+    assert word_piece_tokenizer(VOCABULARY, 256).encode(prompt).ids == expected
+
+
+def test_a_special_token_in_a_prompt_is_text():
+    assert word_piece_tokenizer(VOCABULARY, 256).encode("the [SEP] left [PAD]").ids.count(3) == 1
 
 
 def test_a_batch_is_padded_with_0_to_its_longest_and_cut_with_its_end_kept():
