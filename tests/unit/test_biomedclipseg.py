@@ -1,4 +1,4 @@
-"""BiomedCLIPSeg: open_clip's towers, padding that changes nothing, taps at CLIPSeg's depths, three layouts of weights."""
+"""BiomedCLIPSeg: open_clip's towers, padding that changes nothing, CLIPSeg's depths, three layouts of weights."""
 
 import json
 from pathlib import Path
