@@ -106,7 +106,7 @@ def resolve_study(study: str) -> list[Run]:
             if settings.get("schedule") != recipe.train.get("schedule") and params.train.get("milestones") is None:
                 settings.pop("milestones", None)  # they belong to the recipe's own schedule
             if "val_split" in settings:
-                settings["val_split"] = _of_dataset(settings["val_split"], dataset)
+                settings["val_split"] = of_dataset(settings["val_split"], dataset)
             train = parse(TrainConfig, settings, f"recipes/{name}.yaml with {source}: train")
         evaluate = parse(EvaluateConfig, _merge(recipe.evaluate, params.evaluate),
                          f"recipes/{name}.yaml with {source}: evaluate")
@@ -210,7 +210,7 @@ def resolve_model(recipe: Recipe, params: Params, source: str,
                         f"add {recipe.model}: <folder> or {recipe.model}: {RANDOM}.")
     weights = params.model.weights[recipe.model]
     size = params.model.image_size or recipe.image_size
-    words = _of_dataset(recipe.word_length, dataset)
+    words = of_dataset(recipe.word_length, dataset)
     reason = None if is_random(weights) else _why_absent(Path(weights))
     sha256 = None if is_random(weights) or reason else weights_sha256(weights)
     knobs = {knob: _first(getattr(params.model, knob), getattr(recipe, knob)) for knob in MODEL_KNOBS
@@ -224,7 +224,7 @@ def _first(value: Any, otherwise: Any) -> Any:
     return otherwise if value is None else value
 
 
-def _of_dataset(value: Any, dataset: str | None) -> Any:
+def of_dataset(value: Any, dataset: str | None = None) -> Any:
     """A recipe's value for a dataset: the value, or out of several by dataset the one of this name or `default`."""
     return value.get(dataset, value["default"]) if isinstance(value, dict) else value
 
