@@ -285,7 +285,7 @@ def test_every_knob_stands_in_the_params_file_since_set_refuses_others(path):
 
 
 @pytest.mark.parametrize("path", ["dvc.yaml", *(f"pipelines/{study}/dvc.yaml" for study in (
-    "vlsm_adapter", "etris", "referring"))])
+    "vlsm_adapter", "etris", "medvlsm", "referring"))])
 def test_stages_depend_on_the_code_by_which_a_killed_training_is_resumed(path):
     stages = read_yaml(ROOT / path)["stages"]
     code = {f"src/featherseg/{name}" for name in TRAINING_CODE}

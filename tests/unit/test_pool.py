@@ -8,7 +8,7 @@ import pytest
 
 from featherseg.check import check_project
 from featherseg.cli import main
-from featherseg.config import PoolParams, write_yaml
+from featherseg.config import DataParams, PoolParams, parse, read_yaml, write_yaml
 from featherseg.data import pool as pooling
 from featherseg.data.pool import pool_dataset, pool_faults
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
@@ -192,3 +192,26 @@ def test_a_pool_can_be_made_of_a_set_that_is_tested_elsewhere(members):
     assert rows_by(PreparedDataset.read(members / "both")) == {
         ("right", "train"): 2, ("right", "val"): 2, ("left", "test"): 2, ("third", "test"): 2, ("third", "testA"): 2}
     assert pooling.lacking(PoolParams(train=["right"], test=["left", "third"])) is None
+
+
+def test_every_declared_pool_has_a_stage_that_depends_on_its_members():
+    pools = parse(DataParams, read_yaml(ROOT / "params.yaml")["data"], "params.yaml").pooled
+    stages = {name: stage for path in ROOT.glob("pipelines/*/dvc.yaml")
+              for name, stage in read_yaml(path)["stages"].items() if name.startswith("pool_")}
+    assert stages.keys() == {f"pool_{name}" for name in pools}
+    for name, pool in pools.items():
+        stage = stages[f"pool_{name}"]
+        assert stage["cmd"].endswith(f" featherseg pool {name}") and stage["params"] == [f"data.pooled.{name}"]
+        members = [dep.removeprefix("data/processed/") for dep in stage["deps"] if dep.startswith("data/")]
+        assert sorted(members) == sorted(pool.members) and stage["outs"] == [f"data/processed/{name}"]
+
+
+def test_the_papers_regimes_leave_no_domain_in_training_that_they_test():
+    pools = parse(DataParams, read_yaml(ROOT / "params.yaml")["data"], "params.yaml").pooled
+    left_out = [name for name in pools if name.startswith("all_but_")]
+    assert len(left_out) == 4
+    for name in left_out:
+        assert not set(pools[name].train) & set(pools[name].test)
+        assert set(pools[name].members) >= set(pools["all"].train)
+    declared = read_yaml(ROOT / "pipelines/medvlsm/params.yaml")["study"]["datasets"]
+    assert set(declared) == {*pools, *pools["all"].train} - {"lesions_and_organs", "lesions_to_organs"}
