@@ -161,12 +161,22 @@ def predict(run: str, image: list[Path], prompt: list[str], out: Path, overlay: 
     predict_files(run, image, prompt, out, overlay, threshold)
 
 
+def reliance(predictor: str | None, run: str | None, data: Path | None, split: str, limit: int | None,
+             out: Path) -> None:
+    """Find out how much image and language each matter to a run, or to a model of your own."""
+    from featherseg.examine import examine
+
+    examine(predictor, run, data, split, limit, out)
+
+
 def check(study: list[str] | None, params_only: bool) -> None:
     """Read every YAML and dataset and say what is wrong, without running anything."""
-    from featherseg.check import check_project
+    from featherseg.check import check_project, list_notes
 
     faults = check_project(study, params_only)
     print("\n".join(faults) if faults else "nothing wrong found")
+    if not params_only:
+        print("".join(f"note: {note}\n" for note in list_notes()), end="")
     if faults:
         sys.exit(1)
 
@@ -176,6 +186,14 @@ def bench(quick: bool) -> None:
     from featherseg.bench import run_benchmarks
 
     run_benchmarks(quick=quick)
+
+
+def agreement(data: list[Path], split: str, out: Path) -> None:
+    """Compare the prompt engine's words with the published ones of prepared datasets."""
+    from featherseg.reporting.agreement import write_agreement
+
+    for one in write_agreement(data, out, split):
+        print(f"{one.dataset}, {one.attribute}: agreement {one.share:.3f}, kappa {one.kappa:.3f}")
 
 
 def _assignment(text: str) -> tuple[str, object]:
@@ -229,8 +247,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", required=True, type=Path, help="mask, or a folder of masks for several images")
     sub.add_argument("--overlay", type=Path)
     sub.add_argument("--threshold", type=float)
+    sub = command(reliance)
+    sub.add_argument("--predictor", metavar="MODULE:FUNCTION",
+                     help="(image uint8 HxWx3, prompt) -> mask HxW, bool or probabilities; imported from here")
+    sub.add_argument("--run", help="or a trained run")
+    sub.add_argument("--data", type=Path, metavar="FOLDER",
+                     help="a prepared dataset, or a folder with images/ and masks/; for a run its own by default")
+    sub.add_argument("--split", default="test", help="test by default; all for every one")
+    sub.add_argument("--limit", type=int, metavar="N", help="at most N images")
+    sub.add_argument("--out", type=Path, default=Path("reports/reliance"), metavar="FOLDER")
     sub = command(check)
     sub.add_argument("--study", action="append", help="only these studies")
     sub.add_argument("--params-only", action="store_true", help="leave datasets and weights out")
     command(bench).add_argument("--quick", action="store_true")
+    sub = command(agreement)
+    sub.add_argument("--data", required=True, nargs="+", type=Path, metavar="FOLDER", help="prepared datasets")
+    sub.add_argument("--split", default="test")
+    sub.add_argument("--out", type=Path, default=Path("reports/prompt_engine"))
     return parser
