@@ -62,21 +62,23 @@ def breast_ultrasound(attributes: Attributes, class_name: str, descriptions: Seq
     """P0 to P6 in BUSI's form: P1 tumor, P2 + type, P3 + number, P4 + size, P5 + location, P6 + shape.
 
     The type (`benign` or `malignant`) is nothing that a mask shows. Where it is given, P2 to P6 have a second prompt,
-    which says instead how the outline of such a tumor is. The form has no place for descriptions.
+    which says instead how the outline of such a tumor is. The class is in the plural from P3 on where there are
+    several. The form has no place for descriptions.
     """
     kind, number, size = (attributes.get(name) for name in ("type", "number", "size"))
     where = f"at the {attributes['location']}" if attributes.get("location") else None
     shape = f"{attributes['shape']}-shaped" if attributes.get("shape") else None
     outline = _OUTLINES.get(kind)
     ways = [kind, f"{outline}-shaped"] if outline else [kind]
+    counted = class_name if number in (None, "one") else f"{class_name}s"
     return {
         "p0": [""],
         "p1": [_in_ultrasound(class_name)],
         "p2": [_in_ultrasound(way, class_name) for way in ways],
-        "p3": [_in_ultrasound(number, way, class_name) for way in ways],
-        "p4": [_in_ultrasound(number, size, way, class_name) for way in ways],
-        "p5": [_in_ultrasound(number, size, way, class_name, where) for way in ways],
-        "p6": [_in_ultrasound(number, size, shape, way, class_name, where) for way in (kind, outline)[:len(ways)]],
+        "p3": [_in_ultrasound(number, way, counted) for way in ways],
+        "p4": [_in_ultrasound(number, size, way, counted) for way in ways],
+        "p5": [_in_ultrasound(number, size, way, counted, where) for way in ways],
+        "p6": [_in_ultrasound(number, size, shape, way, counted, where) for way in (kind, outline)[:len(ways)]],
     }
 
 
