@@ -9,17 +9,21 @@ import numpy as np
 from featherseg.data.assemble import Pixels
 from featherseg.data.frames import read_frame
 from featherseg.data.layout import find_folder
-from featherseg.data.lists import Entry
+from featherseg.data.lists import Entry, named_in
 from featherseg.data.spec import DatasetSpec, Files, medvlsm_lists
 from featherseg.errors import UserError
 
 _PAGE = "https://humanheart-project.creatis.insa-lyon.fr/database/#collection/6373703d73e9f0047faa1bc8"
 _STRUCTURES = {1: "left ventricular cavity", 2: "myocardium", 3: "left atrium cavity"}
 _ENDINGS = (".mhd", ".nii.gz")
+_WORDS = (r".+ of (?P<shape>\w+) shape in .+ view of the heart at end of the .+ cycle of an? (?P<age>.+)-year-old "
+          r"(?P<sex>\w+) with (?P<quality>\w+) image quality\.")
 
 
 def complete(entry: Entry) -> Entry:
-    """The target by the mask's number, and the folder, `training` or `testing`, whose patients count anew from 1.
+    """The target by the mask's number, the attributes that level P7 names, and the folder of its image.
+
+    The folders `training` and `testing` both count their patients from 1.
 
     Raises:
         UserError: the row names its mask in another way.
@@ -28,9 +32,9 @@ def complete(entry: Entry) -> Entry:
     if not found or entry.image != f"{found[2]}.png":
         raise UserError(f"{entry.where}: img_name is {entry.image!r} and mask_name {entry.mask!r}; get the list again.")
     folder = "testing" if entry.split == "test" else "training"
+    attributes = {"view": found[4], "cycle": found[5], **named_in(entry.prompts, "p7", _WORDS)}
     return replace(entry, image=f"{folder}/{entry.image}", group=f"{folder}_{found[3]}",
-                   target=_STRUCTURES[int(found[1])],
-                   attributes=entry.attributes | {"view": found[4], "cycle": found[5]})
+                   target=_STRUCTURES[int(found[1])], attributes=entry.attributes | attributes)
 
 
 def layout(raw: Path) -> Files:

@@ -7,7 +7,7 @@ from typing import Any
 
 from featherseg.data.assemble import Pixels
 from featherseg.data.layout import find_file_by_name
-from featherseg.data.lists import Entry
+from featherseg.data.lists import Entry, named_in
 from featherseg.data.segmentation import mask_of
 from featherseg.data.spec import DatasetSpec, Files, medvlsm_lists
 from featherseg.errors import UserError
@@ -15,10 +15,11 @@ from featherseg.files import read_json
 
 _PAGE = "https://stanfordaimi.azurewebsites.net/datasets/23c56a0d-15de-405b-87c8-99c30138950c"
 _PARTS = ("val", "test")
+_WORDS = r".+ of shape (?P<shape>[\w -]+), and located in (?P<location>[a-z, ]+) of the \w+ view of a Chest Xray\."
 
 
 def complete(entry: Entry) -> Entry:
-    """The finding by the mask's name, and the patient by the image's.
+    """The finding by the mask's name, the patient and the view by the image's, and the attributes that P4 names.
 
     Raises:
         UserError: the row names its mask in another way.
@@ -28,7 +29,8 @@ def complete(entry: Entry) -> Entry:
     if not found or not entry.mask.startswith(f"{study}_"):
         raise UserError(f"{entry.where}: img_name is {entry.image!r} and mask_name {entry.mask!r}; get the list again.")
     finding = Path(entry.mask).stem.removeprefix(f"{study}_").replace("_", " ")
-    return replace(entry, target=finding, group=found[1], attributes=entry.attributes | {"view": found[2]})
+    attributes = {"view": found[2], **named_in(entry.prompts, "p4", _WORDS)}
+    return replace(entry, target=finding, group=found[1], attributes=entry.attributes | attributes)
 
 
 def layout(raw: Path) -> Files:
