@@ -194,6 +194,11 @@ def build(weights, seed: int = 0, **changes) -> CRIS:
     return models.build(ModelConfig(name="cris", weights=str(weights), **changes), seed)
 
 
+def equal(ours: CRIS, theirs: CRIS) -> bool:
+    theirs = theirs.net.state_dict()
+    return all(torch.equal(tensor, theirs[key]) for key, tensor in ours.net.state_dict().items())
+
+
 @pytest.fixture
 def _small(monkeypatch):
     monkeypatch.setitem(cris_config.FULL, "cris", small_config())
@@ -201,10 +206,11 @@ def _small(monkeypatch):
 
 @pytest.mark.usefixtures("_small")
 def test_a_released_checkpoint_loads(tmp_path):
-    released(tmp_path / "best_model.pth", tiny())
+    source = tiny()
+    released(tmp_path / "best_model.pth", source)
     for weights in (tmp_path, tmp_path / "best_model.pth"):
         model = build(weights, word_length=9, text_padding="published_unmasked")
-        assert all(torch.equal(tensor, tiny().net.state_dict()[key]) for key, tensor in model.net.state_dict().items())
+        assert equal(model, source)
         assert model.word_length == 9 and not model.masks_padding and not model.training
 
 
@@ -238,8 +244,7 @@ def test_the_packages_own_folder(tmp_path):
     save_file({key: tensor.contiguous() for key, tensor in source.net.state_dict().items()},
               tmp_path / "model.safetensors")
     model = build(tmp_path)
-    assert model.config == source.config and model.image_size == 64
-    assert all(torch.equal(tensor, source.net.state_dict()[key]) for key, tensor in model.net.state_dict().items())
+    assert model.config == source.config and model.image_size == 64 and equal(model, source)
     (tmp_path / "config.json").write_text(json.dumps(source.architecture() | {"neck_widht": [1, 2, 3]}))
     with pytest.raises(UserError, match=r"config\.json.*neck_widht.*did you mean 'neck_widths'"):
         build(tmp_path)
