@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 SYNTHETIC, OWN, OFFICIAL = "synthetic stand-in", "own folder", "official"
 COUNTS = ("n", "n_empty_truth", "n_empty_prediction", "n_own_prompt")
 COLUMNS = ("study", "run", "recipe", "model", "adapter", "positions", "dim", "stages", "direction", "dataset", "member",
-           "seed", "split", "text_condition", "sentences", "threshold", "metric", "mean", "std", *COUNTS,
+           "seed", "train_prompts", "prompts", "split", "text_condition", "sentences", "threshold", "metric", "mean",
+           "std", *COUNTS,
            "trainable_parameters", "total_parameters", "weights", "data", "status", "reason")
 CURVES = ("run", "recipe", "dataset", "seed", "epoch", "loss", "val_dsc")
 
@@ -28,8 +29,9 @@ def collect(study: str) -> None:
 
     `results.csv` has one row per run, split, text condition and metric, on a pooled set one more for each member
     (column `member`, empty in all other rows), and one per measure of `referring.py`, threshold and set of sentences
-    (`first` or `all`; empty in all other rows); a run that was not made has one row with its reason. `metrics.json` holds the mean DSC of each recipe with its own prompt, on the first split, over
-    datasets and seeds. Equal runs give equal bytes.
+    (`first` or `all`; empty in all other rows); a run that was not made has one row with its reason. `metrics.json`
+    holds the mean DSC of each recipe with its own prompt, on the first split, over datasets and seeds. Equal runs give
+    equal bytes.
 
     Raises:
         UserError: the study has no plan, or a declared run was neither scored nor marked as not run.
@@ -58,6 +60,7 @@ def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
            "adapter": run.adapter["name"], "positions": run.adapter.get("positions", ""),
            "dim": run.adapter.get("dim"), "stages": run.adapter.get("stages"),
            "direction": run.adapter.get("direction", ""), "dataset": run.dataset, "member": "", "seed": run.seed,
+           "train_prompts": run.train.prompts if run.train else "", "prompts": run.evaluate.prompts,
            "split": "", "text_condition": "", "sentences": "", "metric": "",
            "weights": weights_of(run), "data": data_of(run.dataset), "status": "ok", "reason": ""}
     reason = not_run_reason(folder)

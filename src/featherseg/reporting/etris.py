@@ -234,7 +234,7 @@ def ablations(study: Study) -> pd.DataFrame:
 
     Runs are those of this study, and of the experiments of this commit that changed these knobs alone.
     """
-    results = with_experiments(study, tuple(KNOBS))
+    results = with_experiments(study, [f"adapter.{knob}" for knob in KNOBS])
     declared = results[(results.adapter == BRIDGER) & ~results.recipe.str.endswith(AS_RELEASED)]
     rows = accuracy(declared)
     if rows.empty:

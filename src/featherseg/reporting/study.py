@@ -25,6 +25,8 @@ TEXT = (
     "direction",
     "dataset",
     "member",
+    "train_prompts",
+    "prompts",
     "split",
     "text_condition",
     "sentences",
@@ -117,7 +119,8 @@ class Study:
             raise UserError(f"{path} does not exist; collect the study first: featherseg collect.")
         table = read_results(path)
         if name == "results.csv" and not {"split", "member"} <= set(table):
-            raise UserError(f"{path} lacks the column 'split' or 'member'; collect the study again: featherseg collect.")
+            raise UserError(f"{path} lacks the column 'split' or 'member'; collect the study again: featherseg "
+                            "collect.")
         return table
 
 
