@@ -80,7 +80,7 @@ def colours(lab: np.ndarray, words: np.ndarray) -> None:
     best = max(kappas, key=kappas.get)
     palette = fit_palette(lab, words, names, best)
     print("  kappa by power of the priors", {power: round(kappa, 3) for power, kappa in kappas.items()})
-    print("  points ", {name: tuple(round(value, 1) for value in point) for name, point in palette.points.items()})
+    print("  points ", {name: tuple(round(value, 1) for value in point) for name, point in palette.points})
     print("  spread ", tuple(round(value, 1) for value in palette.spread))
     print("  weights", {name: round(weight, 2) for name, weight in palette.weights.items()})
 
@@ -90,7 +90,8 @@ def fit_palette(lab: np.ndarray, words: np.ndarray, names: list[str], power: flo
     points = {name: lab[words == name].mean(axis=0) for name in names}
     spread = np.sqrt(np.mean([(colour - points[word]) ** 2 for colour, word in zip(lab, words, strict=True)], axis=0))
     weights = {name: power * float(np.log((words == name).mean())) for name in names}
-    return Palette({name: tuple(map(float, point)) for name, point in points.items()}, tuple(map(float, spread)), weights)
+    return Palette([(name, tuple(map(float, point))) for name, point in points.items()], tuple(map(float, spread)),
+                   weights)
 
 
 if __name__ == "__main__":

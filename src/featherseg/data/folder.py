@@ -80,8 +80,8 @@ def _engine(rows: list[Row], field: str, descriptions: Mapping[str, Sequence[str
     engine = PromptEngine(field, descriptions)
     if any(row.prompts is not None for row in rows):
         if descriptions:
-            raise UserError("`descriptions` are given, but the folder's list has prompts of its own, which stand alone; "
-                            "remove `descriptions` or the prompts.")
+            raise UserError("`descriptions` are given, but the folder's list has prompts of its own, which stand "
+                            "alone; remove `descriptions` or the prompts.")
         return None
     classes = list(dict.fromkeys(row.target for row in rows))
     for name in descriptions or {}:

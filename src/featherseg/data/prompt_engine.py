@@ -52,7 +52,7 @@ class PromptEngine:
         descriptions: by class, what it is, to follow "which is"; a class without any has its field's.
 
     Raises:
-        UserError: an unknown field.
+        UserError: an unknown field, or descriptions for one whose prompts have no place for them.
     """
 
     def __init__(self, field: str = "general", descriptions: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -60,6 +60,8 @@ class PromptEngine:
             raise unknown("field of prompts", field, list(FIELDS))
         self.name = field
         self.field = FIELDS[field]
+        if descriptions and not self.field.described:
+            raise UserError(f"prompts of the field {field!r} have no level for descriptions; remove `descriptions`.")
         self.descriptions = descriptions or {}
         self.samples = 0
         self.unmeasured: Counter[str] = Counter()

@@ -140,9 +140,10 @@ def _released_stretch(dataset: PreparedDataset) -> float:
     """
     samples = [sample for sample in dataset.split("train") if sample.attributes.get("number") == "one"]
     masks = [dataset.mask(sample) for sample in samples]
-    return max(np.arange(0.8, 1.81, 0.05).tolist(), key=lambda stretch: sum(
-        _released_places(mask, stretch) == [sample.attributes["location"]]
-        for mask, sample in zip(masks, samples, strict=True)))
+    stretches = np.arange(0.8, 1.81, 0.05)
+    hits = np.array([sum(_released_places(mask, stretch) == [sample.attributes["location"]]
+                         for mask, sample in zip(masks, samples, strict=True)) for stretch in stretches])
+    return float(np.median(stretches[hits == hits.max()]))
 
 
 def _released_places(mask: np.ndarray, stretch: float) -> list[str]:
@@ -188,7 +189,8 @@ def _body(found: Sequence[Agreement]) -> str:
         '<nav><a href="../index.html">all reports</a> · <a href="agreement.csv">figures</a> · '
         '<a href="confusion.csv">counts</a></nav>',
         "<h1>Words of the prompt engine and published words</h1>",
-        f"<p>{_SUMMARY}</p>\n<p>The prompt engine measures number, size, location, shape and colour on masks and pixels, for datasets "
+        f"<p>{_SUMMARY}</p>",
+        "<p>The prompt engine measures number, size, location, shape and colour on masks and pixels, for datasets "
         f"whose prompts nobody published. Here it is run where prompts <em>are</em> published, on the split "
         f"<code>{html.escape(found[0].split)}</code> of {html.escape(compared)}, on which nothing was fitted, and its "
         "words are compared with those of MedVLSM's lists (arXiv 2308.07706).</p>",
@@ -202,7 +204,7 @@ def _figures(found: Sequence[Agreement]) -> str:
         low, high = one.interval()
         kappa = "–" if np.isnan(one.kappa) else f"{one.kappa:.2f}"
         between = "–" if np.isnan(low) else f"{low:.2f} to {high:.2f}"
-        lines.append((one.dataset, one.attribute, len(one.published), one.measured.count(NONE), f"{one.share:.1%}",
+        lines.append((html.escape(one.dataset), one.attribute, len(one.published), one.measured.count(NONE), f"{one.share:.1%}",
                       f"{one.chance:.1%}", kappa, between))
     notes = "".join(f"<li>{html.escape(one.dataset)}, {html.escape(one.attribute)}: {html.escape(one.note)}.</li>"
                     for one in found if one.note)

@@ -72,7 +72,7 @@ def title_and_summary(notebook: Path) -> tuple[str, str]:
 def page_title_and_summary(path: Path) -> tuple[str, str]:
     """The title and the description that `page` wrote into an HTML page; empty where it has none."""
     text = path.read_text(encoding="utf-8")
-    found = (re.search(pattern, text) for pattern in (r"<title>(.*?)</title>", r'<meta name="description" content="(.*?)">'))
+    found = (re.search(pattern, text) for pattern in ("<title>(.*?)</title>", '"description" content="(.*?)">'))
     title, summary = (html.unescape(match[1]) if match else "" for match in found)
     return title or path.stem, summary
 
