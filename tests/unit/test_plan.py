@@ -113,17 +113,16 @@ def test_another_width_reaches_exactly_the_runs_that_have_it(project):
     wide = ("vlsm_", "bridger", "houlsby")
     with_dim = {f"{name}-{dataset}-0.yaml" for name in recipe_names() if any(method in name for method in wide)
                 for dataset in ("lesions", "organs")}
-    assert len(with_dim) == 2 * (8 + 8 + 2)
+    assert len(with_dim) == 2 * (8 + 8 + 8 + 2)
     assert changed(before, planned()) == with_dim
 
 
 @pytest.mark.parametrize(("knob", "reached"), [
-    ("cond_dim", {"clipseg-vlsm_dense-vlc", "clipseg-vlsm_shallow-vlc", "clipseg-vlsm_shallow-vlc-published"}),
-    ("rank", {"clipseg-lora", "etris_r50-lora", "etris_vit-lora"}),
-    ("alpha", {"clipseg-lora", "etris_r50-lora", "etris_vit-lora"}),
-    ("heads", {name for name in (path.stem for path in (ROOT / "recipes").glob("*.yaml")) if "bridger" in name}),
+    ("cond_dim", ("-vlc",)), ("rank", ("-lora",)), ("alpha", ("-lora",)), ("heads", ("-bridger",)),
 ])
 def test_a_knob_reaches_exactly_the_runs_that_have_it(project, knob, reached):
+    reached = [name for name in recipe_names() if any(part in name for part in reached)]
+    assert len(reached) > 4
     declare(recipe_names())
     before = planned()
     declare(recipe_names(), adapter={knob: 3})
