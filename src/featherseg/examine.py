@@ -87,13 +87,13 @@ def open_data(folder: Path) -> Iterator[PreparedDataset]:
 
 def terminal_table(record: dict[str, Any]) -> str:
     """One line an intervention: DSC, change with its interval, corrected p-value and change of the mask."""
-    head = f"{'':<26}{'n':>5}{'DSC %':>8}{'change':>9}{'95 % interval':>18}{'p (Holm)':>10}{'mask changed %':>16}"
+    head = f"{'':<28}{'n':>5}{'DSC %':>8}{'change':>9}{'95 % interval':>18}{'p (Holm)':>10}{'mask changed %':>16}"
     own = record["own"]
-    lines = [head, f"{'own image, own prompt':<26}{record['n_samples']:>5}{100 * own['value']:>8.1f}"]
+    lines = [head, f"{'own image, own prompt':<28}{record['n_samples']:>5}{100 * own['value']:>8.1f}"]
     for one in record["conditions"]:
         interval = f"{_points(one['high'])} to {_points(one['low'])}"
         mark = " *" if is_drop(one) else ""
-        lines.append(f"{title(one['condition'])[:25]:<26}{one['n']:>5}{100 * one['dsc']:>8.1f}{_points(one['drop']):>9}"
+        lines.append(f"{title(one['condition']):<28}{one['n']:>5}{100 * one['dsc']:>8.1f}{_points(one['drop']):>9}"
                      f"{interval:>18}{one['p_holm']:>10.4f}{100 * one['changed']['value']:>16.1f}{mark}")
     return "\n".join([*lines, "* a loss of at least 2 points of DSC, surely"])
 

@@ -34,7 +34,8 @@ def load(name: str) -> Segment:
         if isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or "\0"):
             raise UserError(f"predictor {name!r}: there is no module {error.name!r} in {folder} or among the installed "
                             "packages; go to its folder, or correct the name.") from None
-        raise UserError(f"predictor {name!r}: importing {module_name} fails with {_said(error)}") from error
+        raise UserError(f"predictor {name!r}: importing {module_name} fails with {_said(error)}; correct "
+                        "the module.") from error
     function = getattr(module, function_name, None)
     if not callable(function):
         functions = [known for known, value in vars(module).items() if callable(value) and not known.startswith("_")]

@@ -228,12 +228,12 @@ def _meanings(record: Record) -> str:
 def _followed(record: Record) -> str:
     found = record["following"]
     return (f"On {found['n_images']} images with several structures, the mask for a structure's prompt has a mean IoU "
-            f"of {100 * found['on_diagonal']:.1f} % with that structure and of {100 * found['off_diagonal']:.1f} % with "
-            f"another one. It lies most on the asked one in {100 * found['accuracy']['value']:.1f} % of "
+            f"of {100 * found['on_diagonal']:.1f} % with that structure and of {100 * found['off_diagonal']:.1f} % "
+            f"with another one. It lies most on the asked one in {100 * found['accuracy']['value']:.1f} % of "
             f"{found['n_structures']} cases (at random {100 * found['chance']:.0f} %); in "
             f"{100 * found['moved']['value']:.1f} % of {found['n_pairs']} ordered pairs a swapped prompt takes the "
-            f"mask along (at random 25 % at most, without listening 0 %). Left out: {found['n_left_out']} structures that "
-            "are alone, empty, or share their prompt.")
+            f"mask along (at random 25 % at most, without listening 0 %). Left out: {found['n_left_out']} structures "
+            "that are alone, empty, or share their prompt.")
 
 
 def _conventions(record: Record) -> str:
