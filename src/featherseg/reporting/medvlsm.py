@@ -73,9 +73,9 @@ def regime_of(dataset: str, adapter: str, pools: Mapping[str, PoolParams]) -> st
     """The training regime of a run on a data set, by its method and the pools that are declared."""
     if adapter == "zero_shot":
         return ZERO_SHOT
-    if dataset not in pools or len(pools[dataset].train) == 1:
-        return INDIVIDUAL
-    return f"{LEFT_OUT}{dataset.removeprefix(ALL_BUT)}" if dataset.startswith(ALL_BUT) else f"{POOLED}{dataset}"
+    if dataset in pools and dataset.startswith(ALL_BUT):
+        return f"{LEFT_OUT}{dataset.removeprefix(ALL_BUT)}"
+    return f"{POOLED}{dataset}" if dataset in pools and len(pools[dataset].train) > 1 else INDIVIDUAL
 
 
 def scores(study: Study) -> pd.DataFrame:
@@ -168,7 +168,7 @@ def domain_shift(study: Study) -> pd.DataFrame:
     for reason, rows in found[found.status != "ok"].groupby("reason", sort=False):
         methods = list(dict.fromkeys(map(title_of, rows.recipe)))
         lines.append({"method": methods[0] if len(methods) == 1 else f"{len(methods)} methods",
-                      "trained": _sets(list(dict.fromkeys(rows.trained))),
+                      "trained": _sets(_known_first(rows.trained)),
                       FROM: f"not run: {_short(reason)}", "data": ""})
     frame = pd.DataFrame(lines, columns=["method", "trained", *tested, FROM, "data"])
     return honest(frame.astype(dict.fromkeys(tested, float)))
@@ -306,7 +306,7 @@ def _lines_here(study: Study, regime: str, dataset: str, rows: pd.DataFrame,
             elif recipes:
                 cells[column.title] = "not run"
         if runs:
-            known = study.results.drop_duplicates("run").set_index("run").loc[dict.fromkeys(runs)].reset_index()
+            known = study.results.drop_duplicates("run").set_index("run").loc[list(dict.fromkeys(runs))].reset_index()
             said = list(dict.fromkeys(made_here(study, row) for row in known.itertuples()))
             absent = [title for title, cell in cells.items() if cell == "not run"]
             why = _short("; ".join(_why(study, regime, label, rows[rows.status != "ok"])))
