@@ -118,7 +118,8 @@ def test_a_crowd_is_many_and_has_no_place():
     ((200, 30, 40), "red"), ((60, 90, 220), "blue"), ((40, 140, 60), "green"), ((240, 220, 60), "yellow"),
     ((250, 250, 248), "white"), ((10, 10, 12), "black"), ((120, 118, 121), "grey"), ((115, 70, 40), "brown"),
     ((245, 140, 30), "orange"),
-    ((135, 185, 235), "blue"), ((20, 25, 100), "blue"), ((30, 80, 40), "green"), ((240, 165, 180), "pink"), ((130, 60, 170), "purple")])
+    ((135, 185, 235), "blue"), ((20, 25, 100), "blue"), ((30, 80, 40), "green"),
+    ((240, 165, 180), "pink"), ((130, 60, 170), "purple")])
 def test_colours(colour, word):
     assert measure(picture(colour), ellipse(40, 40))["colour"] == word
 

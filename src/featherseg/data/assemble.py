@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +68,9 @@ def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: int | Non
         mask = united_mask(row, writer.image_size(row.image_id), threshold)
         attributes, prompts = row.attributes, row.prompts
         if engine is not None and prompts is None:
-            attributes, prompts = engine.describe(_pixels(row.image), mask, row.target, attributes)
+            attributes, prompts = engine.describe(writer.pixels(row.image_id), mask, row.target, attributes)
         writer.add_sample(image_id=row.image_id, target=row.target, mask=mask, split=row.split,
                           group=row.group, prompts=prompts, attributes=attributes)
-
-
-@lru_cache(maxsize=1)  # the rows of one image follow each other
-def _pixels(image: Source) -> np.ndarray:
-    return image.read() if isinstance(image, Pixels) else read_image(image)
 
 
 def faults(rows: Iterable[Row], threshold: int | None) -> Iterator[str]:

@@ -88,6 +88,7 @@ class PreparedWriter:
         self._finish = finish
         self._place = atomic_path(out_dir)
         self._images: dict[str, tuple[str, int, int]] = {}
+        self._latest: tuple[str, Image.Image | None] = ("", None)
         self._masks: set[str] = set()
         self._linked: dict[str, Path] = {}
         self._rows: list[dict[str, Any]] = []
@@ -137,6 +138,7 @@ class PreparedWriter:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
                 raise UserError(f"dataset {self.dataset}: image {image_id!r} is {image.dtype} of shape "
                                 f"{image.shape}; give uint8 of shape (height, width, 3).")
+            opened = Image.fromarray(image)
             height, width = image.shape[:2]
             path = self._save(image, f"images/{image_id}.png")
         else:
@@ -151,7 +153,15 @@ class PreparedWriter:
                 height, width = pixels.shape[:2]
                 path = self._save(pixels, f"images/{image_id}.png")
         self._images[image_id] = (path, height, width)
+        self._latest = image_id, opened
         return path
+
+    def pixels(self, image_id: str) -> np.ndarray:
+        """An image that was added: uint8 (H, W, 3); the latest one is at hand, any other is read again."""
+        latest, opened = self._latest
+        if opened is None or latest != image_id:
+            return images.read_image(self._folder / self._images[image_id][0])
+        return images.to_rgb(opened)
 
     def image_size(self, image_id: str) -> tuple[int, int]:
         """(height, width) of an image that was added, pixels, upright."""

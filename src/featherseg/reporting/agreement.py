@@ -204,8 +204,8 @@ def _figures(found: Sequence[Agreement]) -> str:
         low, high = one.interval()
         kappa = "–" if np.isnan(one.kappa) else f"{one.kappa:.2f}"
         between = "–" if np.isnan(low) else f"{low:.2f} to {high:.2f}"
-        lines.append((html.escape(one.dataset), one.attribute, len(one.published), one.measured.count(NONE), f"{one.share:.1%}",
-                      f"{one.chance:.1%}", kappa, between))
+        lines.append((html.escape(one.dataset), one.attribute, len(one.published), one.measured.count(NONE),
+                      f"{one.share:.1%}", f"{one.chance:.1%}", kappa, between))
     notes = "".join(f"<li>{html.escape(one.dataset)}, {html.escape(one.attribute)}: {html.escape(one.note)}.</li>"
                     for one in found if one.note)
     return (_table(head, lines, text=2) + '<p class="muted">“Most frequent word” is what saying the most frequent '
