@@ -67,8 +67,8 @@ def parameter_groups(model: SegmentationModel) -> dict[str, dict[str, int]]:
         elif "positional_embedding" in name:
             group = "positions"
         else:
-            group = "vision" if name in vision else "text" if name in text else "decoder"
-            assert group != "decoder" or name in decoder, name
+            group = "decoder" if name in decoder else "vision" if name in vision else "text"
+            assert group != "text" or name in text, name
         counts[group]["total"] += parameter.numel()
         counts[group]["trainable"] += parameter.numel() * parameter.requires_grad
     return counts

@@ -42,7 +42,7 @@ def _biomedclipseg(name: str) -> SegmentationModel:
 SMALL: dict[str, Callable[[], SegmentationModel]] = {
     "clipseg": _clipseg, "etris_vit": _etris_vit, "etris_r50": _etris_r50, "cris": _cris,
     **{name: functools.partial(_biomedclipseg, name) for name in biomedclipseg_config.NAMES},
-    **{name: functools.partial(small_model, name, 64) for name in cnn_config.NAMES}}
+    **{name: functools.partial(small_model, name, 64) for name in ("san", *cnn_config.NAMES)}}
 
 EVERYWHERE = [
     {"name": "zero_shot"}, {"name": "decoder"}, {"name": "full"}, {"name": "lora", "rank": 2},
@@ -67,6 +67,7 @@ METHODS_OF = {"clipseg": [*EVERYWHERE, *WITH_VISION_BLOCKS, *DENSE, *SHALLOW],
               "biomedclipseg_d": BIOMEDCLIPSEG,
               "etris_vit": [*EVERYWHERE, *WITH_VISION_BLOCKS, *BRIDGERS],
               "etris_r50": [*EVERYWHERE, *BRIDGERS], "cris": EVERYWHERE,
+              "san": [{"name": "decoder"}, {"name": "full"}],
               **{name: [{"name": "full"}] for name in cnn_config.NAMES}}
 PAIRS: list[Pair] = [(model, adapter) for model, cases in METHODS_OF.items() for adapter in cases]
 

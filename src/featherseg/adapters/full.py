@@ -13,7 +13,7 @@ class Full(Method):
     towers without gradients; that is the method `decoder`. It is the one method of the CNNs, which read no prompt.
     """
 
-    models = (*Method.models, *CNNS)
+    models = (*Method.models, "san", *CNNS)
 
     def apply(self, model: SegmentationModel, config: AdapterConfig) -> None:
         """Unfreeze towers and decoder."""

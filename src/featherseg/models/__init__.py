@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from featherseg.config import ModelConfig, Strict, parse
 from featherseg.errors import UserError
-from featherseg.models import biomedclipseg_config, cnn_config, cris_config, etris_config
+from featherseg.models import biomedclipseg_config, cnn_config, cris_config, etris_config, san_config
 from featherseg.models.weights import (
     OWN_FILE,
     RANDOM_SMALL,
@@ -105,6 +105,17 @@ def _cnn(config: ModelConfig) -> "SegmentationModel":
 
 for _name in cnn_config.NAMES:
     MODELS.register(_name)(_cnn)
+
+
+@MODELS.register("san")
+def _san(config: ModelConfig) -> "SegmentationModel":
+    from featherseg.models.san import SAN
+
+    architecture = _architecture(config, san_config.Architecture, san_config.FULL)
+    if config.weights == RANDOM_SMALL:
+        architecture = san_config.small_config(config.image_size or SMALL_SIZE)
+    with _sizes_that_fit(config):
+        return SAN(architecture, config.image_size)
 
 
 @contextlib.contextmanager
