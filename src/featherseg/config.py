@@ -17,6 +17,11 @@ from featherseg.registry import unknown
 PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
 PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
 FrozenBatchNorm = Literal["fixed", "published_moving"]
+TextIntervention = Literal[
+    "own", "none", "permuted", "other_sample", "other_structure", "class_only", "level_p0", "level_p1", "level_p2",
+    "level_p3", "level_p4", "level_p5", "level_p6", "level_p7", "level_p8", "level_p9", "flip_number", "flip_size",
+    "flip_location", "flip_shape", "flip_colour", "contradictory", "under", "over", "shuffled_words", "random_words"]
+ImageIntervention = Literal["own", "mean_colour", "other_image", "noise", "blur", "patch_shuffle"]
 TapOffset = Literal[0, 1]
 TextPadding = Literal["masked", "published_unmasked"]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -117,16 +122,31 @@ class TrainConfig(Strict):
         return self
 
 
+class RelianceConfig(Strict):
+    """How a run's reliance on image and text is measured (`featherseg.reliance`).
+
+    `text` and `image` name interventions beside those that the verdict needs, null all of them; `images` is the
+    number of images of a split at most, null all; `draws` is that of the bootstrap.
+    """
+
+    text: Several[TextIntervention] | None = None
+    image: Several[ImageIntervention] | None = None
+    images: Positive | None = None
+    draws: Positive = 2000
+
+
 class EvaluateConfig(Strict):
     """Which splits are scored, with which prompt, at which probability threshold.
 
-    `prompts` is the policy of the own prompt; `sentences` scores every sentence of a target by itself.
+    `prompts` is the policy of the own prompt; `sentences` scores every sentence of a target by itself. `reliance` is
+    null where reliance is not measured.
     """
 
     splits: Several[str] = ("test",)
     prompts: PromptPolicy | Literal["sentences"] = "fullest"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     batch_size: Positive = 32
+    reliance: RelianceConfig | None = None
 
 
 class Run(Strict):

@@ -15,10 +15,13 @@ What is written, into one folder:
 - `metrics.json`: for each split, means and standard deviations over what was segmented, by text condition, by
   target and by data set (the members of a pooled one), beside the numbers of masks, of empty ones, and of samples
   for which the condition had no prompt but their own; and, under the policy `sentences`, the measures of `referring.py`.
+- `reliance.parquet`, `reliance.json`: where the settings ask for it, every trial of `featherseg.reliance`, and for
+  each split what follows from them.
 - `status.json`: ok, or not_run with the reason (then nothing else is there).
 """
 
 import bisect
+import functools
 import itertools
 import random
 import sys
@@ -42,7 +45,15 @@ from featherseg.features import FeatureBank
 from featherseg.files import atomic_path, not_run_reason, write_json, write_status
 from featherseg.metrics import AVERAGED, EMPTY_RULE, METRICS, overlap, score
 from featherseg.models.base import SegmentationModel
-from featherseg.predict import Query, batches, decode_queries, encode_prompts, load_model, original_resolution
+from featherseg.predict import (
+    Query,
+    batches,
+    decode_queries,
+    encode_prompts,
+    iterate_probabilities,
+    load_model,
+    original_resolution,
+)
 from featherseg.progress import progress
 
 OWN, EMPTY, OTHER = "own", "empty", "other"
@@ -116,6 +127,23 @@ def _score_run(run: Run, dataset: PreparedDataset, train_dir: Path, folder: Path
         "splits": {split: summarise(rows, settings.threshold) for split, rows in per_sample.groupby("split")},
         "trainable_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "total_parameters": sum(parameter.numel() for parameter in parameters)})
+    if settings.reliance is not None:
+        _measure_reliance(run, dataset, splits, model, folder)
+
+
+def _measure_reliance(run: Run, dataset: PreparedDataset, splits: dict[str, list[Sample]], model: SegmentationModel,
+                      folder: Path) -> None:
+    from featherseg.reliance.measure import Settings, measure
+
+    settings, chosen = run.evaluate, run.evaluate.reliance
+    how = Settings(prompts=settings.prompts, threshold=settings.threshold, seed=run.seed, text=chosen.text,
+                   image=chosen.image, limit=chosen.images, draws=chosen.draws)
+    segment = functools.partial(iterate_probabilities, model, batch_size=settings.batch_size)
+    measured = {split: measure(segment, dataset, samples, how, model=run.name, data=f"{run.dataset}, split {split}")
+                for split, samples in splits.items()}
+    trials = pd.concat([table for table, _ in measured.values()], ignore_index=True)
+    trials.to_parquet(folder / "reliance.parquet", index=False)
+    write_json(folder / "reliance.json", {split: record for split, (_, record) in measured.items()})
 
 
 def chosen_splits(run: Run, dataset: PreparedDataset) -> dict[str, list[Sample]]:

@@ -12,7 +12,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from featherseg.data.prepared import PreparedDataset, Sample, prompt_of
+from featherseg.data.prepared import PreparedDataset, Sample
+from featherseg.reliance.trials import own_prompt
 
 TEXT_BLIND, IMAGE_BLIND, ORACLE, RANDOM = "text-blind", "image-blind", "oracle", "random"
 MEANING = {
@@ -31,15 +32,15 @@ class Controls:
     Args:
         dataset: where the images and the true masks are.
         samples: those that the controls know.
-        policy: level of the own prompt, as in the trials.
+        policy, seed: decide the own prompts, as in the trials.
     """
 
-    def __init__(self, dataset: PreparedDataset, samples: Sequence[Sample], policy: str) -> None:
+    def __init__(self, dataset: PreparedDataset, samples: Sequence[Sample], policy: str, seed: int = 0) -> None:
         self._of_image: dict[bytes, list[tuple[Sample, set]]] = {}
         self._known: list[tuple[Sample, set]] = []
         by_image: dict[str, list[tuple[Sample, set]]] = {}
         for sample in samples:
-            by_image.setdefault(sample.image, []).append((sample, _features(prompt_of(sample, policy))))
+            by_image.setdefault(sample.image, []).append((sample, _features(own_prompt(sample, policy, seed))))
         for structures in by_image.values():
             self._of_image.setdefault(_digest(dataset.image(structures[0][0])), structures)
             self._known += structures

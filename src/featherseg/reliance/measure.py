@@ -70,7 +70,8 @@ def measure_controls(dataset: PreparedDataset, samples: Sequence[Sample], settin
     limit = min(settings.limit or CONTROL_IMAGES, CONTROL_IMAGES)
     planned = trials.plan(samples, settings.prompts, settings.seed, text=(), image=(), limit=limit)
     known = {one.image for one in planned}
-    controls = Controls(dataset, [sample for sample in samples if sample.image in known], settings.prompts)
+    controls = Controls(dataset, [sample for sample in samples if sample.image in known], settings.prompts,
+                        settings.seed)
     found = {}
     for name, segment in controls.segments().items():
         table = suite.run(segment, dataset, planned, seed=settings.seed, name=f"control {name}")

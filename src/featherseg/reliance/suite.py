@@ -22,7 +22,7 @@ from featherseg.reliance.text import OWN as OWN_TEXT
 from featherseg.reliance.trials import ImageTrials, Trial
 
 Segment = Callable[[Sequence[np.ndarray], Sequence[str]], Iterable[np.ndarray]]
-PIXELS_AT_ONCE = 2**22
+IMAGES_AT_ONCE, PIXELS_AT_ONCE = 8, 2**22
 _Key = tuple[str, str, str]  # image, its intervention, prompt
 
 
@@ -99,11 +99,11 @@ def run(segment: Segment, dataset: PreparedDataset, plan: Sequence[ImageTrials],
 
 
 def _parts(plan: Sequence[ImageTrials]) -> Iterator[list[ImageTrials]]:
-    """Consecutive images of at most `PIXELS_AT_ONCE` in all, or one: a model may work on them together."""
+    """Consecutive images that a model may work on together: at most `IMAGES_AT_ONCE` and `PIXELS_AT_ONCE`, or one."""
     some, pixels = [], 0
     for trials in plan:
         size = trials.sample.height * trials.sample.width
-        if some and pixels + size > PIXELS_AT_ONCE:
+        if some and (len(some) == IMAGES_AT_ONCE or pixels + size > PIXELS_AT_ONCE):
             yield some
             some, pixels = [], 0
         some.append(trials)

@@ -76,12 +76,17 @@ def plan(samples: Sequence[Sample], policy: str, seed: int, *, text: Sequence[st
         by_image[sample.image].append(sample)
     order = sorted(by_image, key=lambda name: random.Random(f"{seed}/order/{name}").random())[:limit]
     taken = [sample for name in order for sample in by_image[name]]
-    own = {sample.sample_id: prompt_of(sample, policy, _rng(seed, "own", sample)) for sample in taken}
+    own = {sample.sample_id: own_prompt(sample, policy, seed) for sample in taken}
     peers = Peers(taken, own, seed)
     after = dict(zip(order, order[1:] + order[:1], strict=True))
     return [ImageTrials(name, [trial for sample in by_image[name]
                                for trial in _trials(sample, own, peers, seed, text_names, image_names)],
                         by_image[after[name]][0] if after[name] != name else None) for name in order]
+
+
+def own_prompt(sample: Sample, policy: str, seed: int) -> str:
+    """A sample's own prompt: the first one of its level; where the policy is `random` the seed decides."""
+    return prompt_of(sample, policy, _rng(seed, "own", sample) if policy == "random" else None)
 
 
 def _trials(sample: Sample, own: dict[str, str], peers: Peers, seed: int, text_names: list[str],
