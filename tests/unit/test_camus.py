@@ -92,10 +92,52 @@ def test_without_the_published_masks_of_testing_there_is_one_sentence(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_edition_that_counts_its_patients_anew_is_refused(tmp_path):
-    fetched(tmp_path, archives={"CAMUS_public.zip": {
-        "CAMUS_public/database_nifti/patient0001/Info_2CH.cfg": b""}})
-    with pytest.raises(UserError, match="holds database_nifti.*counts its patients in another way"):
+def one_folder(tmp_path: Path, age: int = 73, sex: str = "F") -> Path:
+    """The edition in which the patients of testing follow the 450 of training; its lists say who a patient is."""
+    listed = ("Myocardium of oval shape in two-chamber view of the heart at end of the diastole cycle of a "
+              "{age}-year-old {sex} with {quality} image quality.")
+    members, lists = {}, {"train": [], "val": rows("patient0001"), "test": rows("patient0001")}
+    for name, number, who, words in (("training", 1, (56, "M", "Good"), ("fifty-six", "male", "good")),
+                                     ("testing", 451, (age, sex, "Poor"), ("seventy-three", "female", "poor"))):
+        for path, content in patient(name, f"patient{number:04d}", "nifti").items():
+            if path.endswith(".cfg"):
+                continue
+            members[path.replace(name, "CAMUS_public/database_nifti")] = content
+        for view in ("2CH", "4CH"):
+            members[f"CAMUS_public/database_nifti/patient{number:04d}/Info_{view}.cfg"] = (
+                f"ED: 1\nSex: {who[1]}\nAge: {who[0]}\nImageQuality: {who[2]}\nEF: 50\n").encode()
+        for row in lists["test" if name == "testing" else "val"]:
+            row["prompts"] |= {"p7": listed.format(age=words[0], sex=words[1], quality=words[2])}
+    return fetched(tmp_path, lists=lists, archives={"CAMUS_public.zip": members})
+
+
+def test_the_edition_in_one_folder_has_the_patients_of_testing_after_those_of_training(tmp_path):
+    dataset = prepared(one_folder(tmp_path))
+    assert len(dataset.samples) == 24
+    for split, folder in (("val", "training"), ("test", "testing")):
+        sample = dataset.split(split)[1]
+        assert sample.group == f"{folder}_patient0001" and sample.target == "myocardium"
+        assert (dataset.mask(sample) == (labels(folder) == 2)).all()
+        assert (dataset.image(sample) == grey(folder)[..., None]).all()
+    assert dataset.split("test")[0].attributes == {
+        "view": "2CH", "cycle": "ED", "shape": "oval", "age": "seventy-three", "sex": "female", "quality": "poor"}
+
+
+@pytest.mark.parametrize(("who", "said"), [
+    ({"age": 74}, "patient0451/Info_2CH.cfg says Age 74 where the published list says 73"),
+    ({"sex": "M"}, "patient0451/Info_2CH.cfg says Sex m where the published list says f"),
+])
+def test_another_patient_than_the_list_describes_is_refused(tmp_path, who, said):
+    one_folder(tmp_path, **who)
+    with pytest.raises(UserError, match=f"{said}.*it is another patient; put training.zip"):
+        prepared(tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_patient_of_whom_nothing_is_said_is_refused(tmp_path):
+    one_folder(tmp_path)
+    next((tmp_path / "raw").rglob("patient0451/Info_2CH.cfg")).unlink()
+    with pytest.raises(UserError, match=r"says Sex \(nothing\) where the published list says f"):
         prepared(tmp_path)
 
 

@@ -16,6 +16,11 @@ from featherseg.errors import UserError
 _PAGE = "https://humanheart-project.creatis.insa-lyon.fr/database/#collection/6373703d73e9f0047faa1bc8"
 _STRUCTURES = {1: "left ventricular cavity", 2: "myocardium", 3: "left atrium cavity"}
 _ENDINGS = (".mhd", ".nii.gz")
+_TRAINING = 450
+_NUMBERS = {word: number for number, word in enumerate(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen".split())} | {word: number for number, word in zip(
+        range(20, 100, 10), "twenty thirty forty fifty sixty seventy eighty ninety".split(), strict=True)}
 _WORDS = (r".+ of (?P<shape>\w+) shape in .+ view of the heart at end of the .+ cycle of an? (?P<age>.+)-year-old "
           r"(?P<sex>\w+) with (?P<quality>\w+) image quality\.")
 
@@ -38,21 +43,54 @@ def complete(entry: Entry) -> Entry:
 
 
 def layout(raw: Path) -> Files:
-    """`training/patient0001/patient0001_2CH_ED.mhd` with `_gt` for the labels, and `testing/` likewise; NIfTI too."""
-    if list(raw.rglob("database_nifti")):
-        raise UserError(f"{raw} holds database_nifti, the edition that counts its patients in another way than the "
-                        "published lists; put training.zip and testing.zip into the inbox instead.")
-    folders = {name: find_folder(raw, name) for name in ("training", "testing")}
+    """Either edition, its frames as MetaImage or NIfTI-1, with `_gt` for the labels.
+
+    `training/patient0001/patient0001_2CH_ED.mhd` and `testing/` likewise, or `database_nifti/patient0001/...`, where
+    the 450 patients of training are followed by the 50 of testing; there each is compared with the prompts.
+    """
+    counted_on = next((path for path in sorted(raw.rglob("database_nifti")) if path.is_dir()), None)
+    folders = {} if counted_on else {name: find_folder(raw, name) for name in ("training", "testing")}
 
     def files(entry: Entry) -> tuple[Pixels, list[Pixels]]:
-        place = Path(entry.image)
-        number = int(entry.mask[len("mask_")])
-        folder = folders[place.parent.name] / place.stem.split("_")[0]
-        image, labels = _frame_of(folder, place.stem), _frame_of(folder, f"{place.stem}_gt")
+        part, stem, number = Path(entry.image).parent.name, Path(entry.image).stem, int(entry.mask[len("mask_")])
+        if counted_on:
+            patient, frame = int(stem[len("patient"):][:4]), stem.partition("_")[2]
+            stem = f"patient{patient + (_TRAINING if part == 'testing' else 0):04d}_{frame}"
+            folder = counted_on / stem.split("_")[0]
+            _check_patient(folder, entry)
+        else:
+            folder = folders[part] / stem.split("_")[0]
+        image, labels = _frame_of(folder, stem), _frame_of(folder, f"{stem}_gt")
         return (Pixels(str(image), lambda: np.repeat(_grey(image)[..., None], 3, axis=2)),
                 [Pixels(f"{labels}, label {number},", lambda: read_frame(labels) == number)])
 
     return files
+
+
+def _check_patient(folder: Path, entry: Entry) -> None:
+    """Compare sex, age and image quality of a patient's folder with those that the published prompts name.
+
+    Raises:
+        UserError: they differ, so that the folder's number is not that of the lists.
+    """
+    path = folder / f"Info_{entry.attributes['view']}.cfg"
+    lines = path.read_text(encoding="latin-1").splitlines() if path.is_file() else []
+    here = {key.strip(): value.strip().lower() for key, _, value in (line.partition(":") for line in lines)}
+    listed = {"Sex": entry.attributes.get("sex", "")[:1], "Age": str(_number(entry.attributes.get("age", ""))),
+              "ImageQuality": entry.attributes.get("quality", "")}
+    for key, value in listed.items():
+        if here.get(key) != value:
+            raise UserError(f"{path} says {key} {here.get(key, '(nothing)')} where the published list says {value} "
+                            f"({entry.where}), so it is another patient; put training.zip and testing.zip into the "
+                            "inbox instead.")
+
+
+def _number(words: str) -> int | None:
+    """The number of "seventy-three"; None for other words."""
+    parts = words.split("-")
+    if len(parts) > 2 or any(part not in _NUMBERS for part in parts):
+        return None
+    return sum(_NUMBERS[part] for part in parts)
 
 
 def _frame_of(folder: Path, stem: str) -> Path:
@@ -80,7 +118,7 @@ SPEC = DatasetSpec(
     licence="as its page says",
     citation="Leclerc et al., Deep Learning for Segmentation using an Open Large-Scale Dataset in 2D "
              "Echocardiography, TMI 2019",
-    how=f"is downloaded by hand (training.zip and testing.zip) from {_PAGE}",
+    how=f"is downloaded by hand (training.zip and testing.zip, or the NIfTI edition) from {_PAGE}",
     lists=medvlsm_lists(
         "camus", "camus",
         train=None,
