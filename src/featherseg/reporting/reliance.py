@@ -99,7 +99,7 @@ def changes(records: Mapping[str, Record]) -> "Figure":
     for axis, (name, record) in zip(axes, records.items(), strict=True):
         order = [one for modality in MODALITIES for one in record["conditions"] if one["modality"] == modality]
         for place, one in enumerate(order):
-            _whisker(axis, place, one, MODALITIES[one["modality"]][1])
+            whisker(axis, place, one, MODALITIES[one["modality"]][1])
         axis.axvline(0, color="#555555", linewidth=1)
         axis.set(title=name, xlabel="change of DSC (points)", ylim=(len(order) - 0.4, -0.6))
         axis.set_yticks(range(len(order)), [title(one["condition"]) for one in order])
@@ -109,6 +109,13 @@ def changes(records: Mapping[str, Record]) -> "Figure":
     axes[0].plot([], [], "o", markerfacecolor="white", markeredgecolor="#555555", label="no sure loss")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
+
+
+def whisker(axis: "Axes", place: float, one: Record, colour: str) -> None:
+    """An intervention's change of DSC with its interval on a line of a chart; filled where the loss is sure."""
+    axis.plot([-100 * one["high"], -100 * one["low"]], [place, place], color=colour, linewidth=2, alpha=0.6)
+    axis.plot(-100 * one["drop"], place, "o", color=colour, markersize=6,
+              markerfacecolor=colour if is_drop(one) else "white")
 
 
 def shares(records: Mapping[str, Record]) -> "Figure":
@@ -255,12 +262,6 @@ def _conventions(record: Record) -> str:
         "minus the IoU between the masks with and without the change, which needs no truth.",
         f"Everything drawn follows from seed {record['seed']}. reliance.parquet holds every trial with its prompt."]
     return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in said)}</ul>"
-
-
-def _whisker(axis: "Axes", place: float, one: Record, colour: str) -> None:
-    axis.plot([-100 * one["high"], -100 * one["low"]], [place, place], color=colour, linewidth=2, alpha=0.6)
-    axis.plot(-100 * one["drop"], place, "o", color=colour, markersize=6,
-              markerfacecolor=colour if is_drop(one) else "white")
 
 
 def points(drop: float) -> str:
