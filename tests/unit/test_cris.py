@@ -1,6 +1,7 @@
 """CRIS: counts, names of tensors, the released code's numbers, weights, padding, and what it shares with ETRIS."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from featherseg.config import ModelConfig
 from featherseg.describe import describe
 from featherseg.errors import UserError
 from featherseg.features import FeatureBank
+from featherseg.files import read_json
 from featherseg.models import cris_config
 from featherseg.models.cris import CRIS
 from featherseg.models.cris_config import FULL, Architecture, small_config
+from featherseg.models.public import fetch_weights
 from featherseg.models.tokenizer import clip_tokenizer
 
 PROMPTS = ["a red circle", "", "one small oval polyp on the left of the picture"]
@@ -62,13 +65,13 @@ def test_the_table_of_a_recipe(capsys):
 def test_the_heads_tensors_have_the_released_names():
     names = {name.rsplit(".", 1)[0] for part in ("neck", "decoder", "proj")
              for name in tiny().net[part].state_dict(prefix=f"{part}.")}
-    convolutions = ("f1_v_proj", "f2_v_proj", "f2_cat", "f3_v_proj", "f3_cat", "f4_proj5", "f4_proj4", "f4_proj3", "aggr",
-                    "coordconv.0.conv1", "coordconv.1")
+    convolutions = ("f1_v_proj", "f2_v_proj", "f2_cat", "f3_v_proj", "f3_cat", "f4_proj5", "f4_proj4", "f4_proj3",
+                    "aggr", "coordconv.0.conv1", "coordconv.1")
     expected = {f"neck.{part}.{k}" for part in (*convolutions, "txt_proj") for k in (0, 1)} | {"neck.norm_layer.0"}
     expected |= {f"decoder.layers.{k}.{part}" for k in range(3) for part in (
         "self_attn_norm", "cross_attn_norm", "self_attn", "self_attn.out_proj", "multihead_attn",
         "multihead_attn.out_proj", "ffn.0", "ffn.3", "ffn.4", "norm1", "norm2", "norm3")}
-    expected |= {"decoder.norm", "proj.txt", "proj.vis.1.0", "proj.vis.1.1", "proj.vis.3.0", "proj.vis.3.1", "proj.vis.4"}
+    expected |= {f"proj.vis.{k}" for k in ("1.0", "1.1", "3.0", "3.1", "4")} | {"decoder.norm", "proj.txt"}
     assert names == expected
 
 
@@ -93,8 +96,8 @@ GOLDEN_GRADIENTS = {
 def golden_model(text_padding: str) -> CRIS:
     """A small CRIS with fixed weights."""
     architecture = Architecture(
-        vision_width=8, resnet_layers=(1, 1, 2, 1), pool_grid=3, embed_dim=48, text_width=64, text_heads=1, head_width=64,
-        head_mlp=96, neck_widths=(32, 64, 128), image_size=64, word_length=9)
+        vision_width=8, resnet_layers=(1, 1, 2, 1), pool_grid=3, embed_dim=48, text_width=64, text_heads=1,
+        head_width=64, head_mlp=96, neck_widths=(32, 64, 128), image_size=64, word_length=9)
     model = CRIS("cris", architecture, text_padding=text_padding)
     state = dict(model.net.state_dict())
     for number, (key, tensor) in enumerate(sorted(state.items())):
@@ -166,7 +169,8 @@ def test_an_image_for_all_texts_is_the_image_repeated():
     model = tiny()
     with torch.no_grad():
         image, text = model.encode(torch.randn(1, 3, 64, 64), model.tokenize(PROMPTS))
-        torch.testing.assert_close(model.decode(image, text), model.decode(image.index(torch.zeros(3, dtype=int)), text))
+        repeated = image.index(torch.zeros(3, dtype=torch.long))
+        torch.testing.assert_close(model.decode(image, text), model.decode(repeated, text))
 
 
 def test_logits_reach_the_input_corner_on_corner():
@@ -215,6 +219,21 @@ def test_a_released_checkpoint_loads(tmp_path):
 
 
 @pytest.mark.usefixtures("_small")
+def test_its_weights_come_from_the_inbox_and_are_not_run_until_then(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fetch_weights("cris")
+    assert read_json("data/weights/cris/status.json")["status"] == "not_run"
+    reason = read_json("data/weights/cris/status.json")["reason"]
+    assert reason.startswith("best_model.pth is on no model hub") and "into data/inbox/cris/" in reason
+    Path("data/inbox/cris").mkdir(parents=True)
+    source = tiny()
+    released("data/inbox/cris/best_model.pth", source)
+    fetch_weights("cris")
+    assert read_json("data/weights/cris/status.json")["status"] == "ok" and equal(build("data/weights/cris"), source)
+    assert list(read_json("data/checksums.json")) == ["weights/cris/best_model.pth"]
+
+
+@pytest.mark.usefixtures("_small")
 def test_every_tensor_that_does_not_fit_is_named(tmp_path):
     state = released(tmp_path / "best_model.pth", tiny())
     del state["module.neck.txt_proj.1.running_var"]
@@ -229,7 +248,7 @@ def test_every_tensor_that_does_not_fit_is_named(tmp_path):
 
 @pytest.mark.usefixtures("_small")
 def test_clip_alone_leaves_head_and_connect_to_the_seed(tmp_path):
-    clip = {key: tensor.contiguous() for key, tensor in tiny().net.backbone.state_dict().items() if "connect" not in key}
+    clip = {key: tensor for key, tensor in tiny().net.backbone.state_dict().items() if "connect" not in key}
     save_file(clip, tmp_path / "open_clip_model.safetensors")
     first, again, other = (build(tmp_path, seed).net.state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[f"backbone.{key}"], tensor) for key, tensor in clip.items())
@@ -251,7 +270,8 @@ def test_the_packages_own_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "words"), [
-    ({"image_size": 65}, "image_size 65 is not a multiple of 32"), ({"word_length": 2}, "word_length 2 is not between")])
+    ({"image_size": 65}, "image_size 65 is not a multiple of 32"),
+    ({"word_length": 2}, "word_length 2 is not between")])
 def test_sizes_that_do_not_fit_are_one_sentence(changes, words):
     with pytest.raises(UserError, match=f"'cris': {words}"):
         models.build(ModelConfig(name="cris", weights="random-small", **changes))
