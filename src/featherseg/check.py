@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from featherseg.config import read_params
+from featherseg.config import DataParams, read_params
 from featherseg.errors import UserError
 from featherseg.plan import read_recipe, recipe_names, resolve_study
 
@@ -28,6 +28,21 @@ def check_project(only: list[str] | None = None, params_only: bool = False) -> l
     return list(dict.fromkeys(faults)) + _dataset_faults()
 
 
+def list_notes() -> list[str]:
+    """Faults of the published lists that were downloaded, and what is done about each: no fault of this project.
+
+    Raises:
+        UserError: a list that cannot be read.
+    """
+    from featherseg.data.list_faults import downloaded_lists, list_faults
+
+    try:
+        keep = read_params("study").data.keep_published_faults
+    except UserError:
+        keep = False
+    return [fault.sentence(keep) for fault in list_faults(downloaded_lists())]
+
+
 def _faults_of(read, name: str) -> list[str]:
     try:
         read(name)
@@ -37,15 +52,20 @@ def _faults_of(read, name: str) -> list[str]:
 
 
 def _dataset_faults() -> list[str]:
+    from featherseg.data.card import card_faults
     from featherseg.data.folder import check_folder
+    from featherseg.data.pool import pool_faults
     from featherseg.data.prepared import PreparedDataset
 
     try:
-        folders = read_params("study").data.folders
+        data = read_params("study").data
     except UserError:
-        folders = {}
-    faults = [f"data.folders.{name}: {fault}" for name, folder in folders.items()
-              for fault in check_folder(Path(folder.path), folder.class_name, folder.threshold)]
+        data = DataParams()
+    faults = [f"data.folders.{name}: {fault}" for name, folder in data.folders.items()
+              for fault in check_folder(Path(folder.path), folder.class_name, folder.threshold, folder.field,
+                                        folder.descriptions)]
     for folder in sorted(Path("data/processed").glob("[!.]*/")):
-        faults += _faults_of(PreparedDataset.read, folder)
-    return faults
+        faults += _faults_of(PreparedDataset.read, folder) or card_faults(folder)
+    # a member that cannot be read is a fault of its own, and not of every pool that it is in
+    return faults + [fault for name, pool in data.pooled.items() for fault in pool_faults(name, pool)
+                     if fault not in faults]

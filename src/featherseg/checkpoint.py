@@ -16,13 +16,13 @@ from featherseg.config import Run
 from featherseg.errors import UserError
 from featherseg.files import atomic_path
 from featherseg.models.base import SegmentationModel
-from featherseg.models.weights import RANDOM, check_keys, read_state
+from featherseg.models.weights import check_keys, is_random, read_state
 
 
 def changed_tensors(model: SegmentationModel, run: Run) -> dict[str, Tensor]:
     """Tensors of the model, by name, that are trainable or that the base weights do not hold as they are."""
     learned = trainable(model)
-    base = {} if run.model.weights == RANDOM else model.base_tensors(read_state(run.model.weights))
+    base = {} if is_random(run.model.weights) else model.base_tensors(read_state(run.model.weights))
     changed = {}
     for name, tensor in model.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()
@@ -61,7 +61,7 @@ def load(path: Path | str, model: SegmentationModel, run: Run) -> None:
         other = Run.model_validate_json(metadata.get("run", ""))
     except ValidationError:
         raise UserError(f"{path} is not a checkpoint of featherseg: it names no run.") from None
-    trained_on, wanted_base = other.model.sha256 or RANDOM, run.model.sha256 or RANDOM
+    trained_on, wanted_base = (model.sha256 or "random" for model in (other.model, run.model))
     if trained_on != wanted_base:
         raise UserError(f"{path} was trained on base weights {trained_on[:12]}..., but the run uses "
                         f"{wanted_base[:12]}...; train the run again or restore those weights.")

@@ -47,6 +47,14 @@ def prepare(dataset: str) -> None:
     prepare_dataset(dataset, read_params("study").data)
 
 
+def pool(name: str) -> None:
+    """Make a pooled set of prepared ones, as params.yaml declares it in data.pooled."""
+    from featherseg.config import read_params
+    from featherseg.data.pool import pool_dataset
+
+    pool_dataset(name, read_params("study").data.pooled)
+
+
 def weights(model: str) -> None:
     """Fetch a model's public weights into data/weights."""
     from featherseg.config import read_params
@@ -57,15 +65,16 @@ def weights(model: str) -> None:
 
 def plan(study: str, list_runs: bool) -> None:
     """Resolve a study into one small file a run; with --list only show the runs and what they lack."""
+    from featherseg.config import read_params
     from featherseg.plan import missing, resolve_study, write_plan
 
     if not list_runs:
         print(f"{len(write_plan(study))} runs planned")
         return
-    runs = resolve_study(study)
+    runs, pools = resolve_study(study), read_params("study").data.pooled
     width = max(len(run.name) for run in runs)
     for run in runs:
-        lack = missing(run)
+        lack = missing(run, pools)
         print(f"{run.name:<{width}}  {f'not run: {lack}' if lack else 'ready'}")
 
 
@@ -159,12 +168,22 @@ def predict(run: str, image: list[Path], prompt: list[str], out: Path, overlay: 
     predict_files(run, image, prompt, out, overlay, threshold)
 
 
+def reliance(predictor: str | None, run: str | None, data: Path | None, split: str, limit: int | None,
+             out: Path) -> None:
+    """Find out how much image and language each matter to a run, or to a model of your own."""
+    from featherseg.examine import examine
+
+    examine(predictor, run, data, split, limit, out)
+
+
 def check(study: list[str] | None, params_only: bool) -> None:
     """Read every YAML and dataset and say what is wrong, without running anything."""
-    from featherseg.check import check_project
+    from featherseg.check import check_project, list_notes
 
     faults = check_project(study, params_only)
     print("\n".join(faults) if faults else "nothing wrong found")
+    if not params_only:
+        print("".join(f"note: {note}\n" for note in list_notes()), end="")
     if faults:
         sys.exit(1)
 
@@ -174,6 +193,14 @@ def bench(quick: bool) -> None:
     from featherseg.bench import run_benchmarks
 
     run_benchmarks(quick=quick)
+
+
+def agreement(data: list[Path], split: str, out: Path) -> None:
+    """Compare the prompt engine's words with the published ones of prepared datasets."""
+    from featherseg.reporting.agreement import write_agreement
+
+    for one in write_agreement(data, out, split):
+        print(f"{one.dataset}, {one.attribute}: agreement {one.share:.3f}, kappa {one.kappa:.3f}")
 
 
 def _assignment(text: str) -> tuple[str, object]:
@@ -202,6 +229,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command(download).add_argument("dataset")
     command(prepare).add_argument("dataset")
+    command(pool).add_argument("name")
     command(weights).add_argument("model")
     command(plan, study=True).add_argument("--list", action="store_true", dest="list_runs")
     command(code)
@@ -227,8 +255,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", required=True, type=Path, help="mask, or a folder of masks for several images")
     sub.add_argument("--overlay", type=Path)
     sub.add_argument("--threshold", type=float)
+    sub = command(reliance)
+    sub.add_argument("--predictor", metavar="MODULE:FUNCTION",
+                     help="(image uint8 HxWx3, prompt) -> mask HxW, bool or probabilities; imported from here")
+    sub.add_argument("--run", help="or a trained run")
+    sub.add_argument("--data", type=Path, metavar="FOLDER",
+                     help="a prepared dataset, or a folder with images/ and masks/; for a run its own by default")
+    sub.add_argument("--split", default="test", help="test by default; all for every one")
+    sub.add_argument("--limit", type=int, metavar="N", help="at most N images")
+    sub.add_argument("--out", type=Path, default=Path("reports/reliance"), metavar="FOLDER")
     sub = command(check)
     sub.add_argument("--study", action="append", help="only these studies")
     sub.add_argument("--params-only", action="store_true", help="leave datasets and weights out")
     command(bench).add_argument("--quick", action="store_true")
+    sub = command(agreement)
+    sub.add_argument("--data", required=True, nargs="+", type=Path, metavar="FOLDER", help="prepared datasets")
+    sub.add_argument("--split", default="test")
+    sub.add_argument("--out", type=Path, default=Path("reports/prompt_engine"))
     return parser

@@ -19,6 +19,14 @@ PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9
 FrozenBatchNorm = Literal["fixed", "published_moving"]
 Upsampling = Literal["bilinear", "published_bicubic"]
 HeadPart = Literal["hierarchical_alignment", "global_alignment", "projector"]
+TextIntervention = Literal[
+    "own", "none", "permuted", "other_sample", "other_structure", "class_only", "level_p0", "level_p1", "level_p2",
+    "level_p3", "level_p4", "level_p5", "level_p6", "level_p7", "level_p8", "level_p9", "flip_number", "flip_size",
+    "flip_location", "flip_shape", "flip_colour", "contradictory", "under", "over", "shuffled_words", "random_words"]
+ImageIntervention = Literal["own", "mean_colour", "other_image", "noise", "blur", "patch_shuffle"]
+TapOffset = Literal[0, 1]
+TextPadding = Literal["masked", "published_unmasked"]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Rate = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # becomes part of paths and of stage names
@@ -44,13 +52,17 @@ class Strict(BaseModel):
 class ModelConfig(Strict):
     """Which model, with which weights, at which input size.
 
-    `weights` is a local folder (`config.json` and `model.safetensors`) or `random`; `sha256` is that of the
-    weights file, filled in by `plan`; `image_size` is the side of the square input in pixels. `word_length` is
-    the number of tokens that a sentence is cut or padded to, in models that keep it fixed. `frozen_batchnorm`
+    `weights` is a local folder (`config.json` and `model.safetensors`), `random`, or `random-small`, random ones of
+    the small architecture; `sha256` is that of the weights file, filled in by `plan`; `image_size` is the side of the
+    square input in pixels. `word_length` is the number of tokens that a sentence is cut or padded to, in models that
+    keep it fixed; `text_padding` says, for CRIS, whether its decoder is kept from the padding. `frozen_batchnorm`
     says, for models with BatchNorm, whether the statistics of frozen layers stay `fixed` in training (correct) or
     move, as in the released code (`published_moving`). `head_parts` are the parts that ETRIS's head has, all unless
     said otherwise. `upsampling` is the way from the head's grid back to the input's: logits `bilinear` (the default),
     or, as in ETRIS's released code, probabilities by cubic splines whose corners are aligned (`published_bicubic`).
+    `tap_offset` and `text_dropout` are BiomedCLIPSeg's: how many
+    blocks later than CLIPSeg its decoder reads the image (0 is correct, 1 as released), and the dropout in its text
+    tower in training (0 without one, 0.1 as released, where it is on although the tower is frozen).
     """
 
     name: str
@@ -61,6 +73,9 @@ class ModelConfig(Strict):
     frozen_batchnorm: FrozenBatchNorm | None = None
     head_parts: HeadParts | None = None
     upsampling: Upsampling | None = None
+    text_padding: TextPadding | None = None
+    tap_offset: TapOffset | None = None
+    text_dropout: Dropout | None = None
 
 
 class LossConfig(Strict):
@@ -123,16 +138,31 @@ class TrainConfig(Strict):
         return self
 
 
+class RelianceConfig(Strict):
+    """How a run's reliance on image and text is measured (`featherseg.reliance`).
+
+    `text` and `image` name interventions beside those that the verdict needs, null all of them; `images` is the
+    number of images of a split at most, null all; `draws` is that of the bootstrap.
+    """
+
+    text: Several[TextIntervention] | None = None
+    image: Several[ImageIntervention] | None = None
+    images: Positive | None = None
+    draws: Positive = 2000
+
+
 class EvaluateConfig(Strict):
     """Which splits are scored, with which prompt, at which probability threshold.
 
-    `prompts` is the policy of the own prompt; `sentences` scores every sentence of a target by itself.
+    `prompts` is the policy of the own prompt; `sentences` scores every sentence of a target by itself. `reliance` is
+    null where reliance is not measured.
     """
 
     splits: Annotated[Several[str], Field(min_length=1)] = ("test",)
     prompts: PromptPolicy | Literal["sentences"] = "fullest"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     batch_size: Positive = 32
+    reliance: RelianceConfig | None = None
 
 
 class Run(Strict):
@@ -177,6 +207,9 @@ class Recipe(Strict):
     frozen_batchnorm: FrozenBatchNorm | None = None
     head_parts: HeadParts | None = None
     upsampling: Upsampling | None = None
+    text_padding: TextPadding | None = None
+    tap_offset: TapOffset | None = None
+    text_dropout: Dropout | None = None
     published: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -204,6 +237,9 @@ class ModelParams(Strict):
     frozen_batchnorm: FrozenBatchNorm | None = None
     head_parts: HeadParts | None = None
     upsampling: Upsampling | None = None
+    text_padding: TextPadding | None = None
+    tap_offset: TapOffset | None = None
+    text_dropout: Dropout | None = None
 
 
 class SyntheticParams(Strict):
@@ -215,17 +251,36 @@ class SyntheticParams(Strict):
 
 
 class FolderParams(Strict):
-    """A user's folder of images and masks; `threshold` turns grey masks into two values."""
+    """A user's folder of images and masks; `threshold` turns grey masks into two values.
+
+    Where the folder has no prompts of its own they are made, in the words of `field` (general, endoscopy, skin,
+    ultrasound or street) and with `descriptions`: by class what it is, to follow "which is" in P7 to P9.
+    """
 
     path: str
     class_name: str | None = None
     threshold: Annotated[int, Field(ge=0, le=65535)] | None = None
+    field: str = "general"
+    descriptions: dict[str, list[str]] = {}
+
+
+class PoolParams(Strict):
+    """A pooled set: train and val are those of the sets in `train`, every other split that of the sets in `test`."""
+
+    train: Annotated[list[Name], Field(min_length=1)]
+    test: Annotated[list[Name], Field(min_length=1)]
+
+    @property
+    def members(self) -> list[str]:
+        """Every set that the pool takes something from, those of `train` first."""
+        return list(dict.fromkeys([*self.train, *self.test]))
 
 
 class DataParams(Strict):
     """Where data comes from: synthetic sets, own folders, official sets, and a local mirror of their archives.
 
-    The sets of `referring` are official ones that share COCO's images.
+    The sets of `bundled` are official ones that share PraNet's test bundle, those of `referring` COCO's images; those
+    of `pooled` are made of the others.
     """
 
     mirror: str | None = None
@@ -233,7 +288,9 @@ class DataParams(Strict):
     synthetic: dict[Name, SyntheticParams] = {}
     folders: dict[Name, FolderParams] = {}
     official: list[str] = []
+    bundled: list[str] = []
     referring: list[str] = []
+    pooled: dict[Name, PoolParams] = {}
 
 
 class Params(Strict):

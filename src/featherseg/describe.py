@@ -9,11 +9,10 @@ from featherseg import adapters
 from featherseg.config import ModelConfig, Params, parse, read_yaml
 from featherseg.models import MODELS
 from featherseg.models.base import SegmentationModel, parameters_of
-from featherseg.plan import read_recipe, resolve_adapter, resolve_model
+from featherseg.plan import of_dataset, read_recipe, resolve_adapter, resolve_model
 from featherseg.reporting.published import BACKBONES, TABLE_1, etris_counts, published_millions, read
 
 GROUPS = ("vision", "text", "positions", "decoder", "adapter", "unused")
-PROMPT_TOKENS = 77
 METHODS_OWN = ("image_neck.", "text_neck.", "vision_prompt.", "text_prompt.", "exchange.")
 ETRIS_VARIANTS = {"etris_r50-bridger": "CLIP ResNet-50", "etris_r101-bridger": "CLIP ResNet-101",
                   "etris_vit-bridger": "CLIP ViT-B/16"}
@@ -31,8 +30,9 @@ def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, A
     Returns:
         recipe, title, image_size, groups {group: {total, trainable}}, total, trainable, decoder_parts {module: the
         same}, backbone_share (see the function; None without a Bridger), and multiply_adds for one image with one
-        prompt of prompt_tokens (the model's word length, or CLIP's longest). `positions` are the positional embeddings
-        of ETRIS's towers, which it trains; `unused` counts what never reaches the mask.
+        prompt of prompt_tokens (the model's word length, or its longest prompt, or 0 where it reads no prompt).
+        `positions` are the positional embeddings of ETRIS's towers, which it trains; `unused` counts what never
+        reaches the mask.
     """
     network = without_weights(recipe, model, adapter)
     groups = parameter_groups(network)
@@ -47,7 +47,8 @@ def without_weights(recipe: str, model: ModelConfig | None = None,
                     adapter: dict[str, Any] | None = None) -> SegmentationModel:
     """A recipe's model on the meta device, with its method applied; the arguments are those of `describe`."""
     settings = read_recipe(recipe)
-    config = model or ModelConfig(name=settings.model, image_size=settings.image_size, head_parts=settings.head_parts)
+    config = model or ModelConfig(name=settings.model, image_size=settings.image_size, tap_offset=settings.tap_offset,
+                                  word_length=of_dataset(settings.word_length), head_parts=settings.head_parts)
     with torch.device("meta"):
         network = MODELS[config.name](config)
         return adapters.apply(network, adapter or settings.adapter)
@@ -67,8 +68,8 @@ def parameter_groups(model: SegmentationModel) -> dict[str, dict[str, int]]:
         elif "positional_embedding" in name:
             group = "positions"
         else:
-            group = "vision" if name in vision else "text" if name in text else "decoder"
-            assert group != "decoder" or name in decoder, name
+            group = "decoder" if name in decoder else "vision" if name in vision else "text"
+            assert group != "text" or name in text, name
         counts[group]["total"] += parameter.numel()
         counts[group]["trainable"] += parameter.numel() * parameter.requires_grad
     return counts
@@ -97,7 +98,7 @@ def backbone_share(model: SegmentationModel) -> dict[str, float] | None:
 
 
 def _prompt_tokens(model: SegmentationModel) -> int:
-    return model.word_length or PROMPT_TOKENS
+    return (model.word_length or model.context_length) if model.reads_text else 0
 
 
 def multiply_adds(model: SegmentationModel) -> int:
@@ -155,8 +156,8 @@ def table(described: dict[str, Any]) -> str:
     for name, group in (groups | {"all": described}).items():
         theirs = f"{released[name]:>15,}" if name in released else ""
         rows += [f"{name:<10}{group['total']:>15,}{group['trainable']:>15,}{theirs}"] if group["total"] else []
-    rows.append(f"multiply-adds per image, with a prompt of {described['prompt_tokens']} tokens: "
-                f"{described['multiply_adds'] / 1e9:.2f} G")
+    prompt = f", with a prompt of {described['prompt_tokens']} tokens" if described["prompt_tokens"] else ""
+    rows.append(f"multiply-adds per image{prompt}: {described['multiply_adds'] / 1e9:.2f} G")
     if described["backbone_share"]:
         alone, with_positions = (f"{share:.2%}" for share in described["backbone_share"].values())
         rows.append(f"share of the backbone: Bridger {alone}, with positional embeddings {with_positions}")

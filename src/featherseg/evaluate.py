@@ -12,13 +12,16 @@ What is written, into one folder:
 - `per_sample.parquet`: one row per sample, text condition, sentence (its place among the sample's, 0 where
   there is one), threshold and metric.
 - `predictions.parquet`: one row per sample, text condition and sentence, the mask as COCO run lengths.
-- `metrics.json`: for each split, means and standard deviations over what was segmented, by text condition and
-  by target, beside the numbers of masks, of empty ones, and of samples for which the condition had no prompt
-  but their own; and, under the policy `sentences`, the measures of `referring.py`.
+- `metrics.json`: for each split, means and standard deviations over what was segmented, by text condition, by
+  target and by data set (the members of a pooled one), beside the numbers of masks, of empty ones, and of samples
+  for which the condition had no prompt but their own; and, under the policy `sentences`, the measures of `referring.py`.
+- `reliance.parquet`, `reliance.json`: where the settings ask for it, every trial of `featherseg.reliance`, and for
+  each split what follows from them.
 - `status.json`: ok, or not_run with the reason (then nothing else is there).
 """
 
 import bisect
+import functools
 import itertools
 import random
 import sys
@@ -42,7 +45,15 @@ from featherseg.features import FeatureBank
 from featherseg.files import atomic_path, not_run_reason, write_json, write_status
 from featherseg.metrics import AVERAGED, EMPTY_RULE, METRICS, overlap, score
 from featherseg.models.base import SegmentationModel
-from featherseg.predict import Query, batches, decode_queries, encode_prompts, load_model, original_resolution
+from featherseg.predict import (
+    Query,
+    batches,
+    decode_queries,
+    encode_prompts,
+    iterate_probabilities,
+    load_model,
+    original_resolution,
+)
 from featherseg.progress import progress
 
 OWN, EMPTY, OTHER = "own", "empty", "other"
@@ -116,6 +127,23 @@ def _score_run(run: Run, dataset: PreparedDataset, train_dir: Path, folder: Path
         "splits": {split: summarise(rows, settings.threshold) for split, rows in per_sample.groupby("split")},
         "trainable_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "total_parameters": sum(parameter.numel() for parameter in parameters)})
+    if settings.reliance is not None:
+        _measure_reliance(run, dataset, splits, model, folder)
+
+
+def _measure_reliance(run: Run, dataset: PreparedDataset, splits: dict[str, list[Sample]], model: SegmentationModel,
+                      folder: Path) -> None:
+    from featherseg.reliance.measure import Settings, measure
+
+    settings, chosen = run.evaluate, run.evaluate.reliance
+    how = Settings(prompts=settings.prompts, threshold=settings.threshold, seed=run.seed, text=chosen.text,
+                   image=chosen.image, limit=chosen.images, draws=chosen.draws)
+    segment = functools.partial(iterate_probabilities, model, batch_size=settings.batch_size)
+    measured = {split: measure(segment, dataset, samples, how, model=run.name, data=f"{run.dataset}, split {split}")
+                for split, samples in splits.items()}
+    trials = pd.concat([table for table, _ in measured.values()], ignore_index=True)
+    trials.to_parquet(folder / "reliance.parquet", index=False)
+    write_json(folder / "reliance.json", {split: record for split, (_, record) in measured.items()})
 
 
 def chosen_splits(run: Run, dataset: PreparedDataset) -> dict[str, list[Sample]]:
@@ -274,17 +302,22 @@ def summarise(per_sample: pd.DataFrame, threshold: float) -> dict[str, Any]:
 
     Returns:
         conditions: text condition -> {dsc, iou, hd95: {mean, std}, n, n_empty_truth, n_empty_prediction,
-        n_own_prompt, targets: {target -> the same}}. std is that of the masks at hand, not an estimate for
-        others; n counts masks, so each sentence where each was scored. referring: `referring.summarise`, where
-        sentences were scored.
+        n_own_prompt, targets: {target -> the same}, datasets: {data set -> the same}}; a pooled set's samples are
+        its members'. std is that of the masks at hand, not an estimate for others; n counts masks, so each sentence
+        where each was scored. referring: `referring.summarise`, where sentences were scored.
     """
     rows = per_sample[per_sample.threshold == threshold]
     own = pd.MultiIndex.from_frame(rows[rows.text_condition == OWN][["sample_id", "prompt"]])
     rows = rows.assign(own_prompt=pd.MultiIndex.from_frame(rows[["sample_id", "prompt"]]).isin(own))
-    conditions = {condition: {**_means(part), "targets": {name: _means(of) for name, of in part.groupby("target")}}
+    conditions = {condition: {**_means(part), "targets": _means_by("target", part),
+                              "datasets": _means_by("dataset", part)}
                   for condition, part in rows.groupby("text_condition")}
     scored_sentences = set(referring.THRESHOLDS) <= set(per_sample.threshold)
     return {"conditions": conditions} | ({"referring": referring.summarise(per_sample)} if scored_sentences else {})
+
+
+def _means_by(column: str, rows: pd.DataFrame) -> dict[str, Any]:
+    return {name: _means(part) for name, part in rows.groupby(column)}
 
 
 def _means(rows: pd.DataFrame) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class FeatureBank:
         if cache and model.tower_is_constant("vision"):
             self._image_rows = self._fill("vision", list(self._image_place), IMAGES_PER_PASS,
                                           pixels.fingerprint, lambda some: self._encode_images(some).taps)
-        if cache and model.tower_is_constant("text"):
+        if cache and model.reads_text and model.tower_is_constant("text"):
             self._text_rows = self._fill("text", ordered, PROMPTS_PER_PASS, "",
                                          lambda some: _tensors(self._encode_texts(some)))
 
@@ -167,7 +167,8 @@ def _tensors(text: TextFeatures) -> tuple[Tensor, ...]:
 def _tower_hash(model: SegmentationModel, tower: Tower) -> str:
     """SHA-256 over what decides a tower's features: its tensors, the input and how it is made."""
     spec = model.vision if tower == "vision" else model.text
-    made = (model.name, model.resize.key, model.word_length, model.mean, model.std, spec)
+    made = (model.name, model.resize.key, model.word_length, model.masks_padding, model.mean, model.std, spec,
+            model.vocabulary)
     digest = hashlib.sha256(repr(made).encode())
     for name, tensor in model.state_dict().items():
         if within(name, spec.modules):

@@ -15,6 +15,7 @@ from featherseg.config import (
     LossConfig,
     ModelConfig,
     Params,
+    PoolParams,
     Recipe,
     Run,
     TrainConfig,
@@ -29,10 +30,11 @@ from featherseg.data.synthetic import NAMES
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, not_run_reason
 from featherseg.models import HAVING, MODELS, check_knobs
-from featherseg.models.weights import RANDOM, weights_sha256
+from featherseg.models.weights import RANDOM, is_random, weights_sha256
 from featherseg.registry import unknown
 
 RECIPES = Path("recipes")
+MODEL_KNOBS = ("frozen_batchnorm", "text_padding", "tap_offset", "text_dropout")
 
 
 def recipe_names() -> list[str]:
@@ -67,11 +69,18 @@ def dataset_names() -> list[str]:
     """Every dataset that a study may name: the synthetic, own and official ones that params.yaml declares."""
     data = read_params("study").data
     for key, given, valid in (("synthetic", data.synthetic, NAMES), ("official", data.official, SPECS),
-                              ("referring", data.referring, SPECS)):
+                              ("bundled", data.bundled, SPECS), ("referring", data.referring, SPECS)):
         for name in given:
             if name not in valid:
                 raise unknown(f"dataset in params.yaml: data.{key}", name, list(valid))
-    return sorted({*data.synthetic, *data.folders, *data.official, *data.referring})
+    single = {*data.synthetic, *data.folders, *data.official, *data.bundled, *data.referring}
+    for name, pool in data.pooled.items():
+        if name in single:
+            raise UserError(f"params.yaml: key 'data.pooled.{name}' is the name of another dataset; rename the pool.")
+        for member in pool.members:
+            if member not in single:
+                raise unknown(f"dataset in params.yaml: data.pooled.{name}", member, sorted(single))
+    return sorted({*single, *data.pooled})
 
 
 def resolve_study(study: str) -> list[Run]:
@@ -98,7 +107,7 @@ def resolve_study(study: str) -> list[Run]:
             if settings.get("schedule") != recipe.train.get("schedule") and params.train.get("milestones") is None:
                 settings.pop("milestones", None)  # they belong to the recipe's own schedule
             if "val_split" in settings:
-                settings["val_split"] = _of_dataset(settings["val_split"], dataset)
+                settings["val_split"] = of_dataset(settings["val_split"], dataset)
             train = parse(TrainConfig, settings, f"recipes/{name}.yaml with {source}: train")
         evaluate = parse(EvaluateConfig, _merge(recipe.evaluate, params.evaluate),
                          f"recipes/{name}.yaml with {source}: evaluate")
@@ -117,14 +126,21 @@ def write_plan(study: str) -> list[Run]:
     return runs
 
 
-def missing(run: Run) -> str | None:
-    """What a run lacks, as far as it can be seen without running anything; None where nothing is known to lack."""
-    folder = Path("data/processed") / run.dataset
+def missing(run: Run, pools: dict[str, PoolParams]) -> str | None:
+    """What a run lacks, as far as it can be seen without running anything; None where nothing is known to lack.
+
+    A pooled set (one of `pools`) lacks what its members lack.
+    """
+    members = pools[run.dataset].members if run.dataset in pools else [run.dataset]
+    lacks = dict.fromkeys(filter(None, (_lack(member) for member in members)))
+    return "; ".join(filter(None, [run.not_run, *lacks])) or None
+
+
+def _lack(dataset: str) -> str | None:
+    folder = Path("data/processed") / dataset
     if (folder / "status.json").is_file():
-        data = not_run_reason(folder)
-    else:
-        data = f"{folder} is not prepared yet" if run.dataset in SPECS else None
-    return "; ".join(filter(None, [run.not_run, data])) or None
+        return not_run_reason(folder)
+    return f"{folder} is not prepared yet" if dataset in SPECS else None
 
 
 def _check_names(study: str, params: Params, source: str) -> None:
@@ -157,7 +173,7 @@ def _check_knobs(params: Params, source: str, recipes: dict[str, Recipe], adapte
         raise UserError(f"{source}: key 'train.loss' should hold keys and values, but it is {loss!r}.")
     _check_keys(loss, LossConfig, source, "train.loss")
     _check_keys(params.evaluate, EvaluateConfig, source, "evaluate")
-    for knob in ("word_length", "frozen_batchnorm"):
+    for knob in ("word_length", *MODEL_KNOBS):
         value = getattr(params.model, knob)
         if value is not None and all(getattr(recipe, knob) is None for recipe in recipes.values()):
             raise _without_effect(source, f"model.{knob}", value)
@@ -199,19 +215,22 @@ def resolve_model(recipe: Recipe, params: Params, source: str,
                         f"add {recipe.model}: <folder> or {recipe.model}: {RANDOM}.")
     weights = params.model.weights[recipe.model]
     size = params.model.image_size or recipe.image_size
-    words = _of_dataset(recipe.word_length, dataset)
-    reason = None if weights == RANDOM else _why_absent(Path(weights))
-    sha256 = None if weights == RANDOM or reason else weights_sha256(weights)
-    chosen = {knob: getattr(params.model, knob) or getattr(recipe, knob)
-              for knob, having in HAVING.items() if recipe.model in having}
-    config = ModelConfig(name=recipe.model, weights=weights, sha256=sha256, image_size=size, **chosen,
-                         word_length=words and (params.model.word_length or words),
-                         frozen_batchnorm=recipe.frozen_batchnorm
-                         and (params.model.frozen_batchnorm or recipe.frozen_batchnorm))
+    words = of_dataset(recipe.word_length, dataset)
+    reason = None if is_random(weights) else _why_absent(Path(weights))
+    sha256 = None if is_random(weights) or reason else weights_sha256(weights)
+    reached = [*(knob for knob in MODEL_KNOBS if getattr(recipe, knob) is not None),
+               *(knob for knob, having in HAVING.items() if recipe.model in having)]
+    knobs = {knob: _first(getattr(params.model, knob), getattr(recipe, knob)) for knob in reached}
+    config = ModelConfig(name=recipe.model, weights=weights, sha256=sha256, image_size=size,
+                         word_length=words and (params.model.word_length or words), **knobs)
     return config, reason
 
 
-def _of_dataset(value: Any, dataset: str | None) -> Any:
+def _first(value: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else value
+
+
+def of_dataset(value: Any, dataset: str | None = None) -> Any:
     """A recipe's value for a dataset: the value, or out of several by dataset the one of this name or `default`."""
     return value.get(dataset, value["default"]) if isinstance(value, dict) else value
 
@@ -222,9 +241,9 @@ def _why_absent(weights: Path) -> str | None:
         return not_run_reason(weights)
     if weights.exists():
         return None
-    from featherseg.models.public import FOLDER, WEIGHTS
+    from featherseg.models.public import FOLDER, PUBLIC
 
-    return f"{weights} is not fetched yet" if weights.parent == FOLDER and weights.name in WEIGHTS else None
+    return f"{weights} is not fetched yet" if weights.parent == FOLDER and weights.name in PUBLIC else None
 
 
 def _merge(recipe: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:

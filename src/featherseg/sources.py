@@ -16,7 +16,7 @@ _BOTH = ("data/prepared.py", "data/images.py", "data/torch_dataset.py", "data/tr
 # a folder means every module below it
 CODE = {
     "train": ("config.py", *_BOTH, "losses.py", "engine.py"),
-    "evaluate": (*_BOTH, "metrics.py", "referring.py", "evaluate.py", "predict.py"),
+    "evaluate": (*_BOTH, "data/wording.py", "metrics.py", "referring.py", "evaluate.py", "predict.py", "reliance"),
 }
 
 

@@ -1,14 +1,17 @@
 """Small random models, and every method that fits each of them: the table that the shared checks run through."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from featherseg.models import etris_config
+from featherseg.models import biomedclipseg_config, cnn_config, cris_config, etris_config, small_model
 from featherseg.models.base import SegmentationModel
+from featherseg.models.biomedclipseg import BiomedCLIPSeg
 from featherseg.models.clipseg import CLIPSeg, small_config
+from featherseg.models.cris import CRIS
 from featherseg.models.etris import build_etris
 
 PROMPTS = ["a red circle", "left lung", "", "one large polyp at the top"]
@@ -27,8 +30,19 @@ def _etris_r50() -> SegmentationModel:
     return build_etris("etris_r50", etris_config.small_resnet_config(image_size=64), word_length=9)
 
 
+def _cris() -> SegmentationModel:
+    return CRIS("cris", cris_config.small_config(), word_length=9)
+
+
+def _biomedclipseg(name: str) -> SegmentationModel:
+    return BiomedCLIPSeg(name, biomedclipseg_config.small_config(
+        width=32, text_width=32, depth=4, image_size=32, taps=(0, 1, 2), reduce_dim=16))
+
+
 SMALL: dict[str, Callable[[], SegmentationModel]] = {
-    "clipseg": _clipseg, "etris_vit": _etris_vit, "etris_r50": _etris_r50}
+    "clipseg": _clipseg, "etris_vit": _etris_vit, "etris_r50": _etris_r50, "cris": _cris,
+    **{name: functools.partial(_biomedclipseg, name) for name in biomedclipseg_config.NAMES},
+    **{name: functools.partial(small_model, name, 64) for name in ("san", *cnn_config.NAMES)}}
 
 EVERYWHERE = [
     {"name": "zero_shot"}, {"name": "decoder"}, {"name": "full"}, {"name": "lora", "rank": 2},
@@ -41,15 +55,20 @@ WITH_VISION_BLOCKS = [
     {"name": "houlsby", "dim": 4, "positions": "V"}, {"name": "houlsby", "dim": 4, "positions": "VL", "head": False},
     {"name": "prompt", "tokens_vision": 3, "tokens_text": 0},
 ]
-CLIPSEG_ONLY = [{"name": f"vlsm_{kind}", "dim": 8, "positions": positions}
-                for kind in ("dense", "shallow") for positions in ("V", "VL", "VLC")]
+DENSE, SHALLOW = ([{"name": f"vlsm_{kind}", "dim": 8, "positions": positions} for positions in ("V", "VL", "VLC")]
+                  for kind in ("dense", "shallow"))
+BIOMEDCLIPSEG = [*EVERYWHERE, *WITH_VISION_BLOCKS, *DENSE, SHALLOW[0]]  # BERT's width is not the condition's
 BRIDGERS = [{"name": "bridger", "dim": 8, "heads": 2},
             {"name": "bridger", "dim": 8, "heads": 2, "stages": 1, "positional_embeddings": False},
             *({"name": "bridger", "dim": 8, "heads": 2, "direction": direction}
               for direction in ("text_to_vision", "vision_to_text"))]
-METHODS_OF = {"clipseg": [*EVERYWHERE, *WITH_VISION_BLOCKS, *CLIPSEG_ONLY],
+METHODS_OF = {"clipseg": [*EVERYWHERE, *WITH_VISION_BLOCKS, *DENSE, *SHALLOW],
+              "biomedclipseg": [adapter for adapter in BIOMEDCLIPSEG if adapter["name"] != "zero_shot"],
+              "biomedclipseg_d": BIOMEDCLIPSEG,
               "etris_vit": [*EVERYWHERE, *WITH_VISION_BLOCKS, *BRIDGERS],
-              "etris_r50": [*EVERYWHERE, *BRIDGERS]}
+              "etris_r50": [*EVERYWHERE, *BRIDGERS], "cris": EVERYWHERE,
+              "san": [{"name": "decoder"}, {"name": "full"}],
+              **{name: [{"name": "full"}] for name in cnn_config.NAMES}}
 PAIRS: list[Pair] = [(model, adapter) for model, cases in METHODS_OF.items() for adapter in cases]
 
 

@@ -62,7 +62,7 @@ def test_clipsegs_vision_tower_with_learned_tokens_is_the_same_written_out():
         torch.testing.assert_close(model.encode_image(pixels).taps[-1], expected)
 
 
-@pytest.mark.parametrize("name", ["clipseg", "etris_vit", "etris_r50"])
+@pytest.mark.parametrize("name", ["clipseg", "biomedclipseg", "etris_vit", "etris_r50"])
 def test_the_decoder_gets_features_of_the_same_shapes(name):
     plain, tuned = small(name), prompted(name)
     pixels, tokens, _ = batch(plain)

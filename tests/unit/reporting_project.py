@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from featherseg.config import EvaluateConfig, ModelConfig, Run, TrainConfig, write_run
+from featherseg.config import EvaluateConfig, ModelConfig, Run, TrainConfig, read_params, write_run
+from featherseg.data.pool import pool_dataset
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.evaluate import long_table, plan_trials, prediction_row, score_rows, summarise
 from featherseg.files import write_json, write_status
@@ -29,10 +30,14 @@ ADAPTERS = {
     "etris_r50-bridger": {"name": "bridger", "dim": 16, "heads": 4, "stages": 3, "direction": "both"},
     "etris_vit-lora": {"name": "lora", "rank": 4, "alpha": 8, "positions": "VL", "head": True},
     "etris_vit-full": {"name": "full"},
+    "unet-full": {"name": "full"},
+    "cris-full-medvlsm": {"name": "full"},
+    "clipseg-decoder-medvlsm-published": {"name": "decoder"},
 }
 TRAINABLE = dict(zip(ADAPTERS, (0, 260_000, 3_900_000, 30_000, 46_000, 50_000, 21_000, 24_000, 900_000, 950_000,
-                                950_000, 930_000, 990_000, 910_000, 3_800_000), strict=True))
-CLIPSEG = tuple(recipe for recipe in ADAPTERS if recipe.startswith("clipseg"))
+                                950_000, 930_000, 990_000, 910_000, 3_800_000,
+                                3_000_000, 3_500_000, 260_000), strict=True))
+CLIPSEG = tuple(recipe for recipe in ADAPTERS if recipe.startswith("clipseg") and "medvlsm" not in recipe)
 REFERRED = {"scenes_ref": ("testA", "testB"), "refcoco": ("val", "testA", "testB"), "refcoco_plus": ("val", "testB")}
 EMBEDDED = "pipelines/pretrain/weights/{model}-small"
 WEIGHTS = {"kvasir_seg": "data/weights/clipseg-rd64-refined", "refcoco": "data/weights/clip-rn50",
@@ -45,6 +50,13 @@ data:
     organs: {images: 40, size: 96}
     scenes_ref: {images: 40, size: 96}
   folders: {clinic: {path: clinic}}
+  official: [kvasir_seg, clinicdb, busi, etis]
+  pooled:
+    both: {train: [lesions, organs], test: [lesions, organs]}
+    lesions_to_organs: {train: [lesions], test: [organs]}
+    endoscopy: {train: [kvasir_seg, clinicdb], test: [kvasir_seg, clinicdb, etis]}
+    all_but_endoscopy: {train: [busi], test: [kvasir_seg, clinicdb, etis]}
+    kvasir_seg_to_endoscopy: {train: [kvasir_seg], test: [kvasir_seg, clinicdb, etis]}
 """
 
 
@@ -99,17 +111,25 @@ def make_run(study: str, recipe: str, dataset: str, seed: int = 0, weights: str 
 
 
 def make_dataset(name: str, images: int = 9) -> None:
-    """Discs on noise: one an image with one prompt, or in `REFERRED` sets two with two sentences each."""
+    """Discs on noise: one an image with one prompt, or in `REFERRED` sets two with two sentences each.
+
+    The last image is of the split train, all others of test. A pooled set is made of its members.
+    """
+    pools = read_params("study").data.pooled
+    if name in pools:
+        for member in pools[name].members:
+            make_dataset(member)
+        return pool_dataset(name, pools)
     if name in REFERRED:
         return _make_referred(name, images)
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:96, :96]
     with PreparedWriter(Path("data/processed") / name, dataset=name) as writer:
-        for k in range(images):
+        for k in range(images + 1):
             disc = (rows - 30 - 4 * k) ** 2 + (columns - 48) ** 2 < (12 + k) ** 2
             image = rng.normal(150, 18, (96, 96, 3)) - 60 * disc[..., None]
             writer.add_image(f"image{k}", image.clip(0, 255).astype(np.uint8))
-            writer.add_sample(image_id=f"image{k}", target="disc", mask=disc, split="test",
+            writer.add_sample(image_id=f"image{k}", target="disc", mask=disc, split="test" if k < images else "train",
                               prompts={"p1": ["disc"], "p2": [f"one round dark disc in row {k} of it"]})
 
 

@@ -7,7 +7,7 @@ import pytest
 from data_files import box, everything_below
 from PIL import Image
 
-from featherseg.data.card import About, summary, write_card
+from featherseg.data.card import About, card_faults, summary, write_card
 from featherseg.data.prepare import prepare_synthetic_set
 from featherseg.data.prepared import PreparedWriter
 from featherseg.files import write_status
@@ -94,7 +94,7 @@ def test_samples_are_counted_without_being_held(tmp_path):
     tracemalloc.stop()
     assert line == "set: 6000 samples of 600 images (train 6000); 6000 masks are empty"
     assert "| p1 | 6000 | 6000 | 0000000000" in (folder / "card.md").read_text()
-    assert peak < 15e6
+    assert peak < 18e6
 
 
 def test_one_line_for_data_that_was_not_to_be_had(tmp_path):
@@ -112,3 +112,34 @@ def test_a_synthetic_set_has_a_card(tmp_path):
     assert everything_below(tmp_path)[:3] == ["scenes", "scenes/card.md", "scenes/contact_sheet.png"]
     assert "synthetic stand-in" in (tmp_path / "scenes/card.md").read_text()
     assert "| unique |" in (tmp_path / "scenes/card.md").read_text()
+
+
+def test_a_card_as_it_was_written_has_no_fault(tmp_path):
+    folder = write(tmp_path / "set")
+    assert card_faults(folder) == [f"{folder}/card.md does not exist; run the prepare stage again."]
+    write_card(folder, ABOUT)
+    assert card_faults(folder) == []
+    (folder / "contact_sheet.png").unlink()
+    assert card_faults(folder) == [f"{folder}/contact_sheet.png does not exist; run the prepare stage again."]
+
+
+@pytest.mark.parametrize(("old", "new", "said"), [
+    ("- Source: https://example.org", "- Source: ", "names no source"),
+    ("- Licence: CC0\n", "", "names no licence"),
+    ("- Masks: 6,", "- Masks: 7,", "other figures than the samples (it lacks '- Masks: 6, 2 of them empty"),
+    ("| heart | 1 | 1 | 1 | 3 |", "| heart | 1 | 2 | 1 | 4 |", "it lacks '| heart | 1 | 1 | 1 | 3 |'"),
+])
+def test_a_card_of_other_data_is_told(tmp_path, old, new, said):
+    folder = write(tmp_path / "set")
+    write_card(folder, ABOUT)
+    text = (folder / "card.md").read_text()
+    assert old in text
+    (folder / "card.md").write_text(text.replace(old, new))
+    [fault] = card_faults(folder)
+    assert said in fault and fault.startswith(f"{folder}/card.md")
+
+
+def test_a_dataset_that_is_not_to_be_had_needs_no_card(tmp_path):
+    (tmp_path / "set").mkdir()
+    write_status(tmp_path / "set", "no archive")
+    assert card_faults(tmp_path / "set") == []

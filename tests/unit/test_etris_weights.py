@@ -14,7 +14,8 @@ from featherseg.checkpoint import changed_tensors
 from featherseg.config import ModelConfig, Run
 from featherseg.errors import UserError
 from featherseg.models import etris_config
-from featherseg.models.etris import build_etris, interpolate_positions
+from featherseg.models.clip_towers import interpolate_positions
+from featherseg.models.etris import build_etris
 from featherseg.models.weights import read_state
 from featherseg.predict import load_model
 

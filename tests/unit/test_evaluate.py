@@ -14,7 +14,7 @@ from tiny_run import HEIGHT, TARGETS, WIDTH, make_run, write_dataset, write_trai
 from featherseg import predict
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.errors import UserError
-from featherseg.evaluate import evaluate, plan_trials
+from featherseg.evaluate import evaluate, plan_trials, summarise
 from featherseg.files import write_status
 from featherseg.metrics import METRICS, score
 from featherseg.models.clipseg import CLIPSeg
@@ -72,6 +72,21 @@ def test_metrics_follow_from_the_stored_scores(project):
     assert set(own["targets"]) == set(TARGETS)
     assert own["n_empty_truth"] == 1 and own["targets"]["left disc"]["n_empty_truth"] == 1
     assert own["n_own_prompt"] == 15 and metrics["splits"]["test"]["conditions"]["other"]["n_own_prompt"] == 0
+
+
+def test_samples_of_several_sets_have_means_by_set(project):
+    scored(project)
+    per_sample, _ = tables(project / "out")
+    plain = summarise(per_sample, 0.5)["conditions"]["own"]["datasets"]
+    assert list(plain) == ["discs"] and plain["discs"]["n"] == 15
+    moved = per_sample.sample_id.str.startswith("discs/image0/")
+    means = summarise(per_sample.assign(dataset=per_sample.dataset.mask(moved, "others")), 0.5)
+    for condition, of in means["conditions"].items():
+        assert {name: part["n"] for name, part in of["datasets"].items()} == {"discs": 12, "others": 3}
+        rows = per_sample[moved & (per_sample.text_condition == condition) & (per_sample.metric == "dsc")]
+        assert of["datasets"]["others"]["dsc"]["mean"] == pytest.approx(rows.value.mean())
+        assert of["dsc"]["mean"] == pytest.approx(
+            (12 * of["datasets"]["discs"]["dsc"]["mean"] + 3 * rows.value.mean()) / 15)
 
 
 def test_stored_masks_reproduce_the_scores_at_original_resolution(project):

@@ -11,7 +11,7 @@ from PIL import Image
 from featherseg.config import DataParams, FolderParams
 from featherseg.data.folder import check_folder, prepare_folder
 from featherseg.data.prepare import prepare_dataset
-from featherseg.data.prepared import PreparedDataset, split_by_hash
+from featherseg.data.prepared import PreparedDataset, prompt_of, split_by_hash
 from featherseg.errors import UserError
 
 
@@ -52,9 +52,59 @@ def test_images_and_masks_are_enough(folder):
     dataset = take(folder)
     assert [sample.sample_id for sample in dataset.samples] == [f"own/{name}/object" for name in "abc"]
     assert [sample.split for sample in dataset.samples] == [split_by_hash(name) for name in "abc"]
-    assert dataset.samples[0].prompts == {"p0": [""], "p1": ["object"]}
+    assert dataset.samples[0].prompts["p1"] == ["object"]
     assert (dataset.mask(dataset.samples[1]) == box()).all()
     assert check_folder(folder) == []
+
+
+def test_prompts_are_made_where_the_folder_has_none(folder):
+    red, grey = np.full((20, 30, 3), (214, 32, 32), np.uint8), np.full((20, 30, 3), 90, np.uint8)
+    save(folder / "images/a.png", red)
+    save(folder / "images/b.png", grey)
+    save(folder / "masks/c.png", np.zeros((20, 30), bool))
+    a, b, c = take(folder, class_name="polyp", descriptions={"polyp": ["a growth"]}).samples
+    assert a.attributes == {"number": "one", "size": "small", "location": "left", "shape": None, "colour": "red"}
+    assert a.prompts == {
+        "p0": [""], "p1": ["polyp"], "p2": ["polyp"], "p3": ["red polyp"], "p4": ["small red polyp"],
+        "p5": ["one small red polyp"], "p6": ["one small red polyp, located in left of the image"],
+        "p7": ["polyp which is a growth"], "p8": ["one small red polyp which is a growth"],
+        "p9": ["one small red polyp which is a growth located in left of the image"]}
+    assert prompt_of(b, "fullest") == "one small polyp which is a growth located in left of the image"
+    assert {text for level, texts in c.prompts.items() if level < "p7" for text in texts} == {"", "polyp"}
+    card = (folder.parent / "out/card.md").read_text()
+    assert "Prompts of 3 samples were made" in card
+    assert "number of 1, size of 1, location of 1, shape of 3, colour of 2" in card
+
+
+def test_every_structure_keeps_its_name_in_every_level(folder):
+    save(folder / "masks/a__left_lung.png", box(rows=slice(2, 18)))
+    for sample in take(folder).samples:
+        assert all(sample.target in text for level, texts in sample.prompts.items() if level != "p0" for text in texts)
+        assert prompt_of(sample, "fullest").endswith("of the image")
+
+
+def test_prompts_of_the_folder_stand_alone(folder):
+    (folder / "list.csv").write_text("image,prompt\na.png,the dark one\nb.png,\n")
+    fails(folder, "the folder's list has prompts of its own", descriptions={"object": ["x"]})
+    a, b = take(folder).samples
+    assert a.prompts == {"p0": [""], "p1": ["the dark one"]} and b.prompts == {"p0": [""], "p1": ["object"]}
+    assert a.attributes == b.attributes == {} and "were made" not in (folder.parent / "out/card.md").read_text()
+
+
+def test_attributes_of_a_list_win_over_measured_ones(folder):
+    (folder / "list.csv").write_text("image,location,number\na.png,near the hilum,\n")
+    sample, = take(folder).samples
+    assert sample.attributes["location"] == "near the hilum" and sample.attributes["number"] == "one"
+    assert sample.prompts["p6"][0].endswith("object, located in near the hilum of the image")
+
+
+@pytest.mark.parametrize("options, fault", [
+    ({"field": "endoscopie"}, "unknown field of prompts 'endoscopie': did you mean 'endoscopy'"),
+    ({"field": "street"}, "field 'street' has no prompt template for the class 'object'"),
+    ({"descriptions": {"heart": ["a muscle"]}}, "unknown class with a description 'heart': valid values are object"),
+])
+def test_prompts_that_cannot_be_made(folder, options, fault):
+    fails(folder, fault, **options)
 
 
 def test_the_class_may_be_named(folder):
@@ -237,7 +287,7 @@ def test_a_dot_belongs_to_a_name(folder):
         (folder / part / "a.png").rename(folder / part / "1.2.840.png")
     write_json(folder / "anns/test.json", [{"img_name": "1.2.840", "mask_name": "1.2.840", "prompts": None}])
     sample, = take(folder).samples
-    assert sample.image_id == "1.2.840" and sample.prompts == {"p0": [""], "p1": ["object"]}
+    assert sample.image_id == "1.2.840" and sample.prompts["p1"] == ["object"]
 
 
 def test_folders_named_like_lists_are_none(folder):

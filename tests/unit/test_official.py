@@ -12,6 +12,7 @@ from featherseg.data.lists import Entry, read_list
 from featherseg.data.prepare import prepare_dataset, prepare_official
 from featherseg.data.prepared import PreparedDataset
 from featherseg.data.published import with_leaks, without_leaks
+from featherseg.data.spec import DatasetSpec
 from featherseg.data.specs import SPECS
 from featherseg.errors import UserError
 from featherseg.files import not_run_reason
@@ -156,10 +157,12 @@ def test_the_reason_for_missing_data_is_handed_on(tmp_path, monkeypatch):
 
 def test_every_set_of_the_papers_has_a_way_to_its_data():
     assert sorted(SPECS) == [
-        "bkai", "busi", "camus", "chexlocalize", "clinicdb", "coco_train2014", "dfu", "isic2016", "kvasir_seg",
-        "refcoco", "refcoco_plus", "refcocog_google", "refcocog_umd"]
+        "bkai", "busi", "camus", "camvid", "chexlocalize", "cityscapes", "clinicdb", "coco_train2014", "colondb",
+        "cvc300", "dfu", "etis", "isic2016", "kvasir_seg", "pranet_test", "refcoco", "refcoco_plus",
+        "refcocog_google", "refcocog_umd"]
     for name, spec in SPECS.items():
-        assert spec.name == name and bool(spec.archives) != bool(spec.how)
+        shared = isinstance(spec, DatasetSpec) and spec.images
+        assert spec.name == name and [bool(spec.archives), bool(spec.how), bool(shared)].count(True) == 1
         assert not getattr(spec, "layout", None) or {resource.file for resource in spec.lists} == {
             "train.json", "val.json", "test.json"}
         assert spec.source.startswith("https://") and spec.licence and spec.citation
@@ -196,6 +199,9 @@ def test_published_leaks_can_be_kept():
     ("clinicdb_polyp", "clinicdb", {"train": 490, "val": 61, "test": 61}, []),
     ("busi", "busi", {"train": 624, "val": 78, "test": 78}, []),
     ("dfu", "dfu", {"train": 1600, "val": 200, "test": 200}, []),
+    ("colondb_polyp", "colondb", {"train": 20, "test": 360}, []),
+    ("etis_polyp", "etis", {"train": 20, "test": 176}, []),
+    ("chexlocalize", "chexlocalize", {"train": 1279, "val": 446, "test": 452}, []),
 ])
 def test_the_published_lists_are_those_that_are_pinned(folder, name, expected, left_out):
     from featherseg.files import sha256_file
@@ -204,8 +210,30 @@ def test_the_published_lists_are_those_that_are_pinned(folder, name, expected, l
     read = []
     for resource in SPECS[name].lists:
         assert sha256_file(lists / resource.file) == resource.sha256
-        read += read_list(lists / resource.file, problems)
+        read += map(SPECS[name].complete, read_list(lists / resource.file, problems))
     kept, notes = without_leaks(read)
     assert problems == [] and notes == left_out
     assert Counter(entry.split for _, entry in kept) == expected
-    assert sum(bool(entry.attributes) for _, entry in kept) >= (0 if name == "busi" else 0.99 * len(kept))
+    words = [entry.attributes.get("location") for _, entry in kept if not entry.prompts["p1"][0].startswith("No ")]
+    assert sum(map(bool, words)) >= 0.99 * len(words)
+
+
+def test_the_lists_of_camus_name_three_structures_in_four_frames_of_fifty_patients_each():
+    lists, problems = shared("annotations") / "medvlsm/camus", []
+    read = [SPECS["camus"].complete(entry) for split in ("val", "test")
+            for entry in read_list(lists / f"{split}.json", problems)]
+    kept, notes = without_leaks(read)
+    assert problems == notes == [] and Counter(entry.split for _, entry in kept) == {"val": 600, "test": 600}
+    assert len({name for name, _ in kept}) == 400 and len({entry.group for _, entry in kept}) == 100
+    assert set(Counter(entry.target for _, entry in kept).values()) == {400}
+    assert all(set(entry.attributes) == {"view", "cycle", "shape", "age", "sex", "quality"} for _, entry in kept)
+
+
+def test_busi_names_the_attributes_of_its_tumors():
+    form = "One small, medium a shadow-shaped malignant tumor at the top left, center in the breast ultrasound image."
+    entry = Entry("", "1_malignant.png", "1_malignant.png", "test", prompts={"p0": [""], "p6": [form]})
+    assert SPECS["busi"].complete(entry).attributes == {
+        "number": "one", "size": "small, medium", "shape": "a shadow", "type": "malignant",
+        "location": "top left, center"}
+    normal = replace(entry, prompts={"p6": ["No tumor in the breast ultrasound image."]})
+    assert SPECS["busi"].complete(normal).attributes == {}

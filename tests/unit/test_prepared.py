@@ -177,6 +177,24 @@ def test_a_constant_16_bit_image_is_read(tmp_path):
     assert read_image(save(tmp_path / "x.png", np.full((4, 4), 3000, dtype=np.uint16))).max() == 0
 
 
+def test_pixels_of_added_images_are_those_that_are_stored(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    sources = {"array": colours(), "jpeg": save(tmp_path / "a.jpg", colours(seed=1)),
+               "turned": save(tmp_path / "b.jpg", colours(seed=2), exif=turned),
+               "grey": save(tmp_path / "c.png", colours(seed=3)[..., 0])}
+    with PreparedWriter(tmp_path / "set", dataset="set") as writer:
+        seen = {}
+        for image_id, source in sources.items():
+            writer.add_image(image_id, source)
+            seen[image_id] = writer.pixels(image_id)
+            mask = np.zeros(seen[image_id].shape[:2], bool)
+            writer.add_sample(image_id=image_id, target="x", mask=mask)
+        assert (writer.pixels("array") == colours()).all()
+    dataset = PreparedDataset.read(tmp_path / "set")
+    assert all((dataset.image(sample) == seen[sample.image_id]).all() for sample in dataset.samples)
+
+
 def test_an_image_is_turned_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -72,6 +72,33 @@ def test_a_referring_set_has_every_measure_of_every_split(project):
     assert overview.scores(study).set_index("dataset").loc["scenes_ref", "split"].eq("testA").all()
 
 
+def test_a_pooled_set_has_a_mean_for_each_member_and_one_for_all(project):
+    make_project(project, RECIPES, ("both", "lesions_to_organs", "endoscopy"))
+    collect("study")
+    study = Study("study")
+    rows = study.by_member[(study.by_member.recipe == "clipseg-decoder") & (study.by_member.metric == "dsc")
+                           & (study.by_member.text_condition == "own")]
+    members = {dataset: list(of.member) for dataset, of in rows.groupby("dataset")}
+    assert members == {"both": ["lesions", "organs"], "lesions_to_organs": ["organs"],
+                       "endoscopy": ["clinicdb", "etis", "kvasir_seg"]}
+    measured = json.loads(Path("runs/study/evaluate/clipseg-decoder-both-0/metrics.json").read_text())
+    own = measured["splits"]["test"]["conditions"]["own"]
+    for row in rows[rows.dataset == "both"].itertuples():
+        assert row.mean == pytest.approx(own["datasets"][row.member]["dsc"]["mean"], abs=1e-6) and row.n == 9
+    whole = study.results[(study.results.dataset == "both") & (study.results.metric == "dsc")
+                          & (study.results.recipe == "clipseg-decoder") & (study.results.text_condition == "own")]
+    assert whole.n.item() == 18 and whole["mean"].item() == pytest.approx(own["dsc"]["mean"], abs=1e-6)
+    assert set(study.every_result.member) == {""} and "both" in set(overview.scores(study).dataset)
+    origin = dict(zip(rows.dataset, rows.data, strict=True))
+    assert origin == {"both": "synthetic stand-in", "lesions_to_organs": "synthetic stand-in", "endoscopy": "official"}
+
+
+def test_means_of_a_plain_set_stand_once(project):
+    collect("study")
+    assert Study("study").by_member.empty
+    assert set(pd.read_csv("reports/study/results.csv").member.isna()) == {True}
+
+
 def test_test_comes_first_whatever_the_order_of_the_settings(project, monkeypatch):
     monkeypatch.setitem(reporting_project.REFERRED, "scenes_ref", ("val", "test"))
     make_project(project, RECIPES, ("scenes_ref",))
@@ -83,9 +110,11 @@ def test_test_comes_first_whatever_the_order_of_the_settings(project, monkeypatc
 def test_results_of_an_older_form_are_named(project):
     collect("study")
     file = Path("reports/study/results.csv")
-    pd.read_csv(file).drop(columns="split").to_csv(file, index=False)
-    with pytest.raises(UserError, match="lacks the column 'split'; collect the study again"):
-        _ = Study("study").results
+    table = pd.read_csv(file)
+    for column in ("split", "member"):
+        table.drop(columns=column).to_csv(file, index=False)
+        with pytest.raises(UserError, match="lacks the column 'split' or 'member'; collect the study again"):
+            _ = Study("study").results
 
 
 def test_a_run_that_was_not_made_appears_with_its_reason():

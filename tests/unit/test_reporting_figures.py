@@ -43,7 +43,7 @@ def test_best_median_and_worst_are_what_they_are_called():
 def test_overlays_show_those_samples_with_their_prompt_and_score(study, monkeypatch):
     seen, drawn = [], []
     monkeypatch.setattr(overlays.style, "picture", seen.append)
-    monkeypatch.setattr(overlays, "_draw", lambda axis, image, *masks: drawn.append(dice(*masks)))
+    monkeypatch.setattr(overlays, "draw_outlines", lambda axis, image, *masks: drawn.append(dice(*masks)))
     overlays.overlays(study, "lesions")
     scores = pd.read_parquet("runs/study/evaluate/clipseg-decoder-lesions-0/per_sample.parquet")
     scores = scores[(scores.text_condition == "own") & (scores.metric == "dsc")].sort_values("value")
@@ -66,7 +66,7 @@ def test_outlines_survive_empty_and_full_masks_and_odd_sizes():
     image = np.zeros((1, 700, 3), np.uint8)
     axis = Figure().subplots()
     for mask in (np.zeros((1, 700), bool), np.ones((1, 700), bool)):
-        overlays._draw(axis, image, mask, ~mask)
+        overlays.draw_outlines(axis, image, mask, ~mask)
 
 
 def test_a_gallery_names_each_dataset_with_its_provenance(study):

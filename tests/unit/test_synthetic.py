@@ -17,7 +17,8 @@ from featherseg.data.synthetic import (
     scenes,
     scenes_ref,
 )
-from featherseg.data.synthetic.targets import LOCATIONS, location_word, size_word
+from featherseg.data.synthetic.targets import size_word
+from featherseg.data.wording import LOCATIONS, location_word
 from featherseg.errors import UserError
 
 INDICES = range(12)

@@ -56,7 +56,8 @@ class Method(ABC):
     """
 
     Config: ClassVar[type[AdapterConfig]] = AdapterConfig
-    models: ClassVar[tuple[str, ...]] = ("clipseg", "etris_r50", "etris_r101", "etris_vit")
+    models: ClassVar[tuple[str, ...]] = ("clipseg", "biomedclipseg", "biomedclipseg_d", "cris", "etris_r50",
+                                         "etris_r101", "etris_vit")
     trains: ClassVar[bool] = True
     in_weights: ClassVar[bool] = False
 
@@ -82,10 +83,11 @@ def resolve(adapter: dict[str, Any], source: str = "adapter") -> AdapterConfig:
 
 
 def check_pair(model: str, method: str) -> None:
-    """Raises a `UserError` that names the supported models where `method` does not fit `model`."""
+    """Raises a `UserError` that names what fits where `method` does not fit `model`."""
     if model not in METHODS[method].models:
+        fitting = ", ".join(name for name in METHODS if model in METHODS[name].models)
         raise UserError(f"adapter '{method}' does not support model '{model}'; it supports "
-                        f"{', '.join(METHODS[method].models)}.")
+                        f"{', '.join(METHODS[method].models)}, and model '{model}' takes {fitting}.")
 
 
 def apply(model: SegmentationModel, adapter: dict[str, Any], seed: int = 0) -> SegmentationModel:

@@ -13,7 +13,8 @@ from featherseg.models.etris_head import GatedAttention, convolution
 from featherseg.models.weights import check_keys
 
 if TYPE_CHECKING:
-    from featherseg.models.etris import ETRIS, ExchangeSpec
+    from featherseg.models.clip_towers import ExchangeSpec
+    from featherseg.models.etris import ETRIS
 
 Direction = Literal["both", "text_to_vision", "vision_to_text"]
 State = tuple[Tensor, Tensor] | None

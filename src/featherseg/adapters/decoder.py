@@ -6,7 +6,12 @@ from featherseg.models.base import SegmentationModel
 
 @METHODS.register("decoder")
 class Decoder(Method):
-    """The decoder alone is trained: what the papers' released code calls end-to-end for CLIPSeg."""
+    """The decoder alone is trained: what the papers' released code calls end-to-end for CLIPSeg.
+
+    SAN's is its side network, with CLIP's positional embeddings.
+    """
+
+    models = (*Method.models, "san")
 
     def apply(self, model: SegmentationModel, config: AdapterConfig) -> None:
         """Unfreeze the decoder."""

@@ -2,6 +2,7 @@
 
 from featherseg.adapters.base import METHODS, AdapterConfig, Method, unfreeze
 from featherseg.models.base import SegmentationModel
+from featherseg.models.cnn_config import NAMES as CNNS
 
 
 @METHODS.register("full")
@@ -9,8 +10,10 @@ class Full(Method):
     """Every parameter that reaches the mask is trained.
 
     The papers' "end-to-end" CLIPSeg rows train the decoder only, since the library's forward runs the
-    towers without gradients; that is the method `decoder`.
+    towers without gradients; that is the method `decoder`. It is the one method of the CNNs, which read no prompt.
     """
+
+    models = (*Method.models, "san", *CNNS)
 
     def apply(self, model: SegmentationModel, config: AdapterConfig) -> None:
         """Unfreeze towers and decoder."""

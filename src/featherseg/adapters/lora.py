@@ -1,7 +1,7 @@
 """LoRA (Hu et al., 2022) on the attention of the towers, through peft."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 from torch import nn
@@ -18,8 +18,8 @@ SEPARATE = ("q_proj", "v_proj")
 class LoRAConfig(TowerConfig):
     """Rank, scaling alpha / rank, which towers and projections are tuned, and whether the decoder is trained.
 
-    `targets: null` is queries and values where the projections are layers of their own (CLIPSeg). Where one
-    matrix holds them (`nn.MultiheadAttention`, ETRIS) they are tuned together, the output's too.
+    `targets: null` is queries and values where the projections are layers of their own (CLIPSeg, BERT). Where one
+    matrix holds them (ETRIS, timm's ViT) they are tuned together, the output's too.
     """
 
     rank: Positive = 16
@@ -57,10 +57,13 @@ def inject_lora(model: nn.Module, names: Sequence[str], rank: int, alpha: int) -
 
 
 def _target_names(model: SegmentationModel, tower: TowerSpec, config: LoRAConfig) -> list[str]:
-    attentions = [f"{block}.{tower.attn}" for block in tower.blocks]
-    if not isinstance(model.get_submodule(attentions[0]), nn.MultiheadAttention):
-        return [f"{attention}.{target}" for attention in attentions for target in config.targets or SEPARATE]
-    if config.targets:
+    layers = tower.projections
+    if not layers:
+        joint = isinstance(model.get_submodule(f"{tower.blocks[0]}.{tower.attn}"), nn.MultiheadAttention)
+        layers = {"joint": tower.attn} if joint else {key: f"{tower.attn}.{key}" for key in get_args(Projection)}
+    separate = set(SEPARATE) <= layers.keys()
+    if config.targets and not separate:
         raise UserError(f"adapter 'lora' has targets: {', '.join(config.targets)}, but model '{model.name}' keeps its "
                         "attention's projections in one matrix, which is tuned as a whole; set targets: null.")
-    return attentions
+    chosen = (config.targets or SEPARATE) if separate else layers
+    return [f"{block}.{layers[target]}" for block in tower.blocks for target in chosen]

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from featherseg.adapters.base import METHODS, AdapterBlock, AdapterConfig, Method, Positions, attach
+from featherseg.adapters.base import METHODS, AdapterBlock, AdapterConfig, Method, Positions, attach, unfreeze_head
 from featherseg.config import Positive
 from featherseg.models.base import SegmentationModel, TextFeatures, TowerSpec
 
@@ -35,18 +35,22 @@ class ConditionalAdapter(nn.Module):
 
 @METHODS.register("vlsm_dense")
 class VLSMDense(Method):
-    """One block after attention and one after the MLP, before each residual sum, in all blocks before the last tap."""
+    """One block after attention and one after the MLP, before each residual sum, in all blocks before the last tap.
+
+    The decoder stays frozen, unless the public weights come without a trained one (BiomedCLIPSeg).
+    """
 
     Config = DenseConfig
-    models = ("clipseg",)
+    models = ("clipseg", "biomedclipseg", "biomedclipseg_d")
 
     def apply(self, model: SegmentationModel, config: DenseConfig) -> None:
-        """Attach the blocks; everything else, the decoder too, stays frozen."""
+        """Attach the blocks; everything else stays frozen."""
         self._adapt_tower(model, model.vision, config.dim)
         if "L" in config.positions:
             self._adapt_tower(model, model.text, config.dim)
         if "C" in config.positions:
             model.text_neck = ConditionalAdapter(model.sentence_dim, config.cond_dim)
+        unfreeze_head(model, None)
 
     @staticmethod
     def _adapt_tower(model: SegmentationModel, tower: TowerSpec, dim: int) -> None:

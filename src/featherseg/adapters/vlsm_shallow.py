@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from featherseg.adapters.base import METHODS, AdapterBlock, AdapterConfig, Method, Positions
+from featherseg.adapters.base import METHODS, AdapterBlock, AdapterConfig, Method, Positions, unfreeze_head
 from featherseg.config import Positive
 from featherseg.errors import UserError
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
@@ -52,10 +52,13 @@ class TextNeck(nn.Module):
 
 @METHODS.register("vlsm_shallow")
 class VLSMShallow(Method):
-    """Blocks on what leaves the towers, so that their features can be computed once."""
+    """Blocks on what leaves the towers, so that their features can be computed once.
+
+    The decoder stays frozen, unless the public weights come without a trained one (BiomedCLIPSeg).
+    """
 
     Config = ShallowConfig
-    models = ("clipseg",)
+    models = ("clipseg", "biomedclipseg", "biomedclipseg_d")
 
     def apply(self, model: SegmentationModel, config: ShallowConfig) -> None:
         """Put the blocks into the model's necks.
@@ -70,3 +73,4 @@ class VLSMShallow(Method):
         if "L" in config.positions:
             cond_dim = config.cond_dim if "C" in config.positions else None
             model.text_neck = TextNeck(model.text.dim, config.dim, len(model.text.taps), cond_dim)
+        unfreeze_head(model, None)

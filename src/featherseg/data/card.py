@@ -44,6 +44,33 @@ def write_card(dataset_dir: Path, about: About) -> None:
     sheet.save(Path(dataset_dir) / SHEET)
 
 
+def card_faults(dataset_dir: Path) -> list[str]:
+    """What is wrong with the card of a prepared dataset, one sentence each; one that was not to be had needs none.
+
+    A card names a source and a licence, its figures are those of the samples, and a contact sheet lies beside it.
+
+    Raises:
+        UserError: the dataset cannot be read.
+    """
+    if not_run_reason(dataset_dir):
+        return []
+    path, sheet = Path(dataset_dir) / "card.md", Path(dataset_dir) / SHEET
+    if not path.is_file():
+        return [f"{path} does not exist; run the prepare stage again."]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = _Tally(read_samples(dataset_dir))
+    faults = [f"{path} names no {what.lower()}; run the prepare stage again." for what in ("Source", "Licence")
+              if not any(line.removeprefix(f"- {what}:").strip() for line in lines if line.startswith(f"- {what}:"))]
+    figures = [*(f"- {figure}" for figure in _figures(found)), *_sample_table(found)] if found.sizes else []
+    stale = [line for line in figures if line not in lines]
+    if stale:
+        faults.append(f"{path} has other figures than the samples (it lacks {stale[0]!r}); run the prepare stage "
+                      "again.")
+    if not sheet.is_file():
+        faults.append(f"{sheet} does not exist; run the prepare stage again.")
+    return faults
+
+
 def summary(dataset_dir: Path, name: str) -> str:
     """One line: how many samples of how many images, by split, and how many are empty, or why there are none.
 
@@ -128,16 +155,31 @@ class _Level:
 
 
 def _text(found: _Tally, about: About) -> str:
-    sizes, areas = Counter(found.sizes.values()), sorted(found.areas)
     facts = [f"Source: {about.source}", f"Licence: {about.licence}"]
     facts += [f"Citation: {about.citation}"] if about.citation else []
-    facts += [
+    return "\n".join([
+        f"# {about.title}", "", *(f"- {fact}" for fact in (*facts, *_figures(found))), "",
+        "## Samples", "", *_sample_table(found), "",
+        *(["## Notes", "", *(f"- {note}" for note in about.notes), ""] if about.notes else []),
+        "## Prompts", "", *_prompt_table(found.levels), "",
+        f"![Examples: outlines of the masks, each with its prompt]({SHEET})", "",
+    ])
+
+
+def _figures(found: _Tally) -> list[str]:
+    """Images, groups and masks in a line each."""
+    sizes, areas = Counter(found.sizes.values()), sorted(found.areas)
+    return [
         f"Images: {sum(sizes.values())}, the narrowest {_size(min(sizes))}, the widest {_size(max(sizes))} "
         "pixels; most common " + ", ".join(f"{_size(size)} ({n})" for size, n in sizes.most_common(3)),
         f"Groups (patients where known, else images): {len(found.groups)}",
         f"Masks: {len(areas)}, {found.empty} of them empty; median share of the image "
         f"{areas[len(areas) // 2]:.1%}",
     ]
+
+
+def _sample_table(found: _Tally) -> list[str]:
+    """Samples by target and split, and images by split."""
     splits = [split for split, _ in _counts(found.splits)]
     targets = _counts(found.targets)
     by_image = Counter(split for _, split in found.image_splits)
@@ -148,14 +190,8 @@ def _text(found: _Tally, about: About) -> str:
         rest = _sums((split, n) for (target, split), n in found.counts.items() if target not in named)
         rows.append([f"{len(targets) - _MOST} more", *(str(rest[split]) for split in splits),
                      str(rest.total())])
-    rows.append(["(images)", *(str(by_image[split]) for split in splits), str(sum(sizes.values()))])
-    return "\n".join([
-        f"# {about.title}", "", *(f"- {fact}" for fact in facts), "",
-        "## Samples", "", *_table(["target", *splits, "all"], rows), "",
-        *(["## Notes", "", *(f"- {note}" for note in about.notes), ""] if about.notes else []),
-        "## Prompts", "", *_prompt_table(found.levels), "",
-        f"![Examples: outlines of the masks, each with its prompt]({SHEET})", "",
-    ])
+    rows.append(["(images)", *(str(by_image[split]) for split in splits), str(len(found.sizes))])
+    return _table(["target", *splits, "all"], rows)
 
 
 def _size(size: tuple[int, int]) -> str:

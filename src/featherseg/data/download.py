@@ -77,17 +77,16 @@ def write_not_run(folder: Path, reason: str) -> None:
 
 
 def _archives(spec: RawSpec, inbox_dir: Path, mirror: Path | None, known: Checksums) -> list[Path]:
-    if isinstance(spec, DatasetSpec) and spec.layout is None:
-        raise NotRun(f"{spec.title} {spec.how}; featherseg cannot prepare its archive, so bring it into "
-                     "images/, masks/ and anns/ yourself and name that folder under data.folders.")
-    if spec.archives:
+    opens = bool(spec.archives) or (isinstance(spec, DatasetSpec) and spec.images is not None)
+    if not opens or spec.any_edition:
+        for folder in filter(None, (mirror and mirror / spec.name, inbox_dir)):
+            found = [path for path in sorted(folder.glob("*")) if path.is_file() and is_archive(path)]
+            for path in found:
+                known.check(f"{spec.name}/{path.name}", path)
+            if found:
+                return found
+    if opens:
         return [_find(spec, resource, inbox_dir, mirror, known) for resource in spec.archives]
-    for folder in filter(None, (mirror and mirror / spec.name, inbox_dir)):
-        found = [path for path in sorted(folder.glob("*")) if path.is_file() and is_archive(path)]
-        for path in found:
-            known.check(f"{spec.name}/{path.name}", path)
-        if found:
-            return found
     raise NotRun(f"{spec.title} {spec.how} and put the archive, unchanged, into {inbox_dir}/.")
 
 

@@ -9,11 +9,11 @@
 
 JPEG, PNG, TIFF, BMP, GIF and WebP; 8 or 16 bits, grey or colour (`images.read_image` and `read_mask` say how
 each is read). Without splits in a list, samples are split by the hash of their group where the list names
-one, else of their image.
+one, else of their image. Where no list gives a prompt, the prompt engine makes them.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from featherseg.data.assemble import Row, faults, write_rows
@@ -21,7 +21,9 @@ from featherseg.data.card import About, write_card
 from featherseg.data.images import EXTENSIONS
 from featherseg.data.lists import IMAGE_COLUMNS, Entry, column_of, header_of, read_list, read_table
 from featherseg.data.prepared import PreparedWriter, is_text, mask_name
+from featherseg.data.prompt_engine import PromptEngine
 from featherseg.errors import UserError
+from featherseg.registry import unknown
 
 _MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_gt", "_label")
 _CONVERSION = ("8-bit JPEG and PNG images, RGB or grey, are copied as they are, all others converted to "
@@ -29,12 +31,14 @@ _CONVERSION = ("8-bit JPEG and PNG images, RGB or grey, are copied as they are, 
 
 
 def prepare_folder(name: str, path: Path | str, out_dir: Path | str, class_name: str | None = None,
-                   threshold: int | None = None) -> None:
+                   threshold: int | None = None, field: str = "general",
+                   descriptions: Mapping[str, Sequence[str]] | None = None) -> None:
     """Write a folder of images and masks as the prepared dataset `name`, with its card.
 
     Args:
         class_name: what the masks show where neither a list nor a mask's name says it; None for `object`.
         threshold: grey level at and above which a mask pixel is target; None for masks of two levels.
+        field, descriptions: of the prompt engine, which makes the prompts where the folder has none at all.
 
     Raises:
         UserError: the first fault, and how many more there are; nothing is written.
@@ -43,20 +47,49 @@ def prepare_folder(name: str, path: Path | str, out_dir: Path | str, class_name:
     if problems:
         more = f" ({len(problems) - 1} more faults: `featherseg check` lists them.)"
         raise UserError(problems[0] + (more if len(problems) > 1 else ""))
+    engine = _engine(rows, field, descriptions)
     papers = [file for file in ("LICENSE", "PROVENANCE.md") if (Path(path) / file).is_file()]
-    about = About(title=name, source=f"the folder {path}", notes=(*notes, _CONVERSION),
-                  licence=f"see {' and '.join(papers)} there" if papers else "not stated")
-    with PreparedWriter(out_dir, dataset=name, finish=partial(write_card, about=about)) as writer:
-        write_rows(rows, writer, threshold)
+    licence = f"see {' and '.join(papers)} there" if papers else "not stated"
+
+    def finish(folder: Path) -> None:
+        made = engine.notes() if engine else ()
+        write_card(folder, About(name, f"the folder {path}", licence, notes=(*notes, _CONVERSION, *made)))
+
+    with PreparedWriter(out_dir, dataset=name, finish=finish) as writer:
+        write_rows(rows, writer, threshold, engine)
 
 
-def check_folder(path: Path | str, class_name: str | None = None, threshold: int | None = None) -> list[str]:
+def check_folder(path: Path | str, class_name: str | None = None, threshold: int | None = None,
+                 field: str = "general", descriptions: Mapping[str, Sequence[str]] | None = None) -> list[str]:
     """Everything that is wrong with a folder, one sentence each; empty where `prepare_folder` can prepare it."""
     try:
         rows, problems, _ = _scan(Path(path), class_name)
+        _engine(rows, field, descriptions)
     except UserError as error:
         return [str(error)]
     return [*problems, *faults(rows, threshold)]
+
+
+def _engine(rows: list[Row], field: str, descriptions: Mapping[str, Sequence[str]] | None) -> PromptEngine | None:
+    """What makes a folder's prompts; None where it brings any of its own, which then stand alone.
+
+    Raises:
+        UserError: an unknown field, a class that the field has no template for, or descriptions of a class that the
+            folder lacks or beside prompts of its own.
+    """
+    engine = PromptEngine(field, descriptions)
+    if any(row.prompts is not None for row in rows):
+        if descriptions:
+            raise UserError("`descriptions` are given, but the folder's list has prompts of its own, which stand "
+                            "alone; remove `descriptions` or the prompts.")
+        return None
+    classes = list(dict.fromkeys(row.target for row in rows))
+    for name in descriptions or {}:
+        if name not in classes:
+            raise unknown("class with a description", name, classes)
+    for name in classes:
+        engine.template(name)
+    return engine
 
 
 def _scan(folder: Path, class_name: str | None) -> tuple[list[Row], list[str], list[str]]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from featherseg.data.spec import Files
 from featherseg.errors import UserError
 
 
@@ -40,3 +41,13 @@ def find_file_by_name(raw: Path) -> Callable[[str], Path]:
         return found[0]
 
     return find
+
+
+def images_and_masks(suffix: str) -> Callable[[Path], Files]:
+    """A layout: `<suffix>/images/<image>` and `<suffix>/masks/<mask>`."""
+
+    def layout(raw: Path) -> Files:
+        images, masks = find_folder(raw, f"{suffix}/images"), find_folder(raw, f"{suffix}/masks")
+        return lambda entry: (images / entry.image, [masks / entry.mask])
+
+    return layout

@@ -162,6 +162,15 @@ def attributes_of(prompts: dict[str, list[str]] | None) -> dict[str, str]:
     return attributes | {"location": location[1]} if location else {}
 
 
+def named_in(prompts: dict[str, list[str]] | None, level: str, pattern: str) -> dict[str, str]:
+    """What the first prompt of a level names, in lower case, by the named groups of a pattern.
+
+    Empty where the prompt is not of that form as a whole, so that no attribute is guessed.
+    """
+    found = re.fullmatch(pattern, (prompts or {}).get(level, [""])[0])
+    return {name: text.lower() for name, text in found.groupdict().items()} if found else {}
+
+
 def _joined(entries: list[Entry], problems: list[str]) -> list[Entry]:
     """Entries of which those of one image, mask and target are one, with the sentences of all."""
     joined: dict[tuple, Entry] = {}

@@ -7,9 +7,10 @@ from featherseg.config import DataParams
 from featherseg.data.card import About, summary, write_card
 from featherseg.data.download import write_not_run
 from featherseg.data.folder import prepare_folder
+from featherseg.data.label_maps import prepare_label_maps
 from featherseg.data.published import prepare_published
 from featherseg.data.refer import prepare_referring
-from featherseg.data.spec import DatasetSpec, ReferringSpec
+from featherseg.data.spec import DatasetSpec, LabelMapSpec, ReferringSpec
 from featherseg.data.specs import SPECS
 from featherseg.errors import UserError
 from featherseg.files import not_run_reason
@@ -31,7 +32,7 @@ def prepare_dataset(name: str, params: DataParams) -> None:
         prepare_synthetic_set(name, settings.images, settings.size, settings.seed, out_dir)
     elif name in params.folders:
         own = params.folders[name]
-        prepare_folder(name, own.path, out_dir, own.class_name, own.threshold)
+        prepare_folder(name, own.path, out_dir, own.class_name, own.threshold, own.field, own.descriptions)
     elif name in SPECS:
         prepare_official(name, RAW / name, out_dir, params.keep_published_faults)
     else:
@@ -56,14 +57,17 @@ def prepare_official(name: str, raw_dir: Path, out_dir: Path, keep_published_fau
         UserError: it is no dataset of its own, or its data cannot be worked with.
     """
     spec = SPECS[name]
-    sources = [raw_dir, raw_dir.parent / spec.images] if isinstance(spec, ReferringSpec) else [raw_dir]
+    images = getattr(spec, "images", None)
+    sources = [raw_dir, *([raw_dir.parent / images] if images else [])]
     reason = next(filter(None, map(not_run_reason, sources)), None)
     if reason:
         write_not_run(out_dir, reason)
     elif isinstance(spec, ReferringSpec):
         prepare_referring(spec, *sources, out_dir)
     elif isinstance(spec, DatasetSpec):
-        prepare_published(spec, raw_dir, out_dir, keep_published_faults)
+        prepare_published(spec, raw_dir, out_dir, keep_published_faults, sources[-1])
+    elif isinstance(spec, LabelMapSpec):
+        prepare_label_maps(spec, raw_dir, out_dir)
     else:
-        users = [user.name for user in SPECS.values() if isinstance(user, ReferringSpec) and user.images == name]
+        users = [user.name for user in SPECS.values() if getattr(user, "images", None) == name]
         raise UserError(f"{name} holds images only, for {', '.join(users)}; prepare one of these.")

@@ -8,8 +8,10 @@
 import functools
 import hashlib
 import json
+import os
 import random
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -86,7 +88,9 @@ class PreparedWriter:
         self._finish = finish
         self._place = atomic_path(out_dir)
         self._images: dict[str, tuple[str, int, int]] = {}
+        self._latest: tuple[str, Image.Image | None] = ("", None)
         self._masks: set[str] = set()
+        self._linked: dict[str, Path] = {}
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
@@ -134,6 +138,7 @@ class PreparedWriter:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
                 raise UserError(f"dataset {self.dataset}: image {image_id!r} is {image.dtype} of shape "
                                 f"{image.shape}; give uint8 of shape (height, width, 3).")
+            opened = Image.fromarray(image)
             height, width = image.shape[:2]
             path = self._save(image, f"images/{image_id}.png")
         else:
@@ -148,7 +153,15 @@ class PreparedWriter:
                 height, width = pixels.shape[:2]
                 path = self._save(pixels, f"images/{image_id}.png")
         self._images[image_id] = (path, height, width)
+        self._latest = image_id, opened
         return path
+
+    def pixels(self, image_id: str) -> np.ndarray:
+        """An image that was added: uint8 (H, W, 3); the latest one is at hand, any other is read again."""
+        latest, opened = self._latest
+        if opened is None or latest != image_id:
+            return images.read_image(self._folder / self._images[image_id][0])
+        return images.to_rgb(opened)
 
     def image_size(self, image_id: str) -> tuple[int, int]:
         """(height, width) of an image that was added, pixels, upright."""
@@ -187,21 +200,48 @@ class PreparedWriter:
         group = image_id if group is None else group
         cleaned = clean_prompts(prompts, target, f"sample {sample_id!r}")
         x0, y0, x1, y1 = _bounding_box(mask)
-        row = {
+        self._add_row({
             "dataset": self.dataset, "sample_id": sample_id, "image_id": image_id, "group": group,
             "split": split_by_hash(group) if split is None else split, "target": target,
             "image": image, "mask": path, "height": height, "width": width,
             "x0": x0, "y0": y0, "x1": x1, "y1": y1, "area_fraction": float(mask.mean()),
-            "attributes": json.dumps(attributes or {}, ensure_ascii=False, sort_keys=True),
-            "prompts": json.dumps(cleaned, ensure_ascii=False),
-        }
+            "attributes": attributes or {}, "prompts": cleaned,
+        })
+        return sample_id
+
+    def take(self, sample: Sample, folder: Path) -> None:
+        """Store a sample of another prepared dataset under its own id; its files are linked, or copied where no link
+        can be made. Its group gets the name of its dataset, since two datasets may number their patients alike.
+
+        Args:
+            folder: the prepared dataset that the sample's files lie in.
+
+        Raises:
+            UserError: it is there already, its image's name is another image's, or a file is absent.
+        """
+        image, mask = (f"{kind}s/{sample.dataset}/{Path(getattr(sample, kind)).name}" for kind in ("image", "mask"))
+        if mask in self._masks or self._linked.setdefault(image, folder / sample.image) != folder / sample.image:
+            raise UserError(f"dataset {self.dataset}: sample {sample.sample_id!r} of {folder} has the files of another "
+                            "sample; prepare one of the sets under a name of its own.")
+        self._masks.add(mask)
+        for path, source in ((image, folder / sample.image), (mask, folder / sample.mask)):
+            if not (self._folder / path).exists():
+                _link(source, self._folder / path)
+        x0, y0, x1, y1 = sample.bbox
+        self._add_row({name: getattr(sample, name) for name in COLUMNS if hasattr(sample, name)} | {
+            "image": image, "mask": mask, "group": f"{sample.dataset}/{sample.group}",
+            "x0": x0, "y0": y0, "x1": x1, "y1": y1})
+
+    def _add_row(self, row: dict[str, Any]) -> None:
+        row = row | {"attributes": json.dumps(row["attributes"], ensure_ascii=False, sort_keys=True),
+                     "prompts": json.dumps(row["prompts"], ensure_ascii=False)}
         for name, value in row.items():
             if isinstance(value, str) and not is_text(value):
-                raise UserError(f"sample {sample_id!r}: its {name} cannot be written as UTF-8; correct the text.")
+                raise UserError(f"sample {row['sample_id']!r}: its {name} cannot be written as UTF-8; "
+                                "correct the text.")
         self._rows.append(row)
         if len(self._rows) >= _ROWS_PER_GROUP:
             self._flush()
-        return sample_id
 
     def _save(self, pixels: np.ndarray, path: str) -> str:
         Image.fromarray(pixels).save(self._folder / path, compress_level=3)
@@ -415,6 +455,16 @@ def _bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     if not len(rows):
         return 0, 0, 0, 0
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise UserError(f"{source} does not exist; run the prepare stage again.") from None
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
 
 
 def mask_name(image_id: str, target: str) -> str:

@@ -1,13 +1,15 @@
 """What is known of a published dataset: where its files are, who may have them, and how they are laid out."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from featherseg.data.assemble import Source
 from featherseg.data.lists import Entry
 
 MEDVLSM = "https://raw.githubusercontent.com/naamiinepal/medvlsm/dc36a3af83035efa344c8ce26397528ad173569e"
-Files = Callable[[Entry], tuple[Path, list[Path]]]
+Files = Callable[[Entry], tuple[Source, list[Source]]]
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,10 @@ class RawSpec:
         name: its folder in data/raw and data/inbox, and, where it is a dataset, in data/processed.
         title, source, licence, citation: for the dataset card; source is the page that offers it.
         archives: what is downloaded; empty where an account or a request is needed, then every archive in the
-            inbox is taken.
+            inbox is taken, or where another source holds the files.
         how: how to get it where there is no open address, as the end of a sentence; None for an open set.
         lists: the published splits and prompts P0 to P9 (medvlsm).
+        any_edition: whether an archive in the inbox, whatever its name, stands in for the open ones.
         unpack: whether its archives are unpacked; else they are kept as they are and read in place.
     """
 
@@ -50,24 +53,70 @@ class RawSpec:
     lists: tuple[Resource, ...] = ()
     archives: tuple[Resource, ...] = ()
     how: str | None = None
+    any_edition: bool = False
     unpack: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(RawSpec):
-    """One published dataset of VLSM-Adapter's Table 1: images, mask files, and lists that join them.
+    """One published dataset of MedVLSM's Table 2: images, masks, and lists that join them.
 
     Attributes:
-        target: what the masks show.
+        target: what the masks show where a row of the lists does not name it.
         layout: from the folder of raw files to a function that finds an entry's image and its masks (of which
-            the union is the target); None where this package cannot prepare the set.
+            the union is the target).
+        complete: adds to an entry what its file names say: target, group, the folder of its image.
+        files: the entries that the raw files themselves make up, where the published lists belong to another set.
+        test_only: whether every row is scored and none trained on, whatever list it is in.
+        images: name of the source that holds its archives' files; None for the dataset itself.
+        field: of the prompt engine, for rows without published prompts.
         threshold: grey level at and above which a mask pixel is target; None for masks of two levels.
         note: what else a reader of the card should know.
     """
 
     target: str
-    layout: Callable[[Path], Files] | None = None
+    layout: Callable[[Path], Files]
+    complete: Callable[[Entry], Entry] = lambda entry: entry
+    files: Callable[[Path], list[Entry]] | None = None
+    test_only: bool = False
+    images: str | None = None
+    field: str = "general"
     threshold: int | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image with the map of its classes.
+
+    Attributes:
+        image_id: unique in the dataset.
+        group: None for the image itself.
+    """
+
+    image_id: str
+    image: Path
+    labels: Path
+    split: str
+    group: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMapSpec(RawSpec):
+    """Images of which every pixel has a class.
+
+    Attributes:
+        indices: label -> class, None for what is no target, where maps hold one number a pixel.
+        colours: (red, green, blue) -> class likewise, where they hold colours.
+        scenes: from the folder of raw files to every image with its map.
+        field: of the prompt engine.
+        note: what else a reader of the card should know.
+    """
+
+    indices: Mapping[int, str | None]
+    colours: Mapping[tuple[int, int, int], str | None] = dataclasses.field(default_factory=dict)
+    scenes: Callable[[Path], list[Scene]]
+    field: str = "street"
     note: str | None = None
 
 

@@ -1,20 +1,33 @@
 """Models by name. Building one imports its library; naming one does not."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-from featherseg.config import ModelConfig, Recipe, parse
+from featherseg.config import ModelConfig, Recipe, Strict, parse
 from featherseg.errors import UserError
+from featherseg.models import biomedclipseg_config, cnn_config, cris_config, etris_config, san_config
 from featherseg.models.clipseg_config import ClipsegFile
-from featherseg.models.etris_config import FULL, Architecture, small_config
-from featherseg.models.weights import OWN_FILE, RANDOM, read_config, read_state, weights_file, weights_sha256
-from featherseg.registry import Registry, unknown
+from featherseg.models.weights import (
+    OWN_FILE,
+    RANDOM_SMALL,
+    is_random,
+    read_config,
+    read_state,
+    weights_file,
+    weights_sha256,
+)
+from featherseg.registry import Registry
 
 if TYPE_CHECKING:
     from featherseg.models.base import SegmentationModel
 
 MODELS: Registry[Callable[[ModelConfig], "SegmentationModel"]] = Registry("model")
-HAVING = {"head_parts": tuple(FULL), "upsampling": tuple(FULL)}  # knobs that only some models have
+SMALL_SIZE = 64
+ETRIS = tuple(etris_config.FULL)
+HAVING = {"head_parts": ETRIS, "upsampling": ETRIS}  # knobs that only some models have
+ArchitectureT = TypeVar("ArchitectureT", bound=Strict)
 
 
 @MODELS.register("clipseg")
@@ -23,58 +36,121 @@ def _clipseg(config: ModelConfig) -> "SegmentationModel":
     from transformers.models.clipseg.configuration_clipseg import CLIPSegConfig
 
     from featherseg.models.clipseg import CLIPSeg, full_config
+    from featherseg.models.clipseg import small_config as small_clipseg
 
+    if config.weights == RANDOM_SMALL:
+        size = config.image_size or SMALL_SIZE
+        return CLIPSeg(small_clipseg(image_size=size), size)
     architecture = full_config()
-    if config.weights != RANDOM:
+    if not is_random(config.weights):
         file, given = f"{config.weights}/config.json", read_config(config.weights)
         parse(ClipsegFile, given, file)
         try:
             architecture = CLIPSegConfig.from_dict(given)
         except (TypeError, AttributeError, StrictDataclassError) as error:
             raise UserError(f"{file} is not that of a CLIPSeg ({' '.join(str(error).split())}).") from None
-    try:
+    with _sizes_that_fit(config):
         return CLIPSeg(architecture, config.image_size or 352)
-    except ValueError as error:
-        raise UserError(f"model '{config.name}': {error}.") from None
 
 
 def _etris(config: ModelConfig) -> "SegmentationModel":
     from featherseg.models.etris import build_etris
 
-    architecture = FULL[config.name]
-    file = None if config.weights == RANDOM else weights_file(config.weights)
-    if file is not None and file.name == OWN_FILE:
-        architecture = parse(Architecture, read_config(file.parent), str(file.parent / "config.json"))
+    architecture = _architecture(config, etris_config.Architecture, etris_config.FULL[config.name])
     if (config.name == "etris_vit") == (architecture.patch_size is None):
         kind = "ResNet" if architecture.patch_size is None else "ViT"
         raise UserError(f"{config.weights}/config.json says that the vision tower is a {kind}, which is not that of "
                         f"model '{config.name}'; set model.weights to weights of that model.")
-    try:
+    if config.weights == RANDOM_SMALL:
+        small = etris_config.small_config if architecture.patch_size else etris_config.small_resnet_config
+        architecture = small(image_size=config.image_size or SMALL_SIZE)
+    with _sizes_that_fit(config):
         return build_etris(config.name, architecture, config.image_size, config.word_length, config.head_parts)
+
+
+for _name in ETRIS:
+    MODELS.register(_name)(_etris)
+
+
+def _biomedclipseg(config: ModelConfig) -> "SegmentationModel":
+    from featherseg.models.biomedclipseg import BiomedCLIPSeg
+
+    architecture, vocabulary = _architecture(config, biomedclipseg_config.Architecture, biomedclipseg_config.FULL), None
+    if config.weights == RANDOM_SMALL:
+        architecture = biomedclipseg_config.small_config(image_size=config.image_size or SMALL_SIZE)
+    elif not is_random(config.weights):
+        vocabulary = biomedclipseg_config.vocabulary_beside(weights_file(config.weights), architecture)
+    with _sizes_that_fit(config):
+        return BiomedCLIPSeg(config.name, architecture, config.image_size, vocabulary,
+                             config.tap_offset or 0, config.text_dropout or 0.0)
+
+
+for _name in biomedclipseg_config.NAMES:
+    MODELS.register(_name)(_biomedclipseg)
+
+
+@MODELS.register("cris")
+def _cris(config: ModelConfig) -> "SegmentationModel":
+    from featherseg.models.cris import CRIS
+
+    architecture = _architecture(config, cris_config.Architecture, cris_config.FULL[config.name])
+    if config.weights == RANDOM_SMALL:
+        architecture = cris_config.small_config(image_size=config.image_size or SMALL_SIZE)
+    with _sizes_that_fit(config):
+        return CRIS(config.name, architecture, config.image_size, config.word_length, config.text_padding or "masked")
+
+
+def _cnn(config: ModelConfig) -> "SegmentationModel":
+    from featherseg.models.cnn import CNN
+
+    architecture = cnn_config.FULL[config.name]
+    if config.weights == RANDOM_SMALL:
+        architecture = cnn_config.small_config(config.name)
+    elif (Path(config.weights) / "config.json").is_file():  # ImageNet's weights of the encoder come without
+        architecture = _architecture(config, cnn_config.Architecture, architecture)
+    with _sizes_that_fit(config):
+        return CNN(config.name, architecture, config.image_size)
+
+
+for _name in cnn_config.NAMES:
+    MODELS.register(_name)(_cnn)
+
+
+@MODELS.register("san")
+def _san(config: ModelConfig) -> "SegmentationModel":
+    from featherseg.models.san import SAN
+
+    architecture = _architecture(config, san_config.Architecture, san_config.FULL)
+    if config.weights == RANDOM_SMALL:
+        architecture = san_config.small_config(config.image_size or SMALL_SIZE)
+    with _sizes_that_fit(config):
+        return SAN(architecture, config.image_size)
+
+
+@contextlib.contextmanager
+def _sizes_that_fit(config: ModelConfig) -> Iterator[None]:
+    """A size that a model refuses, as a `UserError` that names the model."""
+    try:
+        yield
     except ValueError as error:
         raise UserError(f"model '{config.name}': {error}.") from None
 
 
-for _name in FULL:
-    MODELS.register(_name)(_etris)
+def _architecture(config: ModelConfig, kind: type[ArchitectureT], full: ArchitectureT) -> ArchitectureT:
+    """What `config.json` beside the package's own weights says; `full` for all other weights."""
+    file = None if is_random(config.weights) else weights_file(config.weights)
+    if file is None or file.name != OWN_FILE:
+        return full
+    return parse(kind, read_config(file.parent), str(file.parent / "config.json"))
 
 
 def small_model(name: str, image_size: int) -> "SegmentationModel":
     """A model at the small widths of the embedded weights, in random weights.
 
     Raises:
-        UserError: an unknown model, or one of which there is no small architecture.
+        UserError: an unknown model.
     """
-    if name == "clipseg":
-        from featherseg.models.clipseg import CLIPSeg
-        from featherseg.models.clipseg import small_config as small_clipseg
-
-        return CLIPSeg(small_clipseg(image_size=image_size), image_size)
-    if name == "etris_vit":
-        from featherseg.models.etris import build_etris
-
-        return build_etris(name, small_config(image_size=image_size))
-    raise unknown("small model", name, ["clipseg", "etris_vit"])
+    return MODELS[name](ModelConfig(name=name, weights=RANDOM_SMALL, image_size=image_size))
 
 
 def build(config: ModelConfig, seed: int = 0) -> "SegmentationModel":
@@ -89,7 +165,7 @@ def build(config: ModelConfig, seed: int = 0) -> "SegmentationModel":
     factory = MODELS[config.name]
     check_knobs(config.name, config)
     state = None
-    if config.weights != RANDOM:
+    if not is_random(config.weights):
         found = weights_sha256(config.weights)
         if config.sha256 not in (None, found):
             raise UserError(f"the weights in {config.weights} have sha256 {found[:12]}..., but the run was planned "

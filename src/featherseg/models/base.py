@@ -5,8 +5,8 @@ rewrites a tower's forward: it hooks onto the blocks that `TowerSpec` names, or 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import torch
@@ -32,6 +32,9 @@ class TowerSpec:
         dim: width of the residual stream, of the last block where it varies.
         taps: indices of the blocks after which the features are read.
         modules: dotted names of the modules and parameters that compute the tower's features.
+        projections: names inside a block of the attention's projections that LoRA tunes, by what they are called
+            elsewhere (`q_proj`, `k_proj`, `v_proj`, `out_proj`, or others where one matrix holds several); empty
+            where they are the attention module itself or its layers of those names.
     """
 
     blocks: tuple[str, ...]
@@ -40,6 +43,7 @@ class TowerSpec:
     dim: int
     taps: tuple[int, ...]
     modules: tuple[str, ...]
+    projections: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,8 @@ class SegmentationModel(nn.Module, ABC):
         image_size: side of the square input in pixels.
         resize: how a picture gets to that square, and the way back.
         word_length: tokens that every prompt is cut or padded to; None pads to the longest of a batch.
+        context_length: tokens after which every prompt is cut where there is no word length.
+        vocabulary: the word pieces of a tokenizer that comes with the weights; None for CLIP's.
         mean, std: per-channel normalisation of pixels in 0..1.
         vision, text: where the towers' blocks are.
         sentence_dim: width D of the condition.
@@ -135,6 +141,8 @@ class SegmentationModel(nn.Module, ABC):
         image_neck, text_neck: what features pass through on their way into the decoder, the identity
             unless a method takes them (shallow and conditional adapters).
         vision_prompt, text_prompt: learned tokens at the towers' input, none unless a method sets them.
+        reads_text: whether the prompt reaches the mask.
+        masks_padding: whether the decoder is kept from tokens that only fill up the length.
         trains_head: whether the decoder comes untrained with the public weights, so that a method trains it along.
         exchange: what the towers tell each other on their way, nothing unless a method sets it (the Bridger). A
             module with forward(stage, vision, text, carry) -> (vision, text, carry), called after each of the three
@@ -150,6 +158,8 @@ class SegmentationModel(nn.Module, ABC):
     image_size: int
     resize: Resize
     word_length: int | None = None
+    context_length: int = 77
+    vocabulary: Sequence[str] | None = None
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     vision: TowerSpec
@@ -157,6 +167,8 @@ class SegmentationModel(nn.Module, ABC):
     sentence_dim: int
     decoder_modules: tuple[str, ...]
     unused: tuple[str, ...]
+    reads_text: bool = True
+    masks_padding: bool = True
     trains_head: bool = False
     frozen_batchnorm_moves: bool = False
     upsampling: Upsampling = "bilinear"

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.models.clipseg.configuration_clipseg import CLIPSegConfig
 from transformers.models.clipseg.modeling_clipseg import CLIPSegForImageSegmentation
 
 from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
 from featherseg.models.clipseg_config import VOCABULARY
+from featherseg.models.clipseg_decoder import decoded, redraw
 from featherseg.models.tokenizer import tokenize
 
 
@@ -66,12 +67,7 @@ class CLIPSeg(SegmentationModel):
         self.image_size, self.resize = image_size, Squash(image_size)
         self.sentence_dim = config.projection_dim
         self.net = CLIPSegForImageSegmentation(config)
-        # transformers draws these layers with a deviation of 1, which puts random logits at +-100
-        for part in (self.net.decoder.reduces, self.net.decoder.film_mul, self.net.decoder.film_add,
-                     self.net.decoder.transposed_convolution):
-            for layer in part.modules():
-                if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-                    layer.reset_parameters()
+        redraw(self.net.decoder)
         vision, text = "net.clip.vision_model", "net.clip.text_model"
         reached = tuple(f"{vision}.encoder.layers.{k}" for k in range(taps[-1] + 1))
         beyond = tuple(f"{vision}.encoder.layers.{k}"
@@ -121,6 +117,4 @@ class CLIPSeg(SegmentationModel):
 
     def decode(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         """Logits (B, h, w): the input's resolution for patch 16, half of it for patch 8."""
-        image, text = self.image_neck(image), self.text_neck(text)
-        logits = self.net.decoder(image.taps, text.sentence).logits
-        return logits.reshape(len(text.sentence), *logits.shape[-2:])
+        return decoded(self.net.decoder, self.image_neck(image), self.text_neck(text))

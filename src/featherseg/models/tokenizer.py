@@ -48,13 +48,13 @@ def tokenize(prompts: Sequence[str]) -> Tensor:
     return torch.tensor([encoding.ids for encoding in clip_tokenizer().encode_batch(list(prompts))])
 
 
-def tokenize_fixed(prompts: Sequence[str], length: int) -> Tensor:
-    """Token ids (B, length) of prompts, cut with the end token kept, or padded with 0."""
+def tokenize_fixed(prompts: Sequence[str], length: int, fill_with_end: bool = False) -> Tensor:
+    """Token ids (B, length) of prompts, cut with the end token kept, or padded with 0 (or with the end token)."""
     tokens = tokenize(prompts)
     end_token, ends = tokens.max(), tokens.argmax(dim=1).clamp(max=length - 1)
     tokens = F.pad(tokens, (0, max(0, length - tokens.shape[1])))[:, :length]
     tokens[torch.arange(len(tokens)), ends] = end_token
-    return tokens.masked_fill(torch.arange(length) > ends.unsqueeze(1), 0)
+    return tokens.masked_fill(torch.arange(length) > ends.unsqueeze(1), end_token if fill_with_end else 0)
 
 
 def _byte_characters() -> list[str]:

@@ -9,8 +9,15 @@ from featherseg.errors import UserError
 from featherseg.files import read_object, sha256_file
 
 RANDOM = "random"
+RANDOM_SMALL = "random-small"
 OWN_FILE = "model.safetensors"
-FILES = (OWN_FILE, "pytorch_model.bin", "open_clip_model.safetensors", "best_model.pth")
+FILES = (OWN_FILE, "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin",
+         "best_model.pth")
+
+
+def is_random(weights: str) -> bool:
+    """Whether `weights` names none: `random` is the full-size architecture, `random-small` the embedded one."""
+    return weights in (RANDOM, RANDOM_SMALL)
 
 
 def weights_file(folder: Path | str) -> Path:

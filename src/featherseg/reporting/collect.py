@@ -19,7 +19,8 @@ SYNTHETIC, OWN, OFFICIAL = "synthetic stand-in", "own folder", "official"
 SMALL, EMBEDDED = "small stand-in", Path("pipelines/pretrain/weights")
 COUNTS = ("n", "n_empty_truth", "n_empty_prediction", "n_own_prompt")
 COLUMNS = ("study", "run", "recipe", "model", "adapter", "positions", "dim", "stages", "direction", "head_parts",
-           "dataset", "seed", "split", "text_condition", "sentences", "threshold", "metric", "mean", "std", *COUNTS,
+           "dataset", "member", "seed", "train_prompts", "prompts", "split", "text_condition", "sentences", "threshold",
+           "metric", "mean", "std", *COUNTS,
            "trainable_parameters", "total_parameters", "weights", "data", "status", "reason")
 CURVES = ("run", "recipe", "dataset", "seed", "epoch", "loss", "val_dsc")
 
@@ -27,10 +28,11 @@ CURVES = ("run", "recipe", "dataset", "seed", "epoch", "loss", "val_dsc")
 def collect(study: str) -> None:
     """Write `results.csv`, `metrics.json` and `curves.csv` of a study into its folder in reports/.
 
-    `results.csv` has one row per run, split, text condition and metric, and one per measure of `referring.py`,
-    threshold and set of sentences (`first` or `all`; empty in all other rows); a run that was not made has one row
-    with its reason. `metrics.json` holds the mean DSC of each recipe with its own prompt, on the first split, over
-    datasets and seeds. Equal runs give equal bytes.
+    `results.csv` has one row per run, split, text condition and metric, on a pooled set one more for each member
+    (column `member`, empty in all other rows), and one per measure of `referring.py`, threshold and set of sentences
+    (`first` or `all`; empty in all other rows); a run that was not made has one row with its reason. `metrics.json`
+    holds the mean DSC of each recipe with its own prompt, on the first split, over datasets and seeds. Equal runs give
+    equal bytes.
 
     Raises:
         UserError: the study has no plan, or a declared run was neither scored nor marked as not run.
@@ -42,7 +44,7 @@ def collect(study: str) -> None:
     results = pd.DataFrame(rows, columns=list(COLUMNS))
     _write_csv(opened.reports / "results.csv", results)
     _write_csv(opened.reports / "curves.csv", curves(opened))
-    write_json(opened.reports / "metrics.json", {"dsc": mean_dsc(first_split(results))})
+    write_json(opened.reports / "metrics.json", {"dsc": mean_dsc(first_split(results[results.member == ""]))})
 
 
 def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
@@ -59,7 +61,8 @@ def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
            "adapter": run.adapter["name"], "positions": run.adapter.get("positions", ""),
            "dim": run.adapter.get("dim"), "stages": run.adapter.get("stages"),
            "direction": run.adapter.get("direction", ""), "head_parts": head_parts_of(run),
-           "dataset": run.dataset, "seed": run.seed,
+           "dataset": run.dataset, "member": "", "seed": run.seed,
+           "train_prompts": run.train.prompts if run.train else "", "prompts": run.evaluate.prompts,
            "split": "", "text_condition": "", "sentences": "", "metric": "",
            "weights": weights_of(run), "data": data_of(run.dataset), "status": "ok", "reason": ""}
     reason = not_run_reason(folder)
@@ -85,9 +88,13 @@ def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
 
 
 def _condition_rows(row: dict[str, Any], conditions: dict[str, Any]) -> list[dict[str, Any]]:
-    return [row | {"text_condition": condition, "metric": metric} | {key: scores[key] for key in COUNTS}
-            | {key: round(scores[metric][key], 6) for key in ("mean", "std")}
-            for condition, scores in sorted(conditions.items()) for metric in ("dsc", "hd95", "iou")]
+    rows = []
+    for condition, scores in sorted(conditions.items()):
+        members = {name: means for name, means in scores["datasets"].items() if name != row["dataset"]}
+        rows += [row | {"text_condition": condition, "member": member, "metric": metric}
+                 | {key: means[key] for key in COUNTS} | {key: round(means[metric][key], 6) for key in ("mean", "std")}
+                 for member, means in {"": scores, **members}.items() for metric in ("dsc", "hd95", "iou")]
+    return rows
 
 
 def _referring_rows(row: dict[str, Any], scopes: dict[str, Any]) -> list[dict[str, Any]]:
@@ -113,8 +120,10 @@ def head_parts_of(run: Run) -> str:
 
 
 def data_of(dataset: str) -> str:
-    """Where a dataset comes from: a synthetic stand-in, an own folder, or an official archive."""
+    """Where a dataset comes from: a synthetic stand-in, an own folder, an official archive, or a pool of them."""
     data = read_params("study").data
+    if dataset in data.pooled:
+        return " and ".join(sorted({data_of(member) for member in data.pooled[dataset].members}))
     return SYNTHETIC if dataset in data.synthetic else OWN if dataset in data.folders else OFFICIAL
 
 

@@ -251,7 +251,7 @@ def ablations(study: Study) -> pd.DataFrame:
     Runs are those of this study, and of the experiments of this commit that changed these knobs alone; memory is known
     of the former only.
     """
-    results = with_experiments(study, tuple(KNOBS))
+    results = with_experiments(study, [f"{'model' if knob == 'head_parts' else 'adapter'}.{knob}" for knob in KNOBS])
     declared = results[(results.adapter == BRIDGER) & ~results.recipe.str.endswith(AS_RELEASED)]
     rows, here = accuracy(declared), set(_settings(study.every_result))
     rows = rows.assign(memory=[memory_of(study.facts(setting[0])) if setting in here else None

@@ -1,4 +1,4 @@
-"""Committed results and DVC experiments beside the workspace, where they differ in a few knobs only."""
+"""Committed results and DVC experiments beside the workspace, where they differ in a few params only."""
 
 import io
 import subprocess
@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 from ruamel.yaml import YAML
 
 from featherseg.config import study_params_path
-from featherseg.reporting.study import Study, read_results
+from featherseg.reporting.study import Study, read_results, whole_sets
 
 if TYPE_CHECKING:
     import pandas as pd
 
+COLUMNS = {"train.prompts": "train_prompts", "evaluate.prompts": "prompts"}  # of the results, where named otherwise
 
-def with_experiments(study: Study, knobs: Sequence[str] = ("dim",)) -> "pd.DataFrame":
+
+def with_experiments(study: Study, knobs: Sequence[str] = ("adapter.dim",)) -> "pd.DataFrame":
     """Every result of the study, and of the current commit and its experiments whose params differ from the
-    workspace's in these knobs of `adapter` or `model` only; a setting that was run twice counts once."""
+    workspace's in these knobs only (`section.key`); a setting that was run twice counts once."""
     import pandas as pd
 
     params, frames = study_params_path(study.name).as_posix(), [study.every_result]
@@ -25,8 +27,9 @@ def with_experiments(study: Study, knobs: Sequence[str] = ("dim",)) -> "pd.DataF
         text = _git("show", f"{commit}:{params}")
         results = _git("show", f"{commit}:{(study.reports / 'results.csv').as_posix()}")
         if text and results and _without(knobs, text) == own:
-            frames.append(read_results(io.StringIO(results)))
-    once = ["run", *knobs, "split", "text_condition", "sentences", "threshold", "metric"]
+            frames.append(whole_sets(read_results(io.StringIO(results))))
+    columns = [COLUMNS.get(knob, knob.partition(".")[2]) for knob in knobs]
+    once = ["run", *columns, "split", "text_condition", "sentences", "threshold", "metric"]
     found = pd.concat(frames).fillna({"head_parts": ""})  # which older results lack
     return found.drop_duplicates(once).reset_index(drop=True)
 
@@ -42,9 +45,9 @@ def _commit_and_experiments() -> list[str]:
 
 def _without(knobs: Sequence[str], text: str) -> Any:
     params = YAML(typ="safe", pure=True).load(text)
-    for section in ("adapter", "model"):
-        for knob in knobs:
-            (params.get(section) or {}).pop(knob, None)
+    for knob in knobs:
+        section, _, key = knob.partition(".")
+        (params.get(section) or {}).pop(key, None)
     return params
 
 

@@ -4,7 +4,7 @@ import html
 from pathlib import Path
 
 from featherseg.files import atomic_path
-from featherseg.reporting.page import page, title_and_summary
+from featherseg.reporting.page import page, page_title_and_summary, title_and_summary
 
 REPORTS = Path("reports")
 TABLES = {
@@ -16,7 +16,7 @@ TABLES = {
 
 
 def write_index() -> Path:
-    """Link every notebook's page and every table in reports/, by study, each with one line; return the page.
+    """Link every page and every table in reports/, by study, each with one line; return the page.
 
     The study `study`, which `dvc repro` runs, comes first.
     """
@@ -36,11 +36,11 @@ def _section(folder: Path) -> str:
     pages = []
     for path in sorted(folder.glob("*.html")):
         notebook = path.with_suffix(".ipynb")
-        if notebook.is_file():
-            title, summary = title_and_summary(notebook)
-            pages.append(_line(path, title, summary))
+        told = title_and_summary(notebook) if notebook.is_file() else page_title_and_summary(path)
+        pages.append(_line(path, *told))
     items = "".join(pages) + _tables(folder)
-    return f"<h2>Study: {html.escape(folder.name)}</h2>\n<ul>{items}</ul>" if items else ""
+    name = f"Study: {folder.name}" if any(folder.glob("*.ipynb")) else folder.name.replace("_", " ").capitalize()
+    return f"<h2>{html.escape(name)}</h2>\n<ul>{items}</ul>" if items else ""
 
 
 def _tables(folder: Path) -> str:

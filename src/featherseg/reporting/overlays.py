@@ -49,10 +49,10 @@ def overlays(study: Study, dataset: str) -> "Image":
         predictions = _predictions(study, run)
         for axis, (rank, sample_id) in zip(row, extremes(predictions.dsc).items(), strict=True):
             shown, sample = predictions.loc[sample_id], samples[sample_id]
-            _draw(axis, data.image(sample), data.mask(sample), _decode(shown))
+            draw_outlines(axis, data.image(sample), data.mask(sample), _decode(shown))
             title = f"{title_of(recipe)}: {rank}, DSC {100 * shown.dsc:.1f} %"
             axis.set_title(title, fontsize=8.5, loc="left")
-            axis.set_xlabel(_caption(shown.prompt), fontsize=8, loc="left")
+            axis.set_xlabel(caption(shown.prompt), fontsize=8, loc="left")
     return style.picture(figure)
 
 
@@ -89,9 +89,9 @@ def two_sentences(study: Study) -> list:
         for place, (rank, pair) in enumerate(extremes(pairs).items()):
             for axis, sample_id in zip(axes[2 * place : 2 * place + 2], pair, strict=True):
                 prediction, sample = predictions.loc[sample_id], samples[sample_id]
-                _draw(axis, data.image(sample), data.mask(sample), _decode(prediction))
+                draw_outlines(axis, data.image(sample), data.mask(sample), _decode(prediction))
                 axis.set_title(f"{rank} pair, DSC {100 * prediction.dsc:.1f} %", fontsize=8.5, loc="left")
-                axis.set_xlabel(_caption(prediction.prompt, 30), fontsize=8, loc="left")
+                axis.set_xlabel(caption(prediction.prompt, 30), fontsize=8, loc="left")
         shown += [Markdown(heading), style.picture(figure)]
     return shown or [style.note("No run of this study has been scored, so there is nothing to show.")]
 
@@ -125,7 +125,7 @@ def _decode(prediction: "pd.Series") -> np.ndarray:
     return mask.decode({"size": size, "counts": prediction.rle}).astype(bool)
 
 
-def _draw(axis: "Axes", image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
+def draw_outlines(axis: "Axes", image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
     """An image with both outlines, reduced to `SIDE` pixels."""
     step = max(1, -(-max(image.shape[:2]) // SIDE))
     image = image[::step, ::step]
@@ -142,6 +142,6 @@ def _draw(axis: "Axes", image: np.ndarray, truth: np.ndarray, prediction: np.nda
     axis.spines[:].set_visible(False)
 
 
-def _caption(prompt: str, width: int = 42) -> str:
+def caption(prompt: str, width: int = 42) -> str:
     lines = textwrap.wrap(f"“{prompt}”", width) or ["“”"]
     return "\n".join(lines if len(lines) <= 4 else [*lines[:3], f"{lines[3][: width - 2]}…"])

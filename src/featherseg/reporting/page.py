@@ -1,6 +1,7 @@
 """Self-contained HTML pages: no script, nothing fetched, readable on paper and on a phone."""
 
 import html
+import re
 from pathlib import Path
 
 CSS = """
@@ -66,6 +67,14 @@ def title_and_summary(notebook: Path) -> tuple[str, str]:
     paragraphs = [" ".join(paragraph.split()) for paragraph in prose.split("\n\n") if paragraph.strip()]
     title = paragraphs[0].lstrip("# ") if paragraphs else notebook.stem
     return title, paragraphs[1] if len(paragraphs) > 1 else ""
+
+
+def page_title_and_summary(path: Path) -> tuple[str, str]:
+    """The title and the description that `page` wrote into an HTML page; empty where it has none."""
+    text = path.read_text(encoding="utf-8")
+    found = (re.search(pattern, text) for pattern in ("<title>(.*?)</title>", '"description" content="(.*?)">'))
+    title, summary = (html.unescape(match[1]) if match else "" for match in found)
+    return title or path.stem, summary
 
 
 def page(title: str, body: str, summary: str = "") -> str:

@@ -9,8 +9,6 @@ from featherseg.reporting.published import AS_RELEASED, FULL, TABLE_1, Method
 from featherseg.reporting.study import Study, title_of
 from featherseg.reporting.tables import FROM, comparable, honest, made_here, own_dsc, own_means
 
-NO_RECIPE = "no recipe yet"
-
 
 def table_1(study: Study, metric: str = "DSC") -> pd.DataFrame:
     """Table 1 for one metric: a published line for each dataset, and below it what was made here.
@@ -101,7 +99,7 @@ def positions(study: Study) -> pd.DataFrame:
     return honest(pd.DataFrame(lines, columns=columns).astype({"dim": "Int64", "trainable": "Int64"}))
 
 
-def _methods(here: pd.DataFrame) -> list[tuple[Method, str | None, str]]:
+def _methods(here: pd.DataFrame) -> list[tuple[Method, str, str]]:
     """Methods of Table 1 and full tuning with their recipes and, where declared, those as released."""
     found = []
     for method in (*TABLE_1, FULL):
@@ -116,14 +114,14 @@ def _lines_here(study: Study, dataset: str, metric: str, theirs: Mapping[str, fl
     rows = study.results[study.results.dataset == dataset]
     lines = []
     for label, suffix in (("here", ""), ("here, as released", AS_RELEASED)):
-        recipes = {method.title: method.recipe and f"{method.recipe}{suffix}" for method in TABLE_1}
+        recipes = {method.title: f"{method.recipe}{suffix}" for method in TABLE_1}
         declared = rows[rows.recipe.isin(recipes.values())]
         if declared.empty:
             continue
-        cells = {title: _cell_here(declared[declared.recipe == recipe], metric, theirs.get(title), recipe)
+        cells = {title: _cell_here(declared[declared.recipe == recipe], metric, theirs.get(title))
                  for title, recipe in recipes.items()}
         made = declared[declared.status == "ok"].drop_duplicates("run")
-        absent = sorted(set(filter(None, recipes.values())) - set(declared.recipe))
+        absent = sorted(set(recipes.values()) - set(declared.recipe))
         reasons = sorted(set(declared.reason) - {""}) + [f"{name} is not in this study" for name in absent]
         said = list(dict.fromkeys(made_here(study, row) for row in made.itertuples()))
         said += [f"not run: {reason}" for reason in reasons]
@@ -135,14 +133,14 @@ def _lines_here(study: Study, dataset: str, metric: str, theirs: Mapping[str, fl
 def _not_declared(study: Study, dataset: str) -> dict:
     """The line of a dataset that the study does not declare."""
     return {"dataset": dataset, "": "here", FROM: f"not run: '{dataset}' is not in study '{study.name}'",
-            "data": ""} | {method.title: "not run" if method.recipe else NO_RECIPE for method in TABLE_1}
+            "data": ""} | {method.title: "not run" for method in TABLE_1}
 
 
-def _cell_here(rows: pd.DataFrame, metric: str, theirs: float | None, recipe: str | None) -> str:
+def _cell_here(rows: pd.DataFrame, metric: str, theirs: float | None) -> str:
     """Mean over seeds, with the distance to the published number where it can be compared; or that there is none."""
     ours = own_means(rows, metric)
     if ours.empty:
-        return "not run" if recipe else NO_RECIPE
+        return "not run"
     near = theirs is not None and comparable(rows)
     return f"{ours.mean():.2f}" + (f" ({ours.mean() - theirs:+.2f})" if near else "")
 
@@ -152,15 +150,13 @@ def _distance(made: pd.DataFrame, difference: float) -> str:
     return f"{difference:+.2f}" if comparable(made) else "not comparable: stand-in"
 
 
-def _mean_dsc(results: pd.DataFrame, recipe: str | None) -> float | None:
+def _mean_dsc(results: pd.DataFrame, recipe: str) -> float | None:
     """Mean DSC in % of a recipe over datasets and seeds, None where nothing was scored."""
     values = own_means(results[results.recipe == recipe], "DSC")
     return float(values.mean()) if len(values) else None
 
 
-def _reason(study: Study, here: pd.DataFrame, recipe: str | None) -> str:
-    if recipe is None:
-        return "no recipe of this package makes it yet"
+def _reason(study: Study, here: pd.DataFrame, recipe: str) -> str:
     reasons = sorted(set(here[here.recipe == recipe].reason) - {""})
     if len(reasons) > 1:
         return "each dataset's reason stands in Table 1"

@@ -25,6 +25,9 @@ TEXT = (
     "direction",
     "head_parts",
     "dataset",
+    "member",
+    "train_prompts",
+    "prompts",
     "split",
     "text_condition",
     "sentences",
@@ -87,12 +90,19 @@ class Study:
 
     @cached_property
     def every_result(self) -> "pd.DataFrame":
-        """`results.csv` as `collect` wrote it, every split and measure; absent text is the empty string.
+        """`results.csv` as `collect` wrote it, every split and measure, but for the rows of members; absent text is
+        the empty string.
 
         Raises:
             UserError: the results have not been collected.
         """
-        return self._table("results.csv")
+        return whole_sets(self._table("results.csv"))
+
+    @cached_property
+    def by_member(self) -> "pd.DataFrame":
+        """The rows of `results.csv` for each member of a pooled set, of each run's first split."""
+        table = self._table("results.csv")
+        return first_split(table[table.member != ""])
 
     @cached_property
     def curves(self) -> "pd.DataFrame":
@@ -109,7 +119,7 @@ class Study:
         if not path.is_file():
             raise UserError(f"{path} does not exist; collect the study first: featherseg collect.")
         table = read_results(path)
-        for column in ("split", "head_parts") if name == "results.csv" else ():
+        for column in ("split", "head_parts", "member") if name == "results.csv" else ():
             if column not in table:
                 raise UserError(f"{path} lacks the column '{column}'; collect the study again: featherseg collect.")
         return table
@@ -121,6 +131,11 @@ def read_results(source: "Path | TextIO") -> "pd.DataFrame":
 
     frame = pd.read_csv(source, dtype=dict.fromkeys(TEXT, str))
     return frame.fillna(dict.fromkeys(frame.columns.intersection(TEXT), ""))
+
+
+def whole_sets(results: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows without those of the members of pooled sets."""
+    return results[results.member == ""].reset_index(drop=True) if "member" in results else results
 
 
 def first_split(results: "pd.DataFrame") -> "pd.DataFrame":

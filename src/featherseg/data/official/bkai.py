@@ -27,6 +27,7 @@ SPEC = DatasetSpec(
         test="7685154697b2f3ebc2c57a2131b87927fd86bc64073670fcc8d2105cd8d61745",
     ),
     target="polyp",
+    field="endoscopy",
     layout=layout,
     threshold=128,
     note="The published masks are JPEG files, red for neoplastic and green for other polyps; target is a "

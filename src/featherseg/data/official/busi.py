@@ -1,10 +1,19 @@
 """BUSI: 780 breast ultrasound images with tumor masks; 133 of them are normal, with empty masks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from featherseg.data.layout import find_folder
-from featherseg.data.lists import Entry
+from featherseg.data.lists import Entry, named_in
 from featherseg.data.spec import DatasetSpec, Files, medvlsm_lists, open_archive
+
+_WORDS = (r"(?P<number>\w+) (?P<size>\w+(?:, \w+)*) (?P<shape>[\w ]+?)-shaped (?P<type>benign|malignant) tumors? "
+          r"at the (?P<location>.+) in the breast ultrasound image\.")
+
+
+def complete(entry: Entry) -> Entry:
+    """The attributes that level P6 names; normal images have none."""
+    return replace(entry, attributes=entry.attributes | named_in(entry.prompts, "p6", _WORDS))
 
 
 def layout(raw: Path) -> Files:
@@ -36,7 +45,9 @@ SPEC = DatasetSpec(
         test="bcac23f46abdb92747b4cf1cd832944e6833cd63e5f863e45bf92334dd8c269b",
     ),
     target="tumor",
+    field="ultrasound",
     layout=layout,
+    complete=complete,
     threshold=128,
     note="133 images are normal: their masks are empty and their prompts say so, so about a sixth of a mean "
          "score is the rule for empty masks.",

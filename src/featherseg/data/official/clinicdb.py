@@ -26,6 +26,7 @@ SPEC = DatasetSpec(
         test="981a00a339524416ef232a787a437052dfa0a682753e51a74dc64d66ea40e5de",
     ),
     target="polyp",
+    field="endoscopy",
     layout=layout,
     threshold=128,
     note="The published split cuts through the 29 sequences: neighbouring frames are in train and test.",

@@ -27,6 +27,7 @@ SPEC = DatasetSpec(
         test="cc54edb98c2240043ccf1f9d37c62eef8ca671a1310e5f38219274fe3ede4570",
     ),
     target="foot ulcer",
+    field="skin",
     layout=layout,
     threshold=128,
 )

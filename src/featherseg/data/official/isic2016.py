@@ -40,5 +40,6 @@ SPEC = DatasetSpec(
         test="e1086e5463f5e74b598b053abd2c4d041782b8edc0e689807b9db2c6692ae1e5",
     ),
     target="skin lesion",
+    field="skin",
     layout=layout,
 )

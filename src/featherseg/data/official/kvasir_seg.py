@@ -1,16 +1,7 @@
 """Kvasir-SEG: 1000 colonoscopy images with a polyp mask each."""
 
-from pathlib import Path
-
-from featherseg.data.layout import find_folder
-from featherseg.data.spec import DatasetSpec, Files, medvlsm_lists, open_archive
-
-
-def layout(raw: Path) -> Files:
-    """`Kvasir-SEG/images/<name>` and `Kvasir-SEG/masks/<name>`, both JPEG."""
-    images, masks = find_folder(raw, "Kvasir-SEG/images"), find_folder(raw, "Kvasir-SEG/masks")
-    return lambda entry: (images / entry.image, [masks / entry.mask])
-
+from featherseg.data.layout import images_and_masks
+from featherseg.data.spec import DatasetSpec, medvlsm_lists, open_archive
 
 SPEC = DatasetSpec(
     name="kvasir_seg",
@@ -26,7 +17,8 @@ SPEC = DatasetSpec(
         test="e810a2fe9aa54dfbff188a91abd76d29feaf86916a4d3ba71f55711fcbc0be4c",
     ),
     target="polyp",
-    layout=layout,
+    field="endoscopy",
+    layout=images_and_masks("Kvasir-SEG"),
     threshold=128,
     note="The published masks are JPEG files with grey edges by their compression; target is 128 and above.",
 )

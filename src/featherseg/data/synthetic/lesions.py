@@ -17,9 +17,9 @@ from featherseg.data.synthetic.targets import (
     Target,
     clear_coordinate,
     cumulative_prompts,
-    location_word,
     size_word,
 )
+from featherseg.data.wording import location_word
 
 DESCRIPTION = (
     "A view into a tube of pink mucosa with folds, vessels, wet highlights and the dark border of an "

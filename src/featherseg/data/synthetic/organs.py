@@ -15,7 +15,8 @@ from featherseg.data.synthetic.drawing import (
     steps,
     to_uint8,
 )
-from featherseg.data.synthetic.targets import Scene, Target, cumulative_prompts, location_word, size_word
+from featherseg.data.synthetic.targets import Scene, Target, cumulative_prompts, size_word
+from featherseg.data.wording import location_word
 
 DESCRIPTION = (
     "An axial slice through an abdomen as in computed tomography, with three of liver, stomach, spleen, "

@@ -12,8 +12,8 @@ from featherseg.data.synthetic.targets import (
     Target,
     clear_coordinate,
     cumulative_prompts,
-    location_word,
 )
+from featherseg.data.wording import location_word
 
 DESCRIPTION = (
     "Two to five plain shapes in eight colours and three sizes on a textured surface. It stands for "

@@ -13,8 +13,8 @@ from featherseg.data.synthetic.targets import (
     Target,
     clear_coordinate,
     cumulative_prompts,
-    location_word,
 )
+from featherseg.data.wording import location_word
 
 DESCRIPTION = (
     "Two to four shapes of one kind beside one or two of other kinds, on a textured surface. It stands for referring "

@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-LOCATIONS = (("top left", "top", "top right"), ("left", "center", "right"),
-             ("bottom left", "bottom", "bottom right"))
+from featherseg.data.wording import cumulative
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,6 @@ class Scene:
     split: str | None = None
 
 
-def location_word(x: float, y: float) -> str:
-    """Word of the 3 x 3 grid for a point in unit coordinates, as the viewer sees the image."""
-    return LOCATIONS[min(2, int(y * 3))][min(2, int(x * 3))]
-
-
 def size_word(area_fraction: float, limits: tuple[float, float]) -> str:
     """Small, medium or large for an area as a fraction of the image; `limits` part the three."""
     return ("small", "medium", "large")[int(area_fraction >= limits[0]) + int(area_fraction >= limits[1])]
@@ -70,15 +64,9 @@ def cumulative_prompts(noun: str, shape: str, attributes: dict[str, str],
         attributes: number, size, location and colour.
         general: descriptions of the class that follow "which is"; one prompt each at P7 to P9.
     """
-    phrases = [noun]
-    for word in (shape, attributes["colour"], attributes["size"], attributes["number"]):
-        phrases.append(f"{word} {phrases[-1]}")
-    place = f"located in {attributes['location']} of the image"
-    prompts = {"p0": [""]} | {f"p{level}": [phrase] for level, phrase in enumerate(phrases, start=1)}
-    prompts["p6"] = [f"{phrases[-1]}, {place}"]
-    prompts["p7"] = [f"{noun} which is {text}" for text in general]
-    prompts["p8"] = [f"{phrases[-1]} which is {text}" for text in general]
-    prompts["p9"] = [f"{prompt}, {place}" for prompt in prompts["p8"]]
+    prompts = cumulative({**attributes, "shape": shape}, noun, general)
+    if general:
+        prompts["p9"] = [f"{prompt}, located in {attributes['location']} of the image" for prompt in prompts["p8"]]
     return prompts
 
 

@@ -1,0 +1,85 @@
+"""Single frames in the two file forms of medical pictures: MetaImage (.mhd and its data file) and NIfTI-1 (.nii.gz).
+
+A frame is all that the sets here need; volumes, sequences and orientations are refused or passed over, so that some
+lines stand in for a library of fifty megabytes.
+"""
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from featherseg.errors import UserError
+
+_META_TYPES = {"MET_UCHAR": "u1", "MET_CHAR": "i1", "MET_USHORT": "u2", "MET_SHORT": "i2", "MET_UINT": "u4",
+               "MET_INT": "i4", "MET_FLOAT": "f4", "MET_DOUBLE": "f8"}
+_NIFTI_TYPES = {2: "u1", 256: "i1", 512: "u2", 4: "i2", 768: "u4", 8: "i4", 16: "f4", 64: "f8"}
+_LONGEST_SIDE = 1 << 14
+_UNREADABLE = (OSError, EOFError, zlib.error, struct.error, ValueError, KeyError)
+
+
+def read_frame(path: Path) -> np.ndarray:
+    """The numbers of one frame as they are stored: (H, W), rows from the top.
+
+    Raises:
+        UserError: no file, another form, a damaged file, several frames, or several numbers a pixel.
+    """
+    try:
+        return _meta_image(path) if path.suffix == ".mhd" else _nifti(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} does not exist; put the unchanged archive into the inbox and download "
+                        "again.") from None
+    except _UNREADABLE as error:
+        raise UserError(f"{path} cannot be read as a frame ({error or type(error).__name__}); get it again.") from None
+
+
+def _meta_image(path: Path) -> np.ndarray:
+    header = {}
+    for line in path.read_text(encoding="latin-1").splitlines():
+        key, _, value = line.partition("=")
+        header[key.strip()] = value.strip()
+    if missing := [key for key in ("DimSize", "ElementType", "ElementDataFile") if key not in header]:
+        raise ValueError(f"its header lacks {missing[0]}")
+    if header["ElementType"] not in _META_TYPES or header.get("ElementNumberOfChannels", "1") != "1":
+        raise ValueError(f"its pixels are {header['ElementType']}, not one number each")
+    swapped = "True" in (header.get("BinaryDataByteOrderMSB"), header.get("ElementByteOrderMSB"))
+    kind = np.dtype((">" if swapped else "<") + _META_TYPES[header["ElementType"]])
+    size = _size([int(side) for side in header["DimSize"].split()])
+    content = (path.parent / Path(header["ElementDataFile"]).name).read_bytes()
+    if header.get("CompressedData") == "True":
+        content = zlib.decompressobj().decompress(content, size[0] * size[1] * kind.itemsize)
+    return _frame(content, kind, size)
+
+
+def _nifti(path: Path) -> np.ndarray:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        header = file.read(348)
+        order = "<" if header[:4] == struct.pack("<i", 348) else ">"
+        if header[:4] != struct.pack(f"{order}i", 348) or header[344:347] != b"n+1":
+            raise ValueError("it is not of the form NIfTI-1")
+        rank, *sides = struct.unpack_from(f"{order}8h", header, 40)
+        datatype, = struct.unpack_from(f"{order}h", header, 70)
+        start, = struct.unpack_from(f"{order}f", header, 108)
+        if datatype not in _NIFTI_TYPES:
+            raise ValueError(f"its pixels are of type {datatype}, not one number each")
+        kind, size = np.dtype(order + _NIFTI_TYPES[datatype]), _size(sides[:rank])
+        file.seek(int(start))
+        return _frame(file.read(size[0] * size[1] * kind.itemsize), kind, size)
+
+
+def _size(sides: list[int]) -> tuple[int, int]:
+    """(height, width) of sides of which the first is the width."""
+    if len(sides) < 2 or any(side != 1 for side in sides[2:]):
+        raise ValueError(f"it is of {' x '.join(map(str, sides))} pixels where one frame is expected")
+    if not all(0 < side <= _LONGEST_SIDE for side in sides[:2]):
+        raise ValueError(f"its sides are {sides[0]} and {sides[1]} pixels")
+    return sides[1], sides[0]
+
+
+def _frame(content: bytes, kind: np.dtype, size: tuple[int, int]) -> np.ndarray:
+    expected = size[0] * size[1] * kind.itemsize
+    if len(content) != expected:
+        raise ValueError(f"it holds {len(content)} bytes of pixels where {expected} are expected")
+    return np.frombuffer(content, kind).reshape(size)

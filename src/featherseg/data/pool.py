@@ -1,0 +1,94 @@
+"""Pooled sets: one prepared dataset made of others, so that a training regime is the name of a set.
+
+The train and val rows are those of the sets to train on, the rows of every other split those of the sets to test on;
+the two need not be the same, so that sets for testing only, another domain, and a domain that is left out are pools as
+well. Every row keeps its id and the name of its dataset, so that scores are known by member.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from featherseg.config import PoolParams
+from featherseg.data.card import About, summary, write_card
+from featherseg.data.prepared import UNNAMED, PreparedWriter, Sample, read_samples
+from featherseg.errors import UserError
+from featherseg.files import not_run_reason, write_not_run
+from featherseg.registry import unknown
+
+PROCESSED = Path("data/processed")
+TRAINING = ("train", "val")
+
+
+def pool_dataset(name: str, pools: dict[str, PoolParams]) -> None:
+    """Write `data/processed/<name>` of its members there, or why they are not there.
+
+    Raises:
+        UserError: no such pool, a member that is not prepared or has no row to give, or ids that clash.
+    """
+    if name not in pools:
+        raise unknown("pool in params.yaml: data.pooled", name, list(pools))
+    pool, out_dir = pools[name], PROCESSED / name
+    if reason := lacking(pool):
+        write_not_run(out_dir, reason)
+        return
+    about = About(title=f"{name} (pooled)", source=_told(pool), licence="those of its members, as their cards say")
+    with PreparedWriter(out_dir, dataset=name, finish=partial(write_card, about=about)) as writer:
+        for sample, folder in _samples(name, pool):
+            writer.take(sample, folder)
+    print(summary(out_dir, name))
+
+
+def lacking(pool: PoolParams) -> str | None:
+    """Which members of a pool are not to be had, and why; None where all are there.
+
+    Raises:
+        UserError: a member was not prepared.
+    """
+    reasons: dict[str, list[str]] = {}
+    for member in pool.members:
+        if reason := not_run_reason(PROCESSED / member):
+            reasons.setdefault(reason, []).append(member)
+    return "; ".join(f"{', '.join(members)}: {reason}" for reason, members in reasons.items()) or None
+
+
+def pool_faults(name: str, pool: PoolParams) -> list[str]:
+    """What keeps a pool from being made of its members, as far as these are there; one sentence each."""
+    members = [member for member in pool.members if (PROCESSED / member / "samples.parquet").is_file()]
+    there = pool.model_copy(update={part: [member for member in getattr(pool, part) if member in members]
+                                    for part in ("train", "test")})
+    try:
+        for _ in _samples(name, there):
+            pass
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _samples(name: str, pool: PoolParams) -> Iterator[tuple[Sample, Path]]:
+    """The rows of a pool with the folders that their files lie in, member by member.
+
+    Raises:
+        UserError: an id occurs in two members, or a member has no row for what it was named for.
+    """
+    owner: dict[str, str] = {}
+    for member in pool.members:
+        folder, found = PROCESSED / member, Counter()
+        for sample in read_samples(folder):
+            trained = sample.split in TRAINING
+            if sample.split == UNNAMED or member not in (pool.train if trained else pool.test):
+                continue
+            if (first := owner.setdefault(sample.sample_id, member)) != member:
+                raise UserError(f"pool '{name}': sample id {sample.sample_id!r} is in '{first}' and in '{member}'; "
+                                f"take one of the two out of data.pooled.{name}, or prepare it under its own name.")
+            found[sample.split if trained else "test"] += 1
+            yield sample, folder
+        for part, split in (("train", "train"), ("test", "test")):
+            if member in getattr(pool, part) and not found[split]:
+                raise UserError(f"pool '{name}': its member '{member}' has no samples to {split}; "
+                                f"take it out of data.pooled.{name}.{part}.")
+
+
+def _told(pool: PoolParams) -> str:
+    return f"train and val of {', '.join(pool.train)}; test of {', '.join(pool.test)}"

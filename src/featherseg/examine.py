@@ -1,0 +1,121 @@
+"""The reliance suite on a run, or on a model of the user's own: files, a page, and a table on the terminal."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from featherseg.data.folder import prepare_folder
+from featherseg.data.prepared import PreparedDataset, Sample
+from featherseg.errors import UserError
+from featherseg.files import atomic_path, write_json
+from featherseg.reliance.measure import Settings, measure
+from featherseg.reliance.predictor import load
+from featherseg.reliance.suite import Segment
+from featherseg.reliance.verdict import is_drop, title
+
+EVERY_SPLIT = "all"
+
+
+def examine(predictor: str | None, run: str | None, data: Path | None, split: str, limit: int | None,
+            out: Path) -> dict[str, Any]:
+    """Examine a predictor or a run; write `reliance.parquet`, `reliance.json` and `reliance.html` into `out`.
+
+    Args:
+        predictor: `module:function`; None where a run is given.
+        run: a planned run, as `<run>` or `<study>/<run>`.
+        data: a prepared dataset, or a folder with images/ and masks/; None for the run's own.
+        split: its name, or `all`.
+        limit: at most so many images.
+        out: the folder, made where it is absent.
+
+    Returns:
+        The record (`reliance.measure`).
+
+    Raises:
+        UserError: something that is named cannot be had or used; nothing is written then.
+    """
+    if (predictor is None) == (run is None):
+        raise UserError("name either a predictor (--predictor module:function) or a run (--run).")
+    if limit is not None and limit < 1:
+        raise UserError(f"the limit is {limit}; give at least 1 image.")
+    if out.is_file():
+        raise UserError(f"{out} is a file; name a folder.")
+    if predictor is not None:
+        if data is None:
+            raise UserError("name the data of the predictor: --data <folder>.")
+        segment, settings, model = load(predictor), Settings(limit=limit), predictor
+    else:
+        segment, settings, own_data = _run(run, limit)
+        model, data = run, data or own_data
+    with open_data(data) as dataset:
+        samples = _samples(dataset, split, data)
+        where = f"{data.name}, split {split}" if split != EVERY_SPLIT else data.name
+        trials, record = measure(segment, dataset, samples, settings, model=model, data=where)
+        from featherseg.reporting.reliance import report
+
+        page = report(record, trials, dataset)
+    with atomic_path(out / "reliance.parquet") as path:
+        trials.to_parquet(path, index=False)
+    write_json(out / "reliance.json", record)
+    with atomic_path(out / "reliance.html") as path:
+        path.write_text(page, encoding="utf-8")
+    print(terminal_table(record), f"\n{record['paragraph']}\n\nThe report: {out / 'reliance.html'}", sep="\n")
+    return record
+
+
+@contextlib.contextmanager
+def open_data(folder: Path) -> Iterator[PreparedDataset]:
+    """A prepared dataset, or a folder with images/ and masks/, which is prepared for as long as it is needed.
+
+    Raises:
+        UserError: the folder is neither, or was not prepared for a reason that it says.
+    """
+    if (folder / "status.json").is_file():
+        dataset = PreparedDataset.read(folder)
+        if dataset.status["status"] == "not_run":
+            raise UserError(f"{folder} was not prepared: {dataset.status['reason']}")
+        yield dataset
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        prepared = Path(temporary) / "prepared"
+        prepare_folder(folder.resolve().name, folder, prepared)
+        yield PreparedDataset.read(prepared)
+
+
+def terminal_table(record: dict[str, Any]) -> str:
+    """One line an intervention: DSC, change with its interval, corrected p-value and change of the mask."""
+    head = f"{'':<28}{'n':>5}{'DSC %':>8}{'change':>9}{'95 % interval':>18}{'p (Holm)':>10}{'mask changed %':>16}"
+    own = record["own"]
+    lines = [head, f"{'own image, own prompt':<28}{record['n_samples']:>5}{100 * own['value']:>8.1f}"]
+    for one in record["conditions"]:
+        interval = f"{_points(one['high'])} to {_points(one['low'])}"
+        mark = " *" if is_drop(one) else ""
+        lines.append(f"{title(one['condition']):<28}{one['n']:>5}{100 * one['dsc']:>8.1f}{_points(one['drop']):>9}"
+                     f"{interval:>18}{one['p_holm']:>10.4f}{100 * one['changed']['value']:>16.1f}{mark}")
+    return "\n".join([*lines, "* a loss of at least 2 points of DSC, surely"])
+
+
+def _points(drop: float) -> str:
+    return f"{round(-100 * drop, 1) + 0.0:+.1f}"
+
+
+def _run(name: str, limit: int | None) -> tuple[Segment, Settings, Path]:
+    """A trained run as a `Segment`, its settings, and its prepared dataset."""
+    from featherseg.predict import find_run, iterate_probabilities, load_model
+
+    run, train_dir = find_run(name)
+    segment = partial(iterate_probabilities, load_model(run, train_dir), batch_size=run.evaluate.batch_size)
+    settings = Settings(prompts=run.evaluate.prompts, threshold=run.evaluate.threshold, seed=run.seed, limit=limit)
+    return segment, settings, Path("data/processed") / run.dataset
+
+
+def _samples(dataset: PreparedDataset, split: str, folder: Path) -> list[Sample]:
+    samples = dataset.samples if split == EVERY_SPLIT else dataset.split(split)
+    if not samples:
+        has = ", ".join(sorted({sample.split for sample in dataset.samples})) or "(none)"
+        raise UserError(f"{folder} has no samples in split '{split}'; its splits are {has}, and --split "
+                        f"{EVERY_SPLIT} takes every one.")
+    return samples

@@ -1,0 +1,45 @@
+"""Architectures of the CNNs: MedVLSM's three baselines on ResNet-50, and small ones."""
+
+from typing import Self
+
+from pydantic import model_validator
+
+from featherseg.config import Positive, Several, Strict
+
+NAMES = ("unet", "unetplusplus", "deeplabv3plus")
+
+
+class Architecture(Strict):
+    """An encoder of segmentation-models-pytorch and a decoder, as a weights folder's `config.json` says it.
+
+    Attributes:
+        encoder: the encoder's name there; `tu-<name>` is one of timm's.
+        encoder_channels, encoder_layers: widths and numbers of blocks of a timm ResNet's four layers; None for the
+            encoder's own.
+        decoder_channels: widths of the decoder's stages, coarse to fine: five (U-Net, U-Net++) or one (DeepLabV3+).
+        image_size: side of the square input in pixels, unless a run says another.
+    """
+
+    encoder: str = "resnet50"
+    encoder_channels: Several[Positive] | None = None
+    encoder_layers: Several[Positive] | None = None
+    decoder_channels: Several[Positive] = (256, 128, 64, 32, 16)
+    image_size: Positive = 256
+
+    @model_validator(mode="after")
+    def _only_timms_resnets_have_widths(self) -> Self:
+        for key in ("encoder_channels", "encoder_layers"):
+            value = getattr(self, key)
+            if value is not None and (len(value) != 4 or not self.encoder.startswith("tu-resnet")):
+                raise ValueError(f"{key} are four numbers, of an encoder tu-resnet...")
+        return self
+
+
+FULL = {name: Architecture(decoder_channels=(256,)) if name == "deeplabv3plus" else Architecture() for name in NAMES}
+
+
+def small_config(name: str, image_size: int = 64) -> Architecture:
+    """The same with a narrow ResNet of eight convolutions and a narrow decoder: for the embedded level and tests."""
+    return Architecture(
+        encoder="tu-resnet18", encoder_channels=(16, 32, 64, 128), encoder_layers=(1, 1, 1, 1), image_size=image_size,
+        decoder_channels=(32,) if name == "deeplabv3plus" else (64, 32, 16, 16, 8))

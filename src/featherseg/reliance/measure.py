@@ -1,0 +1,80 @@
+"""From a model and a split to a record: trials, scores, the verdict, and the controls beside them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from featherseg.data.prepared import PreparedDataset, Sample
+from featherseg.reliance import suite, trials
+from featherseg.reliance.controls import MEANING, Controls
+from featherseg.reliance.scores import DRAWS, score
+from featherseg.reliance.suite import Segment
+from featherseg.reliance.verdict import decides, paragraph
+
+CONTROL_IMAGES = 24
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is examined.
+
+    Attributes:
+        prompts: level of the own prompt (`prepared.prompt_of`).
+        threshold: probability above which a pixel belongs to the mask.
+        seed: decides everything that is drawn.
+        text, image: interventions beside those that the verdict needs; None for all.
+        limit: at most so many images; None for all.
+        draws: of the bootstrap.
+        shown: so many images have their masks kept.
+    """
+
+    prompts: str = "fullest"
+    threshold: float = 0.5
+    seed: int = 0
+    text: Sequence[str] | None = None
+    image: Sequence[str] | None = None
+    limit: int | None = None
+    draws: int = DRAWS
+    shown: int = 2
+
+
+def measure(segment: Segment, dataset: PreparedDataset, samples: Sequence[Sample], settings: Settings, *, model: str,
+            data: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Examine a model on some samples.
+
+    Args:
+        model, data: how the reader knows them.
+
+    Returns:
+        The table of `suite.run`, and the record: model, data, settings, `scores.score`, decides, paragraph, and
+        controls by name (meaning, decides, and their scores on at most `CONTROL_IMAGES` of the images).
+
+    Raises:
+        UserError: as `trials.plan` and `suite.run`.
+    """
+    planned = trials.plan(samples, settings.prompts, settings.seed, text=settings.text, image=settings.image,
+                          limit=settings.limit)
+    table = suite.run(segment, dataset, planned, seed=settings.seed, threshold=settings.threshold,
+                      shown=settings.shown, name=model)
+    scores = score(table, settings.seed, settings.draws)
+    record = {"model": model, "data": data, "prompts": settings.prompts, "threshold": settings.threshold,
+              "seed": settings.seed, **scores, "decides": decides(scores), "paragraph": paragraph(scores, model, data),
+              "controls": measure_controls(dataset, samples, settings)}
+    return table, record
+
+
+def measure_controls(dataset: PreparedDataset, samples: Sequence[Sample], settings: Settings) -> dict[str, Any]:
+    """The controls by name on the first images of the plan, with the interventions that a verdict needs."""
+    limit = min(settings.limit or CONTROL_IMAGES, CONTROL_IMAGES)
+    planned = trials.plan(samples, settings.prompts, settings.seed, text=(), image=(), limit=limit)
+    known = {one.image for one in planned}
+    controls = Controls(dataset, [sample for sample in samples if sample.image in known], settings.prompts,
+                        settings.seed)
+    found = {}
+    for name, segment in controls.segments().items():
+        table = suite.run(segment, dataset, planned, seed=settings.seed, name=f"control {name}")
+        scores = score(table, settings.seed, settings.draws)
+        found[name] = {"meaning": MEANING[name], "decides": decides(scores), **scores}
+    return found

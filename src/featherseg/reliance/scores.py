@@ -1,0 +1,199 @@
+"""What the table of trials says: drops, perceptual scores, Shapley shares, following and sensitivity.
+
+All of them are means over samples with intervals from one bootstrap over groups (`statistics.Groups`), in DSC between
+0 and 1. Where a condition gives a sample several masks (one for each other structure) their mean counts.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from featherseg.metrics import EMPTY_RULE
+from featherseg.reliance import image, text
+from featherseg.reliance.image import IMAGE, MEAN_COLOUR, OTHER_IMAGE
+from featherseg.reliance.statistics import CONFIDENCE, Groups, holm, rank_biserial
+from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED, TEXT
+
+DRAWS = 2000
+PRIMARY = (("text", PERMUTED), ("text", OTHER_STRUCTURE), ("image", OTHER_IMAGE))  # what the verdict rests on
+NEAR_ZERO = 0.05  # a gain in DSC below which there is nothing to share out
+ABSENT = {"image": "the image's mean colour everywhere", "text": "the empty prompt"}
+OWN = (text.OWN, image.OWN)
+MOST_TARGETS = 12  # names up to which the matrix of following is given by name
+
+
+def score(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> dict[str, Any]:
+    """All scores of a table of trials (`suite.run`) of one split, as plain values.
+
+    Returns:
+        n_images, n_samples, n_groups, n_empty_truth; own: DSC with its interval, IoU; conditions: a record for each
+        intervention (`_conditions`); perceptual: by modality; shapley; following, None where no image has several
+        structures with prompts of their own; and the conventions: confidence, draws, empty_masks.
+    """
+    dsc, same = _wide(trials, "dsc"), _wide(trials, "iou_with_own")
+    samples = trials.drop_duplicates("sample_id").set_index("sample_id").loc[dsc.index]
+    groups = Groups(samples.group.tolist(), draws, seed)
+    conditions = _conditions(trials, dsc, same, groups)
+    return {
+        "n_images": int(samples.image_id.nunique()), "n_samples": len(samples), "n_groups": groups.count,
+        "n_empty_truth": int(samples.empty_truth.sum()), "confidence": CONFIDENCE, "draws": draws,
+        "empty_masks": EMPTY_RULE,
+        "own": _means(groups, dsc[[OWN]])[0] | {"iou": float(_wide(trials, "iou")[OWN].mean())},
+        "conditions": conditions, "perceptual": perceptual(dsc, groups), "shapley": shapley(dsc, groups),
+        "following": following(trials, seed, draws)}
+
+
+def perceptual(dsc: pd.DataFrame, groups: Groups) -> dict[str, dict[str, Any] | None]:
+    """Perceptual score of each modality (Gat et al. 2021): what is lost when it is permuted among the samples, as a
+    share of what the model reaches; None where nothing was permuted or nothing is reached.
+
+    Args:
+        dsc: (samples, conditions).
+    """
+    found: dict[str, dict[str, Any] | None] = {}
+    for modality, name in (("text", (PERMUTED, image.OWN)), ("image", (text.OWN, OTHER_IMAGE))):
+        found[modality] = None
+        if name in dsc and dsc[OWN].mean() > 0:
+            drawn = groups.bootstrap(dsc[[OWN, name]].to_numpy())
+            with np.errstate(divide="ignore", invalid="ignore"):
+                low, high = groups.interval(1 - drawn[:, 1] / drawn[:, 0])
+            found[modality] = {"score": float(1 - dsc[name].mean() / dsc[OWN].mean()), "low": low, "high": high}
+    return found
+
+
+def shapley(dsc: pd.DataFrame, groups: Groups) -> dict[str, Any]:
+    """Shapley values of the two players image and text in the game of the mean DSC.
+
+    Absent are `ABSENT`. A player's value is its mean gain over the two orders in which both may enter, so the two
+    add up to the gain of both over neither. Shares of the gain are given only where it is at least `NEAR_ZERO` and
+    its interval lies above zero; a share may be negative, or more than 1, where a modality alone does harm.
+
+    Args:
+        dsc: (samples, conditions).
+    """
+    coalitions = {"both": OWN, "image": (NONE, image.OWN), "text": (text.OWN, MEAN_COLOUR),
+                  "neither": (NONE, MEAN_COLOUR)}
+    values = dsc[list(coalitions.values())].to_numpy()
+    both, only_image, only_text, neither = values.mean(axis=0)
+    drawn = groups.bootstrap(values)
+    gain_drawn, image_drawn, text_drawn = _players(*drawn.T)
+    gain, image_value, text_value = _players(both, only_image, only_text, neither)
+    low, high = groups.interval(gain_drawn)
+    found = {"absent": ABSENT, "dsc": dict(zip(coalitions, values.mean(axis=0).tolist(), strict=True)),
+             "gain": {"value": float(gain), "low": low, "high": high}, "shares": None}
+    for player, value, over in (("image", image_value, image_drawn), ("text", text_value, text_drawn)):
+        low, high = groups.interval(over)
+        found[player] = {"value": float(value), "low": low, "high": high}
+    if gain < NEAR_ZERO or not found["gain"]["low"] > 0:
+        return found | {"why_no_shares": f"the gain of both over neither is near zero ({gain:.3f} DSC)"}
+    shares = {}
+    for player, value, over in (("image", image_value, image_drawn), ("text", text_value, text_drawn)):
+        low, high = groups.interval(over / np.where(gain_drawn > 0, gain_drawn, np.nan))
+        shares[player] = {"value": float(value / gain), "low": low, "high": high}
+    return found | {"shares": shares}
+
+
+def _players(both: Any, only_image: Any, only_text: Any, neither: Any) -> tuple[Any, Any, Any]:
+    """Gain, and the image's and the text's Shapley value."""
+    return (both - neither, 0.5 * ((only_image - neither) + (both - only_text)),
+            0.5 * ((only_text - neither) + (both - only_image)))
+
+
+def following(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> dict[str, Any] | None:
+    """Whether the mask goes where the prompt says, on images with several structures; None where there is none.
+
+    On each such image the IoU between the mask for structure i's prompt and the truth of structure j makes a matrix.
+    `accuracy`: how often a row's largest value lies on the diagonal, beside `chance`; values that are equally large
+    share the credit. `moved`: of ordered pairs (i, j), how often the mask for i lies more on i than on j and the mask
+    for j more on j than on i, so that the swapped prompt took it along; 0 for a model that ignores its prompt, at
+    most 1/4 for one that answers at random.
+    Structures with an empty mask, and those that share their prompt, take no part and are counted.
+    """
+    asked = trials[(trials.image_condition == image.OWN) & trials.text_condition.isin([text.OWN, OTHER_STRUCTURE])]
+    usable = asked[(asked.prompt_of != "") & ~asked.empty_truth]
+    rows, pairs, entries = [], [], []
+    for (image_id, group), of in usable.groupby(["image_id", "group"]):
+        matrix = of.pivot_table(index="prompt_of", columns="target", values="iou")
+        names = [name for name in matrix.columns if name in matrix.index]
+        matrix = matrix.loc[names, names]
+        if len(names) < 2 or matrix.isna().any(axis=None):
+            continue
+        values = matrix.to_numpy()
+        entries += [(i, j, values[a, b]) for a, i in enumerate(names) for b, j in enumerate(names)]
+        for a in range(len(names)):
+            largest = values[a] == values[a].max()
+            rows.append((image_id, group, largest[a] / largest.sum(), 1 / len(names)))
+            pairs += [(group, float(values[a, a] > values[a, b] and values[b, b] > values[b, a]))
+                      for b in range(len(names)) if b != a]
+    if not rows:
+        return None
+    table = pd.DataFrame(rows, columns=["image_id", "group", "hit", "chance"])
+    moved = pd.DataFrame(pairs, columns=["group", "moved"])
+    by_name = pd.DataFrame(entries, columns=["prompt", "truth", "iou"]).pivot_table(
+        index="prompt", columns="truth", values="iou")
+    n_samples = asked.sample_id.nunique()
+    return {"n_images": int(table.image_id.nunique()), "n_structures": len(table), "n_left_out": n_samples - len(table),
+            "accuracy": _means(Groups(table.group.tolist(), draws, seed), table[["hit"]])[0],
+            "chance": float(table.chance.mean()), "n_pairs": len(moved),
+            "moved": _means(Groups(moved.group.tolist(), draws, seed), moved[["moved"]])[0],
+            "on_diagonal": float(np.mean([iou for i, j, iou in entries if i == j])),
+            "off_diagonal": float(np.mean([iou for i, j, iou in entries if i != j])),
+            "matrix": _matrix(by_name) if len(by_name) <= MOST_TARGETS else None}
+
+
+def _matrix(by_name: pd.DataFrame) -> dict[str, Any]:
+    """Names, and the mean IoU of the mask for each one's prompt (rows) with each one's truth; None: never together."""
+    return {"names": by_name.index.tolist(),
+            "iou": [[None if np.isnan(value) else float(value) for value in row] for row in by_name.to_numpy()]}
+
+
+def _conditions(trials: pd.DataFrame, dsc: pd.DataFrame, same: pd.DataFrame, groups: Groups) -> list[dict[str, Any]]:
+    """A record for each intervention: mean DSC; drop against the same samples' own DSC with its interval, test and
+    effect sizes; and `changed`: 1 minus the IoU between the masks with and without it, which needs no truth.
+
+    P-values are corrected (Holm) among the interventions of `PRIMARY`, and among all others.
+    """
+    names = [name for name in dsc.columns if (name[0] == OWN[0]) != (name[1] == OWN[1])]
+    drops = dsc[names].rsub(dsc[OWN], axis=0).round(12)  # a mean of equal values may differ from them in its last bit
+    counts = _counts(trials)
+    records = []
+    for name, drop, changed in zip(names, _means(groups, drops), _means(groups, 1 - same[names]), strict=True):
+        differences, modality = drops[name].to_numpy(), "text" if name[1] == image.OWN else "image"
+        records.append({
+            "modality": modality, "condition": name[0 if modality == "text" else 1],
+            "n": int(np.isfinite(differences).sum()), "n_not_measured": int(np.isnan(differences).sum()),
+            **{key: int(value) for key, value in counts.loc[name].items()}, "dsc": float(dsc[name].mean()),
+            "drop": drop["value"], "low": drop["low"], "high": drop["high"],
+            "p": groups.sign_flip_test(differences), "effect": groups.effect(differences),
+            "rank_biserial": rank_biserial(differences), "changed": changed})
+    for family in (True, False):
+        members = [record for record in records if ((record["modality"], record["condition"]) in PRIMARY) == family]
+        for record, p in zip(members, holm([member["p"] for member in members]), strict=True):
+            record["p_holm"] = p
+    return records
+
+
+def _counts(trials: pd.DataFrame) -> pd.DataFrame:
+    """By condition: empty masks, and samples that kept their own prompt although another one was wanted."""
+    names = ["text_condition", "image_condition"]
+    own = trials[(trials.text_condition == text.OWN) & (trials.image_condition == image.OWN)]
+    kept = trials.prompt == trials.sample_id.map(own.set_index("sample_id").prompt)
+    flags = {"n_empty_prediction": trials.empty_prediction, "n_own_prompt": kept & (trials.text_condition != text.OWN)}
+    return trials[names].assign(**flags).groupby(names).sum()
+
+
+def _means(groups: Groups, values: pd.DataFrame) -> list[dict[str, float]]:
+    """Mean of each column with its interval."""
+    drawn = groups.bootstrap(values.to_numpy(dtype=float))
+    intervals = [groups.interval(column) for column in drawn.T]
+    return [{"value": float(values.iloc[:, k].mean()), "low": low, "high": high}
+            for k, (low, high) in enumerate(intervals)]
+
+
+def _wide(trials: pd.DataFrame, value: str) -> pd.DataFrame:
+    """One row a sample, one column a (text, image) condition in the order of the registers; NaN: not measured."""
+    wide = trials.pivot_table(index="sample_id", columns=["text_condition", "image_condition"], values=value)
+    order = [(name, image.OWN) for name in TEXT] + [(text.OWN, name) for name in IMAGE if name != image.OWN]
+    order.append((NONE, MEAN_COLOUR))
+    return wide[[name for name in order if name in wide]]

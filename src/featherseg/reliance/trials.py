@@ -1,0 +1,116 @@
+"""Which images and prompts are put together: planned image by image, the same for the same seed.
+
+The own prompt meets every image intervention, the own image every text intervention, and the absent image the absent
+text, which two-player Shapley shares need.
+"""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from featherseg.data.prepared import Sample, prompt_of
+from featherseg.errors import UserError
+from featherseg.registry import unknown
+from featherseg.reliance import image as images
+from featherseg.reliance import text as texts
+from featherseg.reliance.image import IMAGE, MEAN_COLOUR, OTHER_IMAGE, OWN
+from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED, TEXT, Case, Peers
+
+# without these there is no verdict, so they are always made
+TEXT_BASIS, IMAGE_BASIS = (OWN, NONE, PERMUTED, OTHER_STRUCTURE), (OWN, MEAN_COLOUR, OTHER_IMAGE)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One mask that is asked for and compared with a sample's truth.
+
+    Attributes:
+        sample: whose mask is the truth.
+        text: the text intervention by name.
+        image: the image intervention by name.
+        prompt: the prompt.
+        prompt_of: the structure of this image whose own prompt it is, "" where it is that of none, or of several.
+    """
+
+    sample: Sample
+    text: str
+    image: str
+    prompt: str
+    prompt_of: str
+
+
+@dataclass(frozen=True)
+class ImageTrials:
+    """The trials on one image; `other` is a sample of the image that replaces it under `other_image`."""
+
+    image: str
+    trials: list[Trial]
+    other: Sample | None
+
+    @property
+    def sample(self) -> Sample:
+        """Any sample of the image."""
+        return self.trials[0].sample
+
+
+def plan(samples: Sequence[Sample], policy: str, seed: int, *, text: Sequence[str] | None = None,
+         image: Sequence[str] | None = None, limit: int | None = None) -> list[ImageTrials]:
+    """The trials of some samples, image by image, in an order that the seed decides.
+
+    Args:
+        samples: those of one split.
+        policy: level of the own prompt (`prepared.prompt_of`).
+        seed: decides, with each sample's id and the intervention's name, whatever is drawn.
+        text, image: interventions beside those that the verdict needs; None for all.
+        limit: at most so many images; a higher limit adds images and takes none away.
+
+    Raises:
+        UserError: there is no sample, or an intervention is unknown.
+    """
+    if not samples:
+        raise UserError("there is no sample to try; choose a split that has some.")
+    text_names, image_names = _chosen("text", text, TEXT, TEXT_BASIS), _chosen("image", image, IMAGE, IMAGE_BASIS)
+    by_image: dict[str, list[Sample]] = defaultdict(list)
+    for sample in sorted(samples, key=lambda sample: sample.sample_id):
+        by_image[sample.image].append(sample)
+    order = sorted(by_image, key=lambda name: random.Random(f"{seed}/order/{name}").random())[:limit]
+    taken = [sample for name in order for sample in by_image[name]]
+    own = {sample.sample_id: own_prompt(sample, policy, seed) for sample in taken}
+    peers = Peers(taken, own, seed)
+    after = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [ImageTrials(name, [trial for sample in by_image[name]
+                               for trial in _trials(sample, own, peers, seed, text_names, image_names)],
+                        by_image[after[name]][0] if after[name] != name else None) for name in order]
+
+
+def own_prompt(sample: Sample, policy: str, seed: int) -> str:
+    """A sample's own prompt: the first one of its level; where the policy is `random` the seed decides."""
+    return prompt_of(sample, policy, _rng(seed, "own", sample) if policy == "random" else None)
+
+
+def _trials(sample: Sample, own: dict[str, str], peers: Peers, seed: int, text_names: list[str],
+            image_names: list[str]) -> list[Trial]:
+    case = Case(sample, own[sample.sample_id], peers)
+    said = Counter(own[other.sample_id] for other in peers.structures(sample))
+    owner = {prompt: other.target for other in peers.structures(sample) if said[prompt := own[other.sample_id]] == 1}
+
+    def trial(text: str, image: str, prompt: str) -> Trial:
+        of = owner.get(prompt, "") if text in (texts.OWN, OTHER_STRUCTURE) else ""
+        return Trial(sample, text, image, prompt, of)
+
+    trials = [trial(name, images.OWN, prompt) for name in text_names
+              for prompt in TEXT[name](case, _rng(seed, name, sample))]
+    trials += [trial(texts.OWN, name, case.own) for name in image_names if name != images.OWN]
+    return [*trials, trial(NONE, MEAN_COLOUR, "")]
+
+
+def _chosen(kind: str, wanted: Sequence[str] | None, known: dict, basis: tuple[str, ...]) -> list[str]:
+    for name in wanted or ():
+        if name not in known:
+            raise unknown(f"{kind} intervention", name, list(known))
+    return [name for name in known if wanted is None or name in wanted or name in basis]
+
+
+def _rng(seed: int, intervention: str, sample: Sample) -> random.Random:
+    return random.Random(f"{seed}/{intervention}/{sample.sample_id}")

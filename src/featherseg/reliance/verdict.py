@@ -1,0 +1,145 @@
+"""Which modality decides, from the scores, and the paragraph that a reader can quote."""
+
+from typing import Any
+
+from featherseg.data.wording import ATTRIBUTES
+from featherseg.reliance.image import MEAN_COLOUR, OTHER_IMAGE
+from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED
+
+IMAGE_ONLY, LANGUAGE_ONLY, BOTH, NEITHER = "image only", "language only", "image and language", "neither"
+UNDECIDED = "too few to tell"
+FEWEST = 7  # groups: with fewer no corrected p-value of the three tests behind the verdict can be small enough
+LEAST_DROP = 0.02  # in DSC: a smaller one is no reliance, however sure
+LEVEL = 0.05  # of the corrected p-value
+POOR = 0.1  # own DSC up to which there is little to rely on
+WORDS = {
+    NONE: "no prompt", PERMUTED: "prompts permuted", "other_sample": "another sample's prompt",
+    OTHER_STRUCTURE: "another structure's prompt", "class_only": "the class only",
+    **{f"flip_{name}": f"{name} changed" for name in ATTRIBUTES}, "contradictory": "contradictory prompt",
+    "under": "under-descriptive prompt", "over": "over-descriptive prompt", "shuffled_words": "words shuffled",
+    "random_words": "random words", MEAN_COLOUR: "mean colour", OTHER_IMAGE: "images permuted", "noise": "noise",
+    "blur": "blurred", "patch_shuffle": "patches shuffled",
+}
+
+
+def title(condition: str) -> str:
+    """An intervention's name as tables and figures give it."""
+    return WORDS.get(condition) or condition.replace("level_", "level ").replace("_", " ").replace("level p", "level P")
+
+
+def decides(scores: dict[str, Any]) -> str:
+    """Which modality decides the mask.
+
+    A modality counts where putting another sample's in its place costs at least `LEAST_DROP` in DSC, surely (Holm's
+    corrected p below `LEVEL`): prompts permuted, or another structure's prompt; images permuted. Such prompts and
+    images are of the kind that the model knows, unlike an empty prompt or a grey image, which may confuse a model
+    that reads nothing from them.
+    """
+    if scores["n_groups"] < FEWEST:
+        return UNDECIDED
+    language, picture = relies(scores, "text", PERMUTED, OTHER_STRUCTURE), relies(scores, "image", OTHER_IMAGE)
+    return {(True, True): BOTH, (False, True): IMAGE_ONLY, (True, False): LANGUAGE_ONLY}.get(
+        (language, picture), NEITHER)
+
+
+def relies(scores: dict[str, Any], modality: str, *conditions: str) -> bool:
+    """Whether one of some interventions on a modality costs surely, and enough."""
+    return any(is_drop(one) for one in scores["conditions"]
+               if one["modality"] == modality and one["condition"] in conditions)
+
+
+def is_drop(condition: dict[str, Any]) -> bool:
+    """Whether an intervention costs at least `LEAST_DROP`, and surely."""
+    return condition["drop"] >= LEAST_DROP and condition["p_holm"] < LEVEL
+
+
+def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
+    """What the scores say, in a few sentences.
+
+    Args:
+        scores: `scores.score`.
+        model: how the model is called.
+        data: how the data are called, with where they come from.
+    """
+    found = {(one["modality"], one["condition"]): one for one in scores["conditions"]}
+    own, answer = scores["own"], decides(scores)
+    said = [f"On {data} ({_count(scores['n_samples'], 'structure')} in {_count(scores['n_images'], 'image')}), "
+            f"{_ANSWERS[answer].format(model=model)} Its DSC is {_percent(own)} with each image's own prompt."]
+    if own["value"] < POOR:
+        said.append("That is so little that nothing about its reliance should be read from it.")
+    lost = [_lost(found[key], words) for key, words in (
+        (("text", PERMUTED), "prompts are permuted among the samples"),
+        (("text", OTHER_STRUCTURE), "the prompt of another structure of the same image is given"),
+        (("text", NONE), "the prompt is left empty"),
+        (("image", OTHER_IMAGE), "images are permuted")) if key in found]
+    if lost:
+        said.append(f"It changes by {_listed(lost)} (95 % bootstrap intervals over "
+                    f"{_count(scores['n_groups'], 'patient or image', 'patients or images')}).")
+    said += [_shared(scores["shapley"]), *_followed(scores["following"]), *_attributes(found)]
+    return " ".join(said)
+
+
+_ANSWERS = {
+    BOTH: "{model} reads both: the prompt decides what is segmented, and the image where it lies.",
+    IMAGE_ONLY: "{model} looks at the image only: whose prompt it gets hardly matters.",
+    LANGUAGE_ONLY: "{model} goes by the prompt only: it hardly matters which image it gets.",
+    UNDECIDED: f"it cannot be told what decides for {{model}}: that needs at least {FEWEST} patients or images.",
+    NEITHER: "neither modality can be shown to decide for {model}: exchanging images or prompts hardly matters.",
+}
+
+
+def _lost(condition: dict[str, Any], when: str) -> str:
+    change, low, high = (_points(condition[key]) for key in ("drop", "high", "low"))
+    return f"{change} points ({low} to {high}) when {when}"
+
+
+def _points(drop: float) -> str:
+    """A drop in DSC as a signed change in points, never a negative zero."""
+    return f"{round(-100 * drop, 1) + 0.0:+.1f}"
+
+
+def _shared(shapley: dict[str, Any]) -> str:
+    if shapley["shares"] is None:
+        return f"Nothing is shared out between image and text, because {shapley['why_no_shares']}."
+    gain, absent, shares = 100 * shapley["gain"]["value"], shapley["absent"], shapley["shares"]
+    return (f"Of the {gain:.1f} points of DSC that both bring over {absent['text']} with {absent['image']}, "
+            f"{_share(shares['image'])} are due to the image and {_share(shares['text'])} to the prompt (Shapley "
+            "shares).")
+
+
+def _followed(following: dict[str, Any] | None) -> list[str]:
+    if following is None:
+        return []
+    return [f"On images with several structures the mask lies most on the one that was asked for in "
+            f"{_percent(following['accuracy'])} of cases (at random {100 * following['chance']:.0f} %), and a "
+            f"swapped prompt takes it along in {_percent(following['moved'])} of pairs (at random 25 % at most)."]
+
+
+def _attributes(found: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
+    """One sentence on single attributes, where any was changed."""
+    flips = {name: found["text", f"flip_{name}"] for name in ATTRIBUTES if ("text", f"flip_{name}") in found}
+    if not flips:
+        return []
+    read = [f"{name} ({_points(flip['drop'])})" for name, flip in
+            sorted(flips.items(), key=lambda item: -item[1]["drop"]) if is_drop(flip)]
+    idle = [name for name in flips if not is_drop(flips[name])]
+    parts = ([f"a changed {_listed(read)} costs DSC"] if read else []) + (
+        [f"{'no' if not read else 'and no'} loss is shown for {_listed(idle, 'or')}"] if idle else [])
+    sentence = ", ".join(parts)
+    return [f"Of the attributes in the prompt, {sentence}."]
+
+
+def _percent(value: dict[str, float]) -> str:
+    return f"{100 * value['value']:.1f} % ({100 * value['low']:.1f} to {100 * value['high']:.1f})"
+
+
+def _share(share: dict[str, float]) -> str:
+    return f"{100 * share['value']:.0f} % ({100 * share['low']:.0f} to {100 * share['high']:.0f})"
+
+
+def _count(number: int, one: str, several: str | None = None) -> str:
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
+def _listed(items: list[str], word: str = "and") -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {word} {items[-1]}"

@@ -1,0 +1,302 @@
+"""What the reliance suite found, for people: tables and figures of a record, and the page of one model.
+
+A record is what `reliance.measure` gives; drops are shown as changes of DSC in points, so a loss is negative.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from featherseg.data.prepared import PreparedDataset
+from featherseg.reliance.image import OTHER_IMAGE
+from featherseg.reliance.scores import NEAR_ZERO
+from featherseg.reliance.suite import unpack
+from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED
+from featherseg.reliance.verdict import (
+    BOTH,
+    FEWEST,
+    IMAGE_ONLY,
+    LANGUAGE_ONLY,
+    LEAST_DROP,
+    LEVEL,
+    NEITHER,
+    UNDECIDED,
+    is_drop,
+    title,
+)
+from featherseg.reporting import style
+from featherseg.reporting.page import page
+from featherseg.reporting.tables import show
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+MODALITIES = {"text": ("prompt changed, image its own", "#0072B2"),
+              "image": ("image changed, prompt its own", "#D55E00")}
+HEADLINES = {BOTH: "image and language decide together", IMAGE_ONLY: "the image alone decides",
+             LANGUAGE_ONLY: "the prompt alone decides", NEITHER: "neither image nor prompt decides",
+             UNDECIDED: "too few images to tell what decides"}
+PLAYERS = {"image": "#D55E00", "text": "#0072B2"}
+SHOWN = ("own", NONE, "class_only", OTHER_STRUCTURE, "other_sample", PERMUTED, "flip_location", "flip_colour",
+         "flip_size", "flip_shape", "contradictory", "random_words")
+MOST_SHOWN = 8
+
+
+def effects(record: Record) -> pd.DataFrame:
+    """One line an intervention: DSC, its change with interval, test and effect sizes, and how the mask changed."""
+    own = record["own"]
+    lines = [{"changed": "nothing", "intervention": "own image, own prompt", "masks of": record["n_samples"],
+              "DSC %": 100 * own["value"], "95 % interval": interval(-own["high"], -own["low"], signed=False)}]
+    for one in record["conditions"]:
+        lines.append({
+            "changed": {"text": "prompt", "image": "image"}[one["modality"]], "intervention": title(one["condition"]),
+            "masks of": one["n"], "not measured": one["n_not_measured"], "same prompt": one["n_own_prompt"],
+            "empty masks": one["n_empty_prediction"], "DSC %": 100 * one["dsc"], "change": points(one["drop"]),
+            "95 % interval": interval(one["low"], one["high"]), "p (Holm)": _p_value(one["p_holm"]),
+            "effect d": one["effect"], "rank-biserial": one["rank_biserial"],
+            "mask changed %": 100 * one["changed"]["value"], "sure loss": "yes" if is_drop(one) else ""})
+    frame = pd.DataFrame(lines)
+    counts = ["not measured", "same prompt", "empty masks"]
+    return frame.astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(["effect d", "rank-biserial"], float))
+
+
+def comparison(records: Mapping[str, Record]) -> pd.DataFrame:
+    """One line a model or control, by name: what decides, and the scores behind it."""
+    lines = []
+    for name, record in records.items():
+        found = {(one["modality"], one["condition"]): one for one in record["conditions"]}
+        shares, following = record["shapley"]["shares"] or {}, record["following"]
+        lines.append({
+            "model": name, "what decides": record["decides"], "DSC %": 100 * record["own"]["value"],
+            "prompts permuted": _change(found.get(("text", PERMUTED))),
+            "another structure's prompt": _change(found.get(("text", OTHER_STRUCTURE))),
+            "no prompt": _change(found.get(("text", NONE))),
+            "images permuted": _change(found.get(("image", OTHER_IMAGE))),
+            "share of image %": 100 * shares["image"]["value"] if shares else None,
+            "share of text %": 100 * shares["text"]["value"] if shares else None,
+            "mask on the asked one %": 100 * following["accuracy"]["value"] if following else None,
+            "moved by a swap %": 100 * following["moved"]["value"] if following else None})
+    numbers = ["share of image %", "share of text %", "mask on the asked one %", "moved by a swap %"]
+    return pd.DataFrame(lines).astype(dict.fromkeys(numbers, float))
+
+
+def with_controls(record: Record) -> dict[str, Record]:
+    """The model and its controls by name."""
+    return {record["model"]: record} | {f"control: {name}": control for name, control in record["controls"].items()}
+
+
+def changes(records: Mapping[str, Record]) -> "Figure":
+    """The change of DSC under every intervention with its interval: a panel a record, filled where it is sure."""
+    figure, axes = style.panels(len(records), width=8.4 if len(records) == 1 else 6.4, height=1.2 + 0.23 * max(
+        len(record["conditions"]) for record in records.values()), columns=2)
+    for axis, (name, record) in zip(axes, records.items(), strict=True):
+        order = [one for modality in MODALITIES for one in record["conditions"] if one["modality"] == modality]
+        for place, one in enumerate(order):
+            whisker(axis, place, one, MODALITIES[one["modality"]][1])
+        axis.axvline(0, color="#555555", linewidth=1)
+        axis.set(title=name, xlabel="change of DSC (points)", ylim=(len(order) - 0.4, -0.6))
+        axis.set_yticks(range(len(order)), [title(one["condition"]) for one in order])
+        axis.grid(axis="y", visible=False)
+    for label, colour in MODALITIES.values():
+        axes[0].plot([], [], "o", color=colour, label=label)
+    axes[0].plot([], [], "o", markerfacecolor="white", markeredgecolor="#555555", label="no sure loss")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def whisker(axis: "Axes", place: float, one: Record, colour: str) -> None:
+    """An intervention's change of DSC with its interval on a line of a chart; filled where the loss is sure."""
+    axis.plot([-100 * one["high"], -100 * one["low"]], [place, place], color=colour, linewidth=2, alpha=0.6)
+    axis.plot(-100 * one["drop"], place, "o", color=colour, markersize=6,
+              markerfacecolor=colour if is_drop(one) else "white")
+
+
+def shares(records: Mapping[str, Record]) -> "Figure":
+    """Shapley values of image and text in DSC, a bar a model, split into the two; hatched where nothing is gained."""
+    figure, (axis,) = style.panels(1, width=8.4, height=0.9 + 0.36 * len(records))
+    for place, record in enumerate(records.values()):
+        at, found = 0.0, record["shapley"]
+        for player, colour in PLAYERS.items():
+            value = 100 * found[player]["value"]
+            none = found["shares"] is None
+            axis.barh(place, value, left=at if value > 0 else 0, height=0.62, color="white" if none else colour,
+                      edgecolor=colour, hatch="////" if none else None, label=player if place == 0 else None)
+            if not none and abs(value) > 7:
+                axis.text(at + value / 2, place, f"{100 * found['shares'][player]['value']:.0f} %", color="white",
+                          ha="center", va="center", fontsize=9, fontweight="bold")
+            at += max(value, 0)
+    axis.axvline(0, color="#555555", linewidth=1)
+    axis.set(xlabel="gain in DSC over empty prompt and mean-colour image (points)", ylim=(len(records) - 0.4, -0.6))
+    axis.set_yticks(range(len(records)), list(records))
+    axis.grid(axis="y", visible=False)
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour, label=f"due to the {player}") for player, colour in PLAYERS.items()]
+    handles.append(Patch(facecolor="white", edgecolor="#777777", hatch="////", label="no gain to share out"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def following(records: Mapping[str, Record]) -> "Figure | None":
+    """IoU between the mask for each structure's prompt (rows) and each structure's truth (columns), a panel a record;
+    None where no record has such a matrix."""
+    matrices = {name: record["following"]["matrix"] for name, record in records.items()
+                if record["following"] and record["following"]["matrix"]}
+    if not matrices:
+        return None
+    longest = max(len(matrix["names"]) for matrix in matrices.values())
+    side = max(2.5, 0.55 * longest + 1.5)
+    figure, axes = style.panels(len(matrices), width=side + 0.6, height=side, columns=3)
+    for axis, (name, matrix) in zip(axes, matrices.items(), strict=True):
+        values = 100 * np.array(matrix["iou"], dtype=float)
+        axis.imshow(values, vmin=0, vmax=100, cmap="Blues")
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8.5,
+                          color="white" if value > 55 else "#222222")
+        axis.set_title(name, fontsize=9.5)
+        axis.set(xlabel="truth", ylabel="prompt")
+        axis.set_xticks(range(len(values)), matrix["names"], rotation=40, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(len(values)), matrix["names"])
+        axis.grid(False)
+    return figure
+
+
+def same_image(trials: pd.DataFrame, dataset: PreparedDataset) -> list["Figure"]:
+    """The masks of each image that was kept, of one of its structures, under different prompts: a figure an image."""
+    kept = trials[trials["mask"].notna() & (trials.image_condition == "own")] if "mask" in trials else trials[:0]
+    samples = {sample.sample_id: sample for sample in dataset.samples}
+    figures = []
+    for _, of_image in kept.groupby("image_id", sort=False):
+        sample = samples[of_image.sample_id.iloc[0]]
+        rows = of_image[of_image.sample_id == sample.sample_id].drop_duplicates(["text_condition", "prompt"])
+        rows = rows.drop_duplicates("prompt").set_index("text_condition", drop=False)
+        chosen = [row for name in SHOWN if name in rows.index for row in rows.loc[[name]].itertuples()][:MOST_SHOWN]
+        figures.append(_panels_of(chosen, dataset.image(sample), dataset.mask(sample), sample.target))
+    return figures
+
+
+def _panels_of(rows: Sequence[Any], image: np.ndarray, truth: np.ndarray, target: str) -> "Figure":
+    from featherseg.reporting.overlays import caption, draw_outlines
+
+    figure, axes = style.panels(len(rows), width=2.35, height=3.0, columns=4)
+    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.05)
+    for axis, row in zip(axes, rows, strict=True):
+        draw_outlines(axis, image, truth, unpack(row.mask, row.height, row.width))
+        name = "own prompt" if row.text_condition == "own" else title(row.text_condition)
+        axis.set_title(f"{name}: DSC {100 * row.dsc:.0f}", fontsize=8.5, loc="left")
+        axis.set_xlabel(caption(row.prompt, 34), fontsize=7.5, loc="left")
+    figure.suptitle(f"asked for: {target}", fontsize=9.5, x=0.01, ha="left")
+    return figure
+
+
+def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> str:
+    """The page of one model: the answer, the table behind it, figures, overlays, controls, and how it was made."""
+    compared = with_controls(record)
+    matrices = following({record["model"]: record, "control: text-blind": record["controls"]["text-blind"]})
+    overlays = [_figure(style.picture(figure).data, "jpeg") for figure in same_image(trials, dataset)]
+    sections = [
+        f"<h1>{_text(record['model'])}: {HEADLINES[record['decides']]}</h1>",
+        f"<p>{_text(record['paragraph'])}</p>",
+        "<h2>What each change costs</h2>",
+        "<p>Each image is segmented with its own prompt, then with one thing changed: the prompt, or the image. The "
+        "change of DSC is that of the same samples; bars are 95 % intervals.</p>",
+        _figure(_png(changes({"": record}))), _table(effects(record)),
+        "<h2>Beside models whose answer is known</h2>",
+        "<p>The controls are made from the true masks of these data, need no training, and are examined in the same "
+        f"way on {record['controls']['oracle']['n_images']} of the images. {_meanings(record)}</p>",
+        _table(comparison(compared)), _figure(_png(shares(compared))),
+        "<p>A bar is the gain in DSC of image and prompt together over neither, split into what is due to each "
+        "(Shapley values of two players). Absent are "
+        f"{_text(' and '.join(record['shapley']['absent'].values()))}.</p>"]
+    if record["following"]:
+        sections += ["<h2>Does the mask go where the prompt says?</h2>", f"<p>{_text(_followed(record))}</p>"]
+        sections += [_figure(_png(matrices))] if matrices else []
+    if overlays:
+        sections += ["<h2>The same image under different prompts</h2>",
+                     "<p>Solid yellow: the truth of what the first prompt asks for. Dashed blue: the mask.</p>",
+                     *overlays]
+    sections += ["<h2>How this was made</h2>", _conventions(record)]
+    return page(f"Reliance of {record['model']}", "\n".join(sections), record["paragraph"])
+
+
+def _meanings(record: Record) -> str:
+    controls = record["controls"].items()
+    return " ".join(f"<i>{_text(name)}</i> {_text(control['meaning'])}." for name, control in controls)
+
+
+def _followed(record: Record) -> str:
+    found = record["following"]
+    return (f"On {found['n_images']} images with several structures, the mask for a structure's prompt has a mean IoU "
+            f"of {100 * found['on_diagonal']:.1f} % with that structure and of {100 * found['off_diagonal']:.1f} % "
+            f"with another one. It lies most on the asked one in {100 * found['accuracy']['value']:.1f} % of "
+            f"{found['n_structures']} cases (at random {100 * found['chance']:.0f} %); in "
+            f"{100 * found['moved']['value']:.1f} % of {found['n_pairs']} ordered pairs a swapped prompt takes the "
+            f"mask along (at random 25 % at most, without listening 0 %). Left out: {found['n_left_out']} structures "
+            "that are alone, empty, or share their prompt.")
+
+
+def _conventions(record: Record) -> str:
+    said = [
+        f"{record['n_samples']} structures in {record['n_images']} images of {record['n_groups']} groups (patients, or "
+        f"images where those are not known); {record['n_empty_truth']} true masks are empty.",
+        f"Own prompts are those of level “{record['prompts']}”; a pixel belongs to the mask above "
+        f"{record['threshold']}.",
+        "Masks are compared at the image's own resolution. Two empty masks agree (DSC 100), one alone scores 0.",
+        f"Intervals: bootstrap of {record['draws']} draws over groups. Tests: random signs of groups, two-sided, "
+        "corrected by Holm's procedure among the three exchanges behind the answer (prompts permuted, another "
+        "structure's prompt, images permuted), and among all others. Effect d: mean over deviation of the groups' "
+        "differences; a dash where they do not vary.",
+        f"A modality decides where one of its exchanges costs at least {100 * LEAST_DROP:.0f} points of DSC with p "
+        f"below {LEVEL}; with fewer than {FEWEST} groups nothing is decided. Shares are given where the gain is at "
+        f"least {100 * NEAR_ZERO:.0f} points and surely above zero.",
+        "“Not measured” counts samples that an intervention does not fit (no colour in the prompt, no second "
+        "structure), “same prompt” those that kept their own because all share it, or by chance. “Mask changed” is 1 "
+        "minus the IoU between the masks with and without the change, which needs no truth.",
+        f"Everything drawn follows from seed {record['seed']}. reliance.parquet holds every trial with its prompt."]
+    return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in said)}</ul>"
+
+
+def points(drop: float) -> str:
+    """A drop of DSC as a signed change in points, never a negative zero."""
+    return f"{round(-100 * drop, 1) + 0.0:+.1f}"
+
+
+def interval(low: float, high: float, signed: bool = True) -> str:
+    """The interval of a drop, as one of changes in points; a dash where there is none."""
+    if not np.isfinite([low, high]).all():
+        return "–"
+    return f"{points(high)} to {points(low)}" if signed else f"{-100 * high:.1f} to {-100 * low:.1f}"
+
+
+def _change(one: Record | None) -> str:
+    return "–" if one is None else f"{points(one['drop'])} ({interval(one['low'], one['high'])})"
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _table(frame: pd.DataFrame) -> str:
+    return f'<div class="scroll">{show(frame, digits=1).to_html()}</div>'
+
+
+def _figure(data: bytes, kind: str = "png") -> str:
+    return f'<p><img alt="" src="data:image/{kind};base64,{base64.b64encode(data).decode()}"></p>'
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _text(value: str) -> str:
+    return html.escape(value)

@@ -1,0 +1,214 @@
+"""How much image and language each matter to the runs of a study: what `evaluate` measured, side by side.
+
+Reliance is measured where `evaluate.reliance` of the study's params asks for it. The controls, whose answer is known,
+stand beside the runs of each dataset, and are made on the spot where no run was measured.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from featherseg.config import Run
+from featherseg.data.prepared import PreparedDataset
+from featherseg.data.wording import ATTRIBUTES
+from featherseg.files import not_run_reason, read_json
+from featherseg.reliance.measure import Settings, measure_controls
+from featherseg.reliance.verdict import is_drop, paragraph
+from featherseg.reporting import reliance, style
+from featherseg.reporting.collect import data_of
+from featherseg.reporting.study import Study, title_of
+from featherseg.reporting.tables import FROM
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+    from matplotlib.figure import Figure
+
+COLOURS = dict(zip(ATTRIBUTES, ("#999999", "#009E73", "#D55E00", "#CC79A7", "#0072B2"), strict=True))
+HOW = ("Reliance has not been measured for a run of this study: set `evaluate.reliance: {}` in its params, or "
+       "`evaluate.reliance: {images: 24}` for so many images a split, and run it again.")
+ON_THE_SPOT = 12  # images for controls of a dataset where no run was measured
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run whose reliance was measured on its first split.
+
+    Attributes:
+        run: the run.
+        split: the split.
+        record: what `reliance.measure` gave.
+    """
+
+    run: Run
+    split: str
+    record: dict[str, Any]
+
+    @property
+    def data(self) -> str:
+        """The dataset with where it comes from."""
+        return f"{self.run.dataset} ({data_of(self.run.dataset)})"
+
+
+def measured(study: Study) -> list[Measured]:
+    """The measured runs of the smallest seed of each recipe and dataset, by dataset."""
+    found: dict[tuple[str, str], Measured] = {}
+    for run in sorted(study.runs, key=lambda run: (run.dataset, run.seed)):
+        path = study.evaluate(run.name) / "reliance.json"
+        if path.is_file():
+            split, record = next(iter(read_json(path).items()))
+            found.setdefault((run.dataset, run.recipe), Measured(run, split, record))
+    return list(found.values())
+
+
+def quote(study: Study) -> str:
+    """For each dataset the paragraph of its most accurate run, and which answer how many runs have."""
+    said = []
+    for dataset, runs in _by_dataset(study):
+        best = max(runs, key=lambda one: one.record["own"]["value"])
+        answers = pd.Series([one.record["decides"] for one in runs]).value_counts()
+        counts = ", ".join(f"{answer} in {count}" for answer, count in answers.items())
+        said.append(f"**{dataset}**: {paragraph(best.record, title_of(best.run.recipe), best.data)} "
+                    f"What decides, over the {len(runs)} runs measured here: {counts}.")
+    return "\n\n".join(said) or HOW
+
+
+def compared(study: Study) -> dict[str, dict[str, dict[str, Any]]]:
+    """By dataset, with where it comes from: records of its runs by title, and those of its controls."""
+    found = {}
+    for dataset, runs in _by_dataset(study):
+        controls = {f"control: {name}": control for name, control in runs[0].record["controls"].items()}
+        found[dataset] = {title_of(one.run.recipe): one.record for one in runs} | controls
+    if found:
+        return found
+    for dataset in sorted({run.dataset for run in study.runs}):
+        folder = Path("data/processed") / dataset
+        if (folder / "status.json").is_file() and not not_run_reason(folder):
+            data = PreparedDataset.read(folder)
+            samples = data.split("test") or data.samples
+            controls = measure_controls(data, samples, Settings(limit=ON_THE_SPOT))
+            found[f"{dataset} ({data_of(dataset)})"] = {f"control: {name}": one for name, one in controls.items()}
+    return found
+
+
+def decisions(study: Study) -> pd.DataFrame:
+    """What decides, run by run, with the scores behind it, and the controls below the runs of each dataset."""
+    frames = [reliance.comparison(records).assign(**{FROM: _origins(dataset, records)})
+              for dataset, records in compared(study).items()]
+    return pd.concat([frame.assign(dataset=frame[FROM].iloc[0].partition(" (")[0]) for frame in frames],
+                     ignore_index=True).pipe(_first, "dataset") if frames else pd.DataFrame(columns=["dataset", FROM])
+
+
+def shares(study: Study) -> list:
+    """Shapley values of runs and controls: a line and a figure a dataset."""
+    return _with_headings((dataset, reliance.shares(records)) for dataset, records in compared(study).items())
+
+
+def attributes(study: Study) -> pd.DataFrame:
+    """The change of DSC in points when one attribute of the prompt is changed, with intervals, run by run."""
+    lines = []
+    for dataset, runs in _by_dataset(study):
+        for one in runs:
+            flips = _flips(one.record)
+            lines.append({"dataset": dataset, "method": title_of(one.run.recipe)} | {
+                name: _cell(flips.get(name)) for name in ATTRIBUTES})
+    return pd.DataFrame(lines, columns=["dataset", "method", *ATTRIBUTES])
+
+
+def attribute_changes(study: Study) -> "Figure | Markdown":
+    """The same as a chart: a panel a dataset, a line a run, a colour an attribute, filled where the loss is sure."""
+    datasets = list(_by_dataset(study))
+    if not datasets:
+        return style.note(HOW)
+    rows = max(len(runs) for _, runs in datasets)
+    figure, axes = style.panels(len(datasets), width=6.2, height=1.2 + 0.55 * rows, columns=2)
+    for axis, (dataset, runs) in zip(axes, datasets, strict=True):
+        for place, one in enumerate(runs):
+            flips = _flips(one.record)
+            for number, name in enumerate(name for name in ATTRIBUTES if name in flips):
+                reliance.whisker(axis, place + 0.15 * (number - 2), flips[name], COLOURS[name])
+        axis.axvline(0, color="#555555", linewidth=1)
+        axis.set(title=dataset, xlabel="change of DSC (points)", ylim=(len(runs) - 0.5, -0.5))
+        axis.set_yticks(range(len(runs)), [title_of(one.run.recipe) for one in runs])
+        axis.grid(axis="y", visible=False)
+    for name, colour in COLOURS.items():
+        axes[0].plot([], [], "o", color=colour, label=f"{name} changed")
+    figure.legend(loc="outside lower center", ncols=len(COLOURS))
+    return figure
+
+
+def gallery(study: Study) -> list:
+    """For each dataset the masks of its most accurate run on one image under different prompts."""
+    shown = []
+    for dataset, runs in _by_dataset(study):
+        best = max(runs, key=lambda one: one.record["own"]["value"])
+        trials = pd.read_parquet(study.evaluate(best.run.name) / "reliance.parquet",
+                                 filters=[("split", "==", best.split)])
+        data = PreparedDataset.read(f"data/processed/{best.run.dataset}")
+        figures = reliance.same_image(trials, data)[:1]
+        shown += [(f"{dataset}: {title_of(best.run.recipe)}", style.picture(figure)) for figure in figures]
+    return _with_headings(shown) or [style.note(HOW)]
+
+
+def trained_and_tested(study: Study) -> pd.DataFrame:
+    """DSC in %, of what was trained on one level of prompts (rows), tested on each level (columns).
+
+    Each measured run has a row, whatever policy its training prompts followed. Empty where none was measured.
+    """
+    lines = []
+    for dataset, runs in _by_dataset(study):
+        for one in runs:
+            levels = {found["condition"].removeprefix("level_").upper(): 100 * found["dsc"]
+                      for found in one.record["conditions"] if found["condition"].startswith("level_")}
+            trained = one.run.train.prompts if one.run.train else "not trained"
+            lines.append({"dataset": dataset, "method": title_of(one.run.recipe), "trained on": trained} | levels)
+    frame = pd.DataFrame(lines)
+    levels = sorted(name for name in frame.columns if name not in ("dataset", "method", "trained on"))
+    return frame[["dataset", "method", "trained on", *levels]] if lines else frame
+
+
+def training_note(study: Study) -> str:
+    """Which levels were trained on here, and how the others are had."""
+    policies = sorted({one.run.train.prompts for one in measured(study) if one.run.train})
+    missing = [f"p{level}" for level in range(10) if f"p{level}" not in policies]
+    if not policies:
+        return f"Not run: no trained run was measured. {HOW}"
+    if not missing:
+        return "Every level was trained on and tested on every level."
+    return (f"Trained here with the prompts {', '.join(policies)}. Not run: training on {', '.join(missing)} alone; "
+            "`dvc exp run --queue -S 'train.prompts=p1,p2,p3,p4,p5,p6'` with `evaluate.reliance` set trains on each.")
+
+
+def _by_dataset(study: Study) -> Iterator[tuple[str, list[Measured]]]:
+    runs = measured(study)
+    for dataset in dict.fromkeys(one.data for one in runs):
+        yield dataset, [one for one in runs if one.data == dataset]
+
+
+def _flips(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {one["condition"].removeprefix("flip_"): one for one in record["conditions"]
+            if one["condition"].startswith("flip_")}
+
+
+def _cell(one: dict[str, Any] | None) -> str:
+    if one is None or not np.isfinite(one["drop"]):
+        return "not measured"
+    sure = " *" if is_drop(one) else ""
+    return f"{reliance.points(one['drop'])} ({reliance.interval(one['low'], one['high'])}){sure}"
+
+
+def _origins(dataset: str, records: dict[str, Any]) -> list[str]:
+    return [f"{dataset}, {record['n_images']} images" for record in records.values()]
+
+
+def _first(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    return frame[[name, *(column for column in frame.columns if column != name)]]
+
+
+def _with_headings(shown: Iterator[tuple[str, Any]]) -> list:
+    from IPython.display import Markdown
+
+    return [item for heading, figure in shown for item in (Markdown(f"### {heading}"), figure)]

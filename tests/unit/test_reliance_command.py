@@ -1,0 +1,143 @@
+"""`featherseg reliance`: a predictor of one's own, a run, a folder, and what is refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from reliance_data import halves
+
+from featherseg.cli import main
+from featherseg.config import write_run
+from featherseg.files import read_json, write_not_run
+
+MODULE = """
+import numpy as np
+
+def right_or_left(image, prompt):
+    mask = image[..., 0] > 200
+    mask[:, : mask.shape[1] // 2] &= "right" not in prompt
+    mask[:, mask.shape[1] // 2 :] &= "left" not in prompt
+    image[:] = 0
+    return mask
+
+def flat(image, prompt): return np.zeros(5)
+def nan(image, prompt): return np.full(image.shape[:2], np.nan)
+def raising(image, prompt): raise RuntimeError("out of\\nmemory")
+number = 3
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A current folder with a module and a folder of eight images of a left and a right bright block."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("mine.py").write_text(MODULE)
+    (tmp_path / "data/images").mkdir(parents=True)
+    (tmp_path / "data/masks").mkdir()
+    for k in range(8):
+        image = np.random.default_rng(k).integers(0, 150, (24, 32, 3), dtype=np.uint8)
+        for side, place in (("left", 2 + k % 3), ("right", 20 - k % 4)):
+            mask = np.zeros((24, 32), bool)
+            mask[4 + k : 12 + k, place : place + 9] = True
+            image[mask] = 250
+            Image.fromarray(mask).save(tmp_path / f"data/masks/im{k}__{side}_block.png")
+        Image.fromarray(image).save(tmp_path / f"data/images/im{k}.png")
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+def reliance(*arguments):
+    main(["reliance", *map(str, arguments)])
+
+
+def test_a_function_and_a_folder_give_a_table_a_record_and_a_page(here, capsys):
+    reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "all", "--out", "out")
+    record, trials = read_json("out/reliance.json"), pd.read_parquet("out/reliance.parquet")
+    assert record["decides"] == "image and language" and record["own"]["value"] == 1.0
+    assert (record["n_images"], record["n_samples"]) == (8, 16)
+    assert record["following"]["accuracy"]["value"] == 1
+    assert {name: control["decides"] for name, control in record["controls"].items()} == {
+        "text-blind": "image only", "image-blind": "language only", "oracle": "image and language",
+        "random": "neither"}
+    assert {"dsc", "iou", "iou_with_own", "prompt", "text_condition", "image_condition"} <= set(trials)
+    said = capsys.readouterr().out
+    assert "another structure's prompt" in said and record["paragraph"] in said and "out/reliance.html" in said
+    page = Path("out/reliance.html").read_text()
+    assert record["paragraph"].replace("'", "&#x27;") in page
+    assert page.count("<table") == 2 and page.count("data:image/png") == 3 and page.count("data:image/jpeg") == 2
+    assert "<script" not in page and "http" not in page and str(here) not in page
+
+
+def test_a_limit_and_a_split_choose_what_is_examined(here):
+    reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "all", "--limit", 3, "--out", "out")
+    record = read_json("out/reliance.json")
+    assert (record["n_images"], record["decides"]) == (3, "too few to tell")
+    assert record["controls"]["oracle"]["n_images"] == 3
+    with pytest.raises(SystemExit, match="no samples in split 'valid'; its splits are .*--split all"):
+        reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "valid", "--out", "out")
+
+
+def test_a_prepared_dataset_is_taken_as_it_is(here):
+    halves(here / "halves")
+    reliance("--predictor", "mine:right_or_left", "--data", "halves", "--out", "out")
+    assert read_json("out/reliance.json")["data"] == "halves, split test"
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("mine", "write it as module:function"), ("mine:", "write it as module:function"),
+    ("absent:f", "no module 'absent' in "), ("mine:right_or_lef", "did you mean 'right_or_left'"),
+    ("mine:number", "unknown function in mine 'number': .*valid values are .*right_or_left"),
+    ("broken:f", "importing broken fails with ModuleNotFoundError: No module named 'absent'"),
+    ("failing:f", "importing failing fails with ZeroDivisionError"),
+    ("mine:flat", r"mine:flat gives shape \(5,\) .*image 'im\d', prompt '"),
+    ("mine:nan", r"mine:nan gives values that are no numbers .*image 'im\d', prompt '"),
+    ("mine:raising", r"mine:raising fails with RuntimeError: out of memory .*image 'im\d', prompt '"),
+])
+def test_a_predictor_that_cannot_be_used_is_one_sentence_and_nothing_is_written(here, name, said):
+    Path("broken.py").write_text("import absent\n")
+    Path("failing.py").write_text("1 / 0\n")
+    with pytest.raises(SystemExit, match=said) as ended:
+        reliance("--predictor", name, "--data", "data", "--split", "all", "--out", "out")
+    assert "\n" not in str(ended.value.code) and not Path("out").exists()
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    ([], "either a predictor .* or a run"),
+    (["--predictor", "mine:f", "--run", "x"], "either a predictor .* or a run"),
+    (["--predictor", "mine:right_or_left"], "name the data"),
+    (["--predictor", "mine:right_or_left", "--data", "data", "--limit", "0"], "the limit is 0"),
+    (["--predictor", "mine:right_or_left", "--data", "nowhere"], "nowhere does not exist"),
+    (["--predictor", "mine:right_or_left", "--data", "absent"], "not prepared: asked for"),
+    (["--predictor", "mine:right_or_left", "--data", "data", "--out", "mine.py"], "is a file"),
+    (["--run", "x"], "holds no run"),
+])
+def test_what_is_missing_is_said(here, arguments, said):
+    write_not_run(Path("absent"), "asked for")
+    with pytest.raises(SystemExit, match=said):
+        reliance(*arguments)
+
+
+def test_a_run_is_examined_on_its_own_data_by_its_own_settings(here):
+    from tiny_run import make_run, write_dataset, write_training, write_weights
+
+    write_dataset(here / "data/processed/discs", images=3)
+    run = make_run(write_weights(here / "weights"), prompts="p1", threshold=0.4)
+    write_training(run, here / "runs/study/train" / run.name)
+    write_run(here / "runs/study/plan", run)
+    reliance("--run", run.name, "--out", "out")
+    record = read_json("out/reliance.json")
+    assert (record["model"], record["data"], record["prompts"], record["threshold"], record["seed"]) == (
+        run.name, "discs, split test", "p1", 0.4, 3)
+    assert record["n_images"] == 3 and record["n_empty_truth"] == 1
+
+
+def test_the_suite_imports_no_torch():
+    done = subprocess.run([sys.executable, "-c", "import sys, featherseg.reliance.measure, featherseg.examine\n"
+                           "print(*{'torch', 'transformers', 'matplotlib'} & set(sys.modules))"],
+                          capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

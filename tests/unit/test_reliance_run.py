@@ -1,0 +1,115 @@
+"""Reliance as a part of `evaluate`, and its settings."""
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_run import make_run, write_dataset, write_training, write_weights
+
+from featherseg import config
+from featherseg.config import EvaluateConfig, RelianceConfig, parse, read_run, write_run
+from featherseg.data.prepared import PreparedDataset
+from featherseg.errors import UserError
+from featherseg.evaluate import evaluate
+from featherseg.files import read_json
+from featherseg.models.clipseg import CLIPSeg
+from featherseg.plan import resolve_study
+from featherseg.predict import load_model, predict_probabilities
+from featherseg.reliance.image import IMAGE
+from featherseg.reliance.text import TEXT
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path / "cache"))
+    write_dataset(tmp_path / "data")
+    return tmp_path
+
+
+def scored(project, **settings):
+    run = make_run(write_weights(project / "weights"), "decoder", **settings)
+    write_training(run, project / "train")
+    evaluate(run, project / "data", project / "train", project / "out")
+    return run
+
+
+def test_without_the_setting_nothing_is_measured(project):
+    scored(project)
+    assert not [path for path in (project / "out").iterdir() if path.name.startswith("reliance")]
+
+
+def test_trials_and_scores_are_written_and_follow_from_the_model(project):
+    run = scored(project, prompts="p1", threshold=0.45, reliance=RelianceConfig(draws=200))
+    trials, record = pd.read_parquet("out/reliance.parquet"), read_json("out/reliance.json")["test"]
+    assert (record["n_images"], record["n_samples"], record["n_empty_truth"]) == (5, 15, 1)
+    assert (record["prompts"], record["threshold"], record["draws"], record["seed"]) == ("p1", 0.45, 200, 3)
+    data, model = PreparedDataset.read(project / "data"), load_model(run, project / "train")
+    row = trials[(trials.text_condition == "other_sample") & (trials.image_condition == "own")].iloc[7]
+    sample = next(one for one in data.samples if one.sample_id == row.sample_id)
+    prediction = predict_probabilities(model, [data.image(sample)], [row.prompt])[0] > 0.45
+    truth = data.mask(sample)
+    expected = 2 * np.count_nonzero(prediction & truth) / (prediction.sum() + truth.sum())
+    assert row.dsc == pytest.approx(expected, abs=0.01) and row.split == "test"
+
+
+def test_the_own_dsc_is_that_of_the_main_scores(project):
+    scored(project, prompts="p1", reliance=RelianceConfig(text=("class_only",), image=(), draws=50))
+    own = read_json("out/reliance.json")["test"]["own"]["value"]
+    assert own == pytest.approx(read_json("out/metrics.json")["splits"]["test"]["conditions"]["own"]["dsc"]["mean"],
+                                abs=1e-3)
+
+
+def test_settings_choose_interventions_and_images(project):
+    scored(project, reliance=RelianceConfig(text=("shuffled_words",), image=("blur",), images=2, draws=50))
+    trials = pd.read_parquet("out/reliance.parquet")
+    assert set(trials.text_condition) == {"own", "none", "permuted", "other_structure", "shuffled_words"}
+    assert set(trials.image_condition) == {"own", "mean_colour", "other_image", "blur"}
+    assert trials.image_id.nunique() == 2
+
+
+def test_an_image_is_encoded_once_for_all_its_prompts(project, monkeypatch):
+    seen, original = [], CLIPSeg.encode_image
+
+    def counting(self, pixels):
+        seen.append(len(pixels))
+        return original(self, pixels)
+
+    scored(project)
+    monkeypatch.setattr(CLIPSeg, "encode_image", counting)
+    run = make_run(write_weights(project / "weights"), "decoder", reliance=RelianceConfig(draws=50))
+    evaluate(run, project / "data", project / "train", project / "out")
+    # 5 own images for the main scores; then, with 5 others of their own images, 4 variants of each and the image
+    assert sum(seen) <= 5 + 5 * 5
+    assert len(pd.read_parquet("out/reliance.parquet")) > 15 * 15
+
+
+def test_interventions_of_the_settings_are_those_of_the_suite():
+    assert set(get_args(config.TextIntervention)) == set(TEXT)
+    assert set(get_args(config.ImageIntervention)) == set(IMAGE)
+
+
+def test_settings_are_kept_in_the_plan_and_wrong_ones_refused(project):
+    run = make_run(write_weights(project / "weights"), reliance=RelianceConfig(text=("none",), images=3))
+    write_run("plan", run)
+    assert read_run(Path("plan") / f"{run.name}.yaml").evaluate == run.evaluate
+    with pytest.raises(UserError, match="'reliance.imag': did you mean 'reliance.image'"):
+        parse(EvaluateConfig, {"reliance": {"imag": ["blur"]}}, "params.yaml")
+    with pytest.raises(UserError, match="'flip_colour'"):
+        parse(EvaluateConfig, {"reliance": {"text": ["flip_color"]}}, "params.yaml")
+    assert parse(EvaluateConfig, {"reliance": {}}, "params.yaml").reliance == RelianceConfig()
+
+
+def test_the_knob_reaches_every_run_of_the_study(monkeypatch):
+    from featherseg.config import read_params
+
+    monkeypatch.chdir(ROOT)
+    declared = read_params("study")
+    assert declared.evaluate["reliance"] is None
+    changed = declared.model_copy(update={"evaluate": declared.evaluate | {"reliance": {"images": 4}}})
+    monkeypatch.setattr("featherseg.plan.read_params", lambda study: changed)
+    assert {run.evaluate.reliance for run in resolve_study("study")} == {RelianceConfig(images=4)}

@@ -1,0 +1,189 @@
+"""Proof of the instruments: models whose reliance is known are scored as exactly that."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from reliance_data import control_scores, control_trials, drawn, found, halves
+
+from featherseg.reliance import scores
+from featherseg.reliance.scores import score
+from featherseg.reliance.statistics import Groups
+from featherseg.reliance.verdict import (
+    BOTH,
+    IMAGE_ONLY,
+    LANGUAGE_ONLY,
+    NEITHER,
+    UNDECIDED,
+    decides,
+    paragraph,
+    title,
+)
+
+SETS = ("lesions", "scenes", "organs")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("reliance")
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(("control", "answer"), [
+    ("text-blind", IMAGE_ONLY), ("image-blind", LANGUAGE_ONLY), ("oracle", BOTH), ("random", NEITHER)])
+def test_each_control_is_found_out(root, name, control, answer):
+    """Where one structure is all there is to find, even a model that reads its prompt needs the image only."""
+    if (name, control) == ("lesions", "oracle"):
+        answer = IMAGE_ONLY
+    result = control_scores(drawn(root, name), control)
+    assert decides(result) == answer, paragraph(result, control, name)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_model_that_ignores_a_modality_loses_exactly_nothing_without_it(root, name):
+    everything = {"text": None, "image": None}
+    blind = control_scores(drawn(root, name), "text-blind", **everything)
+    texts = [one for one in blind["conditions"] if one["modality"] == "text"]
+    assert len(texts) > 15
+    assert {(one["drop"], one["low"], one["high"], one["p"], one["changed"]["value"]) for one in texts} == {
+        (0.0, 0.0, 0.0, 1.0, 0.0)}
+    assert blind["perceptual"]["text"] == {"score": 0.0, "low": 0.0, "high": 0.0}
+    assert blind["shapley"]["shares"]["text"]["value"] == 0 and blind["shapley"]["shares"]["image"]["value"] == 1
+    seeing_nothing = control_scores(drawn(root, name), "image-blind", **everything)
+    images = [one for one in seeing_nothing["conditions"] if one["modality"] == "image"]
+    assert len(images) == 5 and {one["drop"] for one in images} == {0.0}
+    assert seeing_nothing["shapley"]["shares"]["image"]["value"] == 0
+    assert seeing_nothing["perceptual"]["image"]["score"] == 0
+
+
+def test_following_tells_a_reader_from_a_model_that_does_not_listen(root):
+    of = {control: control_scores(drawn(root, "organs"), control)["following"]
+          for control in ("oracle", "text-blind", "random")}
+    assert of["oracle"]["accuracy"]["value"] == of["oracle"]["moved"]["value"] == of["oracle"]["on_diagonal"] == 1
+    assert of["oracle"]["off_diagonal"] == 0 and of["oracle"]["chance"] == pytest.approx(1 / 3)
+    assert of["text-blind"]["moved"]["value"] == 0
+    assert of["text-blind"]["accuracy"]["value"] == pytest.approx(1 / 3)
+    assert of["random"]["accuracy"]["low"] < 1 / 3 < of["random"]["accuracy"]["high"]
+    assert of["random"]["moved"]["value"] <= 0.25
+    names, matrix = of["oracle"]["matrix"]["names"], np.array(of["oracle"]["matrix"]["iou"], dtype=float)
+    assert names == sorted(names) and len(names) == 5
+    assert np.array_equal(np.diag(matrix), np.ones(5)) and np.nansum(matrix) == 5
+    assert control_scores(drawn(root, "lesions"), "oracle")["following"] is None
+
+
+def fabricated(both=0.9, image=0.5, text=0.3, neither=0.1, samples=30, noise=0.0):
+    """Trials whose mean DSC in each coalition is known."""
+    rng, rows = np.random.default_rng(0), []
+    cells = {("own", "own"): both, ("none", "own"): image, ("own", "mean_colour"): text,
+             ("none", "mean_colour"): neither, ("permuted", "own"): image, ("own", "other_image"): text}
+    for k in range(samples):
+        for (said, seen), value in cells.items():
+            rows.append({"dataset": "d", "split": "test", "sample_id": f"s{k:02}", "image_id": f"i{k}",
+                         "group": f"g{k // 2}", "target": "t", "text_condition": said, "image_condition": seen,
+                         "prompt": f"{said}{k}", "prompt_of": "", "dsc": value + noise * rng.normal(),
+                         "iou": value, "iou_with_own": 1.0 if said == seen == "own" else 0.5, "empty_truth": False,
+                         "empty_prediction": said == "none"})
+    return pd.DataFrame(rows)
+
+
+def test_shapley_values_by_hand_and_adding_up():
+    found_shares = score(fabricated(), seed=0)["shapley"]
+    assert found_shares["image"]["value"] == pytest.approx(0.5 * ((0.5 - 0.1) + (0.9 - 0.3)))
+    assert found_shares["text"]["value"] == pytest.approx(0.5 * ((0.3 - 0.1) + (0.9 - 0.5)))
+    assert found_shares["gain"]["value"] == pytest.approx(0.8)
+    assert found_shares["shares"]["image"]["value"] == pytest.approx(0.625)
+    assert "mean colour" in found_shares["absent"]["image"] and "empty prompt" in found_shares["absent"]["text"]
+    for trial in range(20):
+        values = np.random.default_rng(trial).random(4)
+        gain, image, text = scores._players(*values)
+        assert image + text == pytest.approx(gain)
+
+
+def test_shares_of_noisy_trials_add_up_too():
+    result = score(fabricated(noise=0.2), seed=0)["shapley"]
+    assert sum(share["value"] for share in result["shares"].values()) == pytest.approx(1)
+    assert result["image"]["value"] + result["text"]["value"] == pytest.approx(result["gain"]["value"])
+    assert result["shares"]["image"]["low"] < 0.625 < result["shares"]["image"]["high"]
+
+
+@pytest.mark.parametrize("cells", [
+    {"both": 0.12, "neither": 0.1}, {"both": 0.1, "neither": 0.3}, {"both": 0.2, "neither": 0.1, "noise": 2.0}])
+def test_there_are_no_shares_where_nothing_is_gained(cells):
+    result = score(fabricated(**cells), seed=0)["shapley"]
+    assert result["shares"] is None and "near zero" in result["why_no_shares"]
+
+
+def test_perceptual_scores_by_hand():
+    result = score(fabricated(), seed=0)["perceptual"]
+    assert result["text"]["score"] == pytest.approx(1 - 0.5 / 0.9)
+    assert result["image"]["score"] == pytest.approx(1 - 0.3 / 0.9)
+    assert score(fabricated(both=0.0), seed=0)["perceptual"] == {"text": None, "image": None}
+
+
+def test_drops_are_paired_and_count_what_was_not_measured():
+    trials = fabricated()
+    some = trials.sample_id.isin([f"s{k:02}" for k in range(10)])
+    trials = trials[~((trials.text_condition == "permuted") & some)]
+    trials.loc[some & (trials.text_condition == "own") & (trials.image_condition == "own"), "dsc"] = 0.0
+    record = found(score(trials, seed=0), "permuted")
+    assert (record["n"], record["n_not_measured"]) == (20, 10)
+    assert record["drop"] == pytest.approx(0.4) and record["dsc"] == pytest.approx(0.5)
+    assert found(score(trials, seed=0), "none")["n_empty_prediction"] == 30
+    assert record["changed"]["value"] == pytest.approx(0.5)
+
+
+def test_prompts_that_stayed_the_own_ones_are_counted():
+    trials = fabricated()
+    first = (trials.text_condition == "permuted") & trials.sample_id.isin(["s00", "s01"])
+    trials.loc[first, "prompt"] = ["own0", "own1"]
+    assert found(score(trials, seed=0), "permuted")["n_own_prompt"] == 2
+
+
+def test_tests_behind_the_verdict_are_corrected_among_themselves(root):
+    result = control_scores(drawn(root, "organs"), "oracle", text=None, image=None)
+    primary = [one for one in result["conditions"] if (one["modality"], one["condition"]) in scores.PRIMARY]
+    smallest = min(one["p"] for one in primary)
+    assert len(primary) == 3 and min(one["p_holm"] for one in primary) == pytest.approx(3 * smallest)
+    others = [one for one in result["conditions"] if one not in primary]
+    assert min(one["p_holm"] for one in others) == pytest.approx(len(others) * min(one["p"] for one in others))
+
+
+def test_patients_not_images_are_counted_and_empty_masks_beside_them(tmp_path):
+    data = halves(tmp_path / "halves", images=8, group_of=lambda k: f"patient{k // 4}", empty=(0, 3))
+    result = control_scores(data, "oracle")
+    assert (result["n_images"], result["n_samples"], result["n_groups"]) == (8, 16, 2)
+    assert result["n_empty_truth"] == 2 and "both masks empty" in result["empty_masks"]
+    assert result["following"]["n_images"] == 6 and result["following"]["n_left_out"] == 4
+    assert decides(result) == UNDECIDED and "too few" in UNDECIDED
+
+
+def test_a_bootstrap_interval_of_the_own_dsc_is_that_of_its_groups():
+    trials = fabricated(noise=0.1)
+    result = score(trials, seed=3)
+    own = trials[(trials.text_condition == "own") & (trials.image_condition == "own")].sort_values("sample_id")
+    groups = Groups(own.group.tolist(), scores.DRAWS, 3)
+    low, high = groups.interval(groups.bootstrap(own[["dsc"]].to_numpy())[:, 0])
+    assert (result["own"]["low"], result["own"]["high"]) == (low, high)
+
+
+def test_the_paragraph_says_the_numbers_and_the_answer(root):
+    result = control_scores(drawn(root, "organs"), "oracle", text=None, image=None)
+    text = paragraph(result, "the oracle", "organs (synthetic stand-in)")
+    permuted = found(result, "permuted")
+    assert "the oracle reads both" in text and "organs (synthetic stand-in)" in text and "42 structures" in text
+    assert f"{-100 * permuted['drop']:+.1f} points" in text and "Shapley" in text and "one that was asked for" in text
+    assert "-0.0" not in text and "nan" not in text
+    lonely = paragraph(control_scores(drawn(root, "lesions"), "random"), "it", "lesions")
+    assert "neither modality" in lonely and "nothing about its reliance" in lonely.lower()
+    assert title("flip_colour") == "colour changed" and title("level_p3") == "level P3"
+
+
+def test_every_number_can_be_stored(root):
+    import json
+
+    stored = json.dumps(control_scores(drawn(root, "scenes"), "image-blind", text=None, image=None), allow_nan=False)
+    assert '"following"' in stored
+
+
+def test_the_trials_of_a_control_are_the_same_again(root):
+    data = drawn(root, "organs")
+    assert control_trials(data, "random").equals(control_trials(data, "random"))

@@ -1,0 +1,242 @@
+"""MedVLSM's tables: the regime of a run, published beside made here, and what was tested elsewhere."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from reporting_project import declare, make_project
+
+from featherseg.config import PoolParams, read_run, write_run
+from featherseg.files import read_json, write_json, write_status
+from featherseg.reporting import medvlsm, published, tables
+from featherseg.reporting.collect import SYNTHETIC, collect
+from featherseg.reporting.study import Study
+
+RECIPES = ("clipseg-zero_shot", "clipseg-decoder", "unet-full")
+DATASETS = ("kvasir_seg", "endoscopy", "all_but_endoscopy", "kvasir_seg_to_endoscopy", "lesions", "both",
+            "lesions_to_organs")
+NOT_RUN = "CRIS has no open address."
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A study of every regime, in which CRIS was not run."""
+    root = tmp_path_factory.mktemp("medvlsm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        make_project(root, RECIPES, DATASETS)
+        make_project(root, ("clipseg-decoder-medvlsm-published",), ("kvasir_seg",))
+        for dataset in ("kvasir_seg", "endoscopy"):
+            declare("study", "cris-full-medvlsm", dataset)
+            write_status(f"runs/study/evaluate/cris-full-medvlsm-{dataset}-0", NOT_RUN)
+        collect("study")
+    return root
+
+
+@pytest.fixture
+def study(made, monkeypatch) -> Study:
+    monkeypatch.chdir(made)
+    return Study("study")
+
+
+@pytest.fixture
+def copied(made, tmp_path, monkeypatch) -> Study:
+    """The same study, to be changed."""
+    shutil.copytree(made, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return Study("study")
+
+
+def mean_of(run: str, dataset: str) -> float:
+    metrics = read_json(f"runs/study/evaluate/{run}/metrics.json")
+    return 100 * metrics["splits"]["test"]["conditions"]["own"]["datasets"][dataset]["dsc"]["mean"]
+
+
+def lines(frame: pd.DataFrame, regime: str, dataset: str) -> dict[str, dict]:
+    of = frame[(frame.trained == regime) & (frame.dataset == dataset)]
+    assert not of[""].duplicated().any()
+    return {line[""]: line for line in of.to_dict("records")}
+
+
+def test_the_regime_follows_from_the_method_and_the_pool():
+    one, two = (PoolParams(train=list(names), test=["c"]) for names in ("a", "ab"))
+    pools = {"all": two, "all_but_c": two, "a_to_c": one}
+    assert medvlsm.regime_of("c", "zero_shot", pools) == medvlsm.regime_of("all", "zero_shot", pools) == "zero-shot"
+    found = {name: medvlsm.regime_of(name, "full", pools) for name in ("a", *pools)}
+    assert found == {"a": "individual", "all": "pooled: all", "all_but_c": "left out: c", "a_to_c": "individual"}
+
+
+def test_the_published_table_is_whole():
+    values = published.medvlsm()
+    assert values.loc[("pooled: all", "etis"), "UNet"] == 12.0 and values.shape == (8 + 6 + 11, 6)
+    assert values.loc[("individual", "busi"), "best elsewhere"] == 89.8
+    assert values.drop(columns="best elsewhere").notna().all(axis=None)
+    assert set(values.index.get_level_values("dataset")) == set(published.MEDVLSM_SETS.values())
+
+
+def test_a_score_stands_under_its_regime_and_the_set_that_was_tested(study):
+    rows = medvlsm.scores(study)
+    rows = rows[(rows.recipe == "clipseg-decoder") & (rows.status == "ok")]
+    found = {(row.regime, row.trained, row.tested): row.dsc for row in rows.itertuples()}
+    endoscopy = ("kvasir_seg", "clinicdb", "etis")
+    assert found.keys() == {
+        *(("individual", "kvasir_seg", name) for name in endoscopy), ("individual", "lesions", "lesions"),
+        ("individual", "lesions", "organs"), *(("pooled: endoscopy", "endoscopy", name) for name in endoscopy),
+        *(("left out: endoscopy", "all_but_endoscopy", name) for name in endoscopy),
+        ("pooled: both", "both", "lesions"), ("pooled: both", "both", "organs")}
+    assert found["individual", "kvasir_seg", "etis"] == pytest.approx(
+        mean_of("clipseg-decoder-kvasir_seg_to_endoscopy-0", "etis"), abs=1e-3)
+    assert found["pooled: both", "both", "organs"] == pytest.approx(mean_of("clipseg-decoder-both-0", "organs"), abs=1e-3)
+    assert not rows.duplicated(["regime", "trained", "tested"]).any()
+
+
+def test_table_2_has_published_lines_and_what_was_made_with_its_distance(study):
+    frame = medvlsm.table_2(study)
+    found = lines(frame, "individual", "kvasir_seg")
+    assert list(found) == ["published", "here", "here, as released"]
+    assert (found["published"]["CLIPSeg"], found["published"]["U-Net"]) == ("89.51", "84.77")
+    ours = mean_of("clipseg-decoder-kvasir_seg-0", "kvasir_seg")
+    assert found["here"]["CLIPSeg"] == f"{ours:.2f} ({ours - 89.51:+.2f})"
+    released = mean_of("clipseg-decoder-medvlsm-published-kvasir_seg-0", "kvasir_seg")
+    assert found["here, as released"]["CLIPSeg"].startswith(f"{released:.2f} (")
+    assert found["here"]["CRIS"] == "not run" and "not run: CRIS" in found["here"]["where from"]
+    assert NOT_RUN in found["here"]["where from"] and "official" in found["here"]["where from"]
+    pooled = lines(frame, "pooled: endoscopy", "etis")
+    member = mean_of("clipseg-decoder-endoscopy-0", "etis")
+    assert pooled["here"]["CLIPSeg"] == f"{member:.2f} ({member - 71.18:+.2f})"
+    assert "BiomedCLIPSeg" in frame and set(frame["BiomedCLIPSeg"]) == {"–", "not run"}
+
+
+def test_individual_means_trained_on_that_very_set(study):
+    frame = medvlsm.table_2(study)
+    assert "here" not in lines(frame, "individual", "etis"), "trained on Kvasir-SEG and tested on ETIS is no such row"
+    assert "(" not in lines(frame, "individual", "lesions")["here"]["CLIPSeg"], "nothing is published to compare with"
+
+
+def test_regimes_that_the_paper_lacks_follow_without_a_published_line(study):
+    frame = medvlsm.table_2(study)
+    assert list(lines(frame, "zero-shot", "lesions")) == ["here"] == list(lines(frame, "left out: endoscopy", "etis"))
+    zero = lines(frame, "zero-shot", "lesions")["here"]
+    assert zero["CLIPSeg"] == f"{mean_of('clipseg-zero_shot-lesions-0', 'lesions'):.2f}" and zero["U-Net"] == "–"
+
+
+@pytest.mark.parametrize("table", [medvlsm.table_2, medvlsm.regimes, medvlsm.domain_shift, medvlsm.levels])
+def test_every_line_says_where_it_comes_from_and_stand_ins_carry_their_label(study, table):
+    frame = table(study)
+    assert len(frame) and (frame["where from"] != "").all()
+    key = "dataset" if "dataset" in frame else "trained"
+    drawn = frame[frame[key].isin(["lesions", "organs", "both", "lesions_to_organs"])]
+    drawn = drawn[~drawn["where from"].str.startswith("not run")]
+    assert len(drawn) and drawn["where from"].str.contains(SYNTHETIC).all()
+
+
+def test_sets_that_were_not_run_are_one_line_a_reason(study):
+    frame = medvlsm.table_2(study)
+    absent = frame[(frame.trained == "pooled: all") & (frame[""] == "here")]
+    assert list(absent.dataset) == ["11 sets"]
+    assert absent["where from"].item() == "not run: no such run in study 'study'"
+    assert absent["CLIPSeg"].item() == "not run" and absent["best elsewhere"].item() == "–"
+
+
+def test_what_was_trained_here_and_tested_there(study):
+    frame = medvlsm.domain_shift(study)
+    line = frame[(frame.method == "U-Net") & (frame.trained == "kvasir_seg")]
+    assert list(frame.columns[2:7]) == ["kvasir_seg", "clinicdb", "etis", "lesions", "organs"]
+    assert line.etis.item() == pytest.approx(mean_of("unet-full-kvasir_seg_to_endoscopy-0", "etis"), abs=1e-3)
+    assert line.lesions.isna().item()
+    unmade = frame[frame["where from"].str.startswith("not run")]
+    assert (unmade.method.item(), unmade.trained.item()) == ("CRIS, full (MedVLSM)", "kvasir_seg, endoscopy")
+
+
+def test_regimes_stand_side_by_side(study):
+    frame = medvlsm.regimes(study)
+    assert list(frame.columns) == ["dataset", "method", "zero-shot", "left out: endoscopy", "individual", "pooled: both",
+                                   "pooled: endoscopy", "where from"]
+    line = frame[(frame.dataset == "kvasir_seg") & (frame.method == "decoder")]
+    assert line["pooled: endoscopy"].item() == pytest.approx(mean_of("clipseg-decoder-endoscopy-0", "kvasir_seg"),
+                                                             abs=1e-3)
+    assert line["pooled: both"].isna().item() and line["zero-shot"].isna().item()
+    etis = frame[(frame.dataset == "etis") & (frame.method == "decoder")]
+    assert etis["individual"].isna().item()
+
+
+def git(*arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_levels_of_this_study_and_of_experiments_that_changed_only_the_prompts(copied):
+    params = Path("params.yaml")
+    before = params.read_text() + "train: {prompts: null}\nevaluate: {prompts: null}\nadapter: {dim: 16}\n"
+    params.write_text(before)
+    git("init", "-q"), git("add", "params.yaml", "reports"), git("commit", "-q", "-m", "baseline")
+    baseline, results = git("rev-parse", "HEAD"), Path("reports/study/results.csv").read_text()
+    for name, trained, dim in (("level", "p3", "16"), ("other", "p4", "8")):
+        params.write_text(before.replace("train: {prompts: null}", f"train: {{prompts: {trained}}}")
+                          .replace("evaluate: {prompts: null}", "evaluate: {prompts: p5}").replace("dim: 16", f"dim: {dim}"))
+        Path("reports/study/results.csv").write_text(results.replace(",random,fullest,", f",{trained},p5,"))
+        git("commit", "-q", "-a", "-m", name)
+        git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}", "HEAD")
+        git("reset", "-q", "--hard", baseline)
+    frame = medvlsm.levels(Study("study"))
+    of = frame[(frame.dataset == "lesions") & (frame.method == "decoder")].set_index("trained with")
+    assert list(of.index) == ["p3", "random"], "an experiment that changed another knob counts"
+    assert of.loc["p3", "scored with p5"] == of.loc["random", "scored with fullest"] > 0
+    assert pd.isna(of.loc["p3", "scored with fullest"])
+    assert "Of the grid's 100 cells" in (said := medvlsm.levels_note(Study("study"))) and " 1 have been run" in said
+    assert medvlsm.levels_figure(Study("study")).axes
+
+
+def test_zero_shot_runs_are_trained_with_nothing(study):
+    frame = medvlsm.levels(study)
+    assert set(frame[frame.method == "zero-shot"]["trained with"]) == {"nothing"}
+    assert " 0 have been run here" in medvlsm.levels_note(study)
+
+
+def test_figures_draw_each_set_once_and_every_number_of_the_matrix(study):
+    figure = medvlsm.regime_figure(study)
+    assert [axis.get_title() for axis in figure.axes[:3]] == [
+        "published: mean of 3 endoscopy sets", "published: mean of 8 sets", "tested: kvasir_seg (official)"]
+    assert len(figure.axes) == 2 + 5
+    figure = medvlsm.shift_figure(study)
+    shown = {text.get_text() for axis in figure.axes for text in axis.texts}
+    frame = medvlsm.domain_shift(study)
+    trained = frame[frame.method.isin(["decoder", "U-Net"])]
+    assert {f"{value:.1f}" for value in trained[list(trained.columns[2:7])].stack().dropna()} == shown
+
+
+def test_a_study_in_which_nothing_can_be_had_says_why(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_project(tmp_path, (), ())
+    for recipe in ("clipseg-zero_shot", "clipseg-decoder", "unet-full"):
+        for dataset in ("kvasir_seg", "endoscopy", "all_but_endoscopy"):
+            run = declare("study", recipe, dataset)
+            write_status(f"runs/study/evaluate/{run.name}", "; ".join(f"set {k} is absent" for k in range(9)))
+    collect("study")
+    study = Study("study")
+    frame = medvlsm.table_2(study)
+    here = frame[frame[""] == "here"]
+    assert len(here) and here["where from"].str.startswith("not run: ").all()
+    assert here["where from"].str.len().max() < 200 and here["where from"].str.contains("and 6 more reasons").any()
+    assert medvlsm.regimes(study).empty and len(medvlsm.domain_shift(study)) == 1
+    assert "No run of this study" in medvlsm.shift_figure(study).data and medvlsm.regime_figure(study).axes
+    assert "One policy" in medvlsm.levels_figure(study).data and " 0 have been run" in medvlsm.levels_note(study)
+    for table in (medvlsm.table_2, medvlsm.regimes, medvlsm.domain_shift, medvlsm.levels):
+        tables.show(table(study)).to_html()
+
+
+def test_seeds_are_averaged(copied):
+    run = read_run("runs/study/plan/clipseg-decoder-kvasir_seg-0.yaml")
+    write_run(Path("runs/study/plan"), run.model_copy(update={"seed": 1}))
+    shutil.copytree("runs/study/evaluate/clipseg-decoder-kvasir_seg-0", "runs/study/evaluate/clipseg-decoder-kvasir_seg-1")
+    shutil.copytree("runs/study/train/clipseg-decoder-kvasir_seg-0", "runs/study/train/clipseg-decoder-kvasir_seg-1")
+    file = Path("runs/study/evaluate/clipseg-decoder-kvasir_seg-1/metrics.json")
+    metrics = read_json(file)
+    metrics["splits"]["test"]["conditions"]["own"]["dsc"]["mean"] = 0.5
+    write_json(file, metrics)
+    collect("study")
+    ours = (50 + mean_of("clipseg-decoder-kvasir_seg-0", "kvasir_seg")) / 2
+    here = lines(medvlsm.table_2(Study("study")), "individual", "kvasir_seg")["here"]
+    assert here["CLIPSeg"] == f"{ours:.2f} ({ours - 89.51:+.2f})"
