@@ -28,7 +28,7 @@ from featherseg.data.specs import SPECS
 from featherseg.data.synthetic import NAMES
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, not_run_reason
-from featherseg.models import HAVING, MODELS, check_knobs
+from featherseg.models import DEFAULTS, HAVING, MODELS, check_knobs
 from featherseg.models.weights import RANDOM, weights_sha256
 from featherseg.registry import unknown
 
@@ -204,6 +204,7 @@ def resolve_model(recipe: Recipe, params: Params, source: str,
     sha256 = None if weights == RANDOM or reason else weights_sha256(weights)
     chosen = {knob: getattr(params.model, knob) or getattr(recipe, knob)
               for knob, having in HAVING.items() if recipe.model in having}
+    chosen = {knob: value for knob, value in chosen.items() if value != DEFAULTS[knob]}  # which changes nothing
     config = ModelConfig(name=recipe.model, weights=weights, sha256=sha256, image_size=size, **chosen,
                          word_length=words and (params.model.word_length or words),
                          frozen_batchnorm=recipe.frozen_batchnorm

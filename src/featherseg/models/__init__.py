@@ -1,9 +1,9 @@
 """Models by name. Building one imports its library; naming one does not."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from featherseg.config import ModelConfig, Recipe, parse
+from featherseg.config import HeadPart, ModelConfig, Recipe, parse
 from featherseg.errors import UserError
 from featherseg.models.clipseg_config import ClipsegFile
 from featherseg.models.etris_config import FULL, Architecture, small_config
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MODELS: Registry[Callable[[ModelConfig], "SegmentationModel"]] = Registry("model")
 HAVING = {"head_parts": tuple(FULL), "upsampling": tuple(FULL)}  # knobs that only some models have
+DEFAULTS = {"head_parts": get_args(HeadPart), "upsampling": "bilinear"}
 
 
 @MODELS.register("clipseg")

@@ -48,7 +48,8 @@ def scores() -> list:
         *_shown("The way back: corners that are aligned",
                 "A mask is learned on a grid a quarter as fine as the input, shrunk with its pixels' areas aligned. "
                 "The released code brings probabilities back by splines with the corner pixels' centres aligned, "
-                "which enlarges the picture about its middle. Discs of radius 6 on an input of 64 pixels, there and back.",
+                "which enlarges the picture about its middle. Discs of radius 6 on an input of 64 pixels, there and "
+                "back.",
                 tables.show(back), back_verdict(back))]
 
 
