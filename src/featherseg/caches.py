@@ -34,17 +34,20 @@ def exclusive(path: Path, taken: str, wait: bool = True) -> Iterator[None]:
     The lock goes with the process, however that ends.
 
     Raises:
-        UserError: another process holds it and `wait` is False; the message is `taken`.
+        UserError: another process holds it and `wait` is False, which `taken` says; or its folder cannot be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         if not wait:
             raise UserError(taken) from None
         print(taken, "Waiting for it.", file=sys.stderr, flush=True)
         lock.acquire()
+    except OSError as error:
+        raise UserError(f"{path.parent} cannot hold a lock: {error.strerror or error}; set FEATHERSEG_CACHE to a "
+                        "folder that can be written to.") from None
     try:
         yield
     finally:

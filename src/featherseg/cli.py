@@ -25,6 +25,11 @@ def main(argv: list[str] | None = None) -> None:
             raise
         sys.exit(f"featherseg: the package '{error.name}' is not installed in {sys.executable}; "
                  "run `make setup` and use .venv/bin (source .venv/bin/activate).")
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "out of memory" in str(error) or "allocate memory" in str(error)):
+            raise
+        sys.exit("featherseg: there is not enough memory; lower train.batch_size, evaluate.batch_size or "
+                 "model.image_size, or end what else uses it.")
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # the reader, such as head, has what it wanted
     except KeyboardInterrupt:

@@ -28,19 +28,20 @@ TapOffset = Literal[0, 1]
 TextPadding = Literal["masked", "published_unmasked"]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
+Side = Annotated[int, Field(gt=0, le=8192)]  # of a square in pixels
 Rate = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # becomes part of paths and of stage names
 Item = TypeVar("Item")
 Several = Annotated[tuple[Item, ...], Field(strict=False)]  # YAML knows lists only
 
 
-def _each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    if len(set(items)) < len(items):
-        raise ValueError("a value is named twice")
-    return items
+def _in_order(parts: tuple[HeadPart, ...]) -> tuple[HeadPart, ...]:
+    if len(set(parts)) < len(parts):
+        raise ValueError("a part is named twice")
+    return tuple(part for part in get_args(HeadPart) if part in parts)
 
 
-HeadParts = Annotated[Several[HeadPart], Field(min_length=1), AfterValidator(_each_once)]
+HeadParts = Annotated[Several[HeadPart], Field(min_length=1), AfterValidator(_in_order)]
 
 
 class Strict(BaseModel):
@@ -68,7 +69,7 @@ class ModelConfig(Strict):
     name: str
     weights: str = "random"
     sha256: str | None = None
-    image_size: Positive | None = None
+    image_size: Side | None = None
     word_length: Positive | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
     head_parts: HeadParts | None = None
@@ -202,7 +203,7 @@ class Recipe(Strict):
     adapter: dict[str, Any]
     train: dict[str, Any] | None = {}
     evaluate: dict[str, Any] = {}
-    image_size: Positive | None = None
+    image_size: Side | None = None
     word_length: Positive | dict[str, Positive] | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
     head_parts: HeadParts | None = None
@@ -232,7 +233,7 @@ class ModelParams(Strict):
     """Weights by model name (a folder, a file or `random`) and the model's knobs; null keeps the recipe's own."""
 
     weights: dict[str, str] = {}
-    image_size: Positive | None = None
+    image_size: Side | None = None
     word_length: Positive | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
     head_parts: HeadParts | None = None
@@ -246,7 +247,7 @@ class SyntheticParams(Strict):
     """How many images of a synthetic set are drawn, at which side in pixels, from which seed."""
 
     images: Positive
-    size: Annotated[int, Field(ge=32)]
+    size: Annotated[Side, Field(ge=32)]
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -403,8 +404,8 @@ def read_run(path: Path | str) -> Run:
     if not path.is_file():
         names = [p.stem for p in path.parent.glob("*.yaml") if not p.stem.endswith(".evaluate")]
         raise unknown("run", path.stem, names)
-    evaluate = read_yaml(path.with_suffix(".evaluate.yaml"))
-    return parse(Run, {**read_yaml(path), "evaluate": evaluate}, str(path))
+    plan, evaluate = read_yaml(path), read_yaml(path.with_suffix(".evaluate.yaml"))
+    return parse(Run, plan | {"evaluate": evaluate} if isinstance(plan, dict) else plan, str(path))
 
 
 def study_params_path(study: str) -> Path:

@@ -29,7 +29,7 @@ from featherseg.data.specs import SPECS
 from featherseg.data.synthetic import NAMES
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, not_run_reason
-from featherseg.models import HAVING, MODELS, check_knobs
+from featherseg.models import DEFAULTS, HAVING, MODELS, check_knobs
 from featherseg.models.weights import RANDOM, is_random, weights_sha256
 from featherseg.registry import unknown
 
@@ -221,6 +221,7 @@ def resolve_model(recipe: Recipe, params: Params, source: str,
     reached = [*(knob for knob in MODEL_KNOBS if getattr(recipe, knob) is not None),
                *(knob for knob, having in HAVING.items() if recipe.model in having)]
     knobs = {knob: _first(getattr(params.model, knob), getattr(recipe, knob)) for knob in reached}
+    knobs = {knob: value for knob, value in knobs.items() if value != DEFAULTS.get(knob)}  # which changes nothing
     config = ModelConfig(name=recipe.model, weights=weights, sha256=sha256, image_size=size,
                          word_length=words and (params.model.word_length or words), **knobs)
     return config, reason

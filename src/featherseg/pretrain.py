@@ -66,8 +66,8 @@ def pretrain(params: PretrainParams, out_dir: Path, start: Path | None = None) -
         model.word_length = WORDS
     log = []
     if start is not None:
-        model.load_base(read_state(start), str(start))
         log = _read_log(start / "log.csv")
+        model.load_base(read_state(start), str(start))
     optimizer = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay)
     steps = params.epochs * (params.images // params.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=steps, pct_start=0.05)

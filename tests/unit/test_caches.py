@@ -111,3 +111,10 @@ def test_a_lock_goes_with_a_killed_process(tmp_path):
 
 def test_keys_follow_values():
     assert key_of(1, {"a": 2, "b": 3}) == key_of(1, {"b": 3, "a": 2}) != key_of(1, {"a": 2, "b": 4})
+
+
+def test_a_cache_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match="cannot hold a lock: .*; set FEATHERSEG_CACHE"):
+        with exclusive(tmp_path / "file" / "resume" / "lock", "taken"):
+            raise AssertionError("there is no lock")

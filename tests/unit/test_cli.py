@@ -68,6 +68,9 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
     (UserError("the mask is empty."), "featherseg: the mask is empty."),
     (KeyboardInterrupt(), "goes on after the last finished epoch"),
     (ModuleNotFoundError("no", name="papermill"), "'papermill' is not installed"),
+    (MemoryError(), "there is not enough memory; lower train.batch_size"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "there is not enough memory"),
+    (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "there is not enough memory"),
 ])
 def test_what_a_user_can_act_on_ends_in_one_sentence(monkeypatch, raised, said):
     def stop(study, params_only):
@@ -119,3 +122,12 @@ def test_describe_with_params_is_the_model_that_they_choose(monkeypatch, capsys,
     main(["describe", "clipseg-vlsm_dense-v", "--params", str(path), "--json"])
     blocks, width, dim = 9 * 2, 768, 32
     assert json.loads(capsys.readouterr().out)["trainable"] == blocks * (2 * width * dim + width + dim)
+
+
+@pytest.mark.parametrize("reports", ["absent", "a file"])
+def test_an_index_of_nothing_is_one_sentence(tmp_path, monkeypatch, reports):
+    monkeypatch.chdir(tmp_path)
+    if reports == "a file":
+        Path("reports").write_text("x")
+    with pytest.raises(SystemExit, match="there is no folder reports/"):
+        main(["index"])

@@ -163,3 +163,20 @@ def test_a_setting_without_effect_leaves_the_plan_file_byte_equal(tmp_path, one,
         write_run(tmp_path / folder, run(train=TrainConfig(**settings)))
     name = f"{run().name}.yaml"
     assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("text", "fault"), [
+    ("[1]", "should hold keys and values, but holds list"), ("", "but holds NoneType"), ("[" * 20_000, "nested too deep"),
+    ("seed: -1", r"key 'study': field required\. \(and")])
+def test_a_plan_file_of_another_form_is_one_sentence(tmp_path, text, fault):
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "mine.evaluate.yaml").write_text("{}")
+    with pytest.raises(UserError, match=rf"mine\.yaml.*{fault}") as error:
+        read_run(tmp_path / "mine.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_a_fault_of_several_keys_does_not_print_them_all(tmp_path):
+    given = {"epochs": 3, "schedule": "multistep"}
+    with pytest.raises(UserError, match="^mine: milestones are given exactly where schedule is multistep[.]$"):
+        parse(TrainConfig, given, "mine")

@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tiny import tiny_data
 
 from featherseg import adapters, checkpoint, cli, models
-from featherseg.config import EvaluateConfig, ModelConfig, Run, TrainConfig, write_run
+from featherseg.config import EvaluateConfig, ModelConfig, Run, TrainConfig, read_run, write_run
 from featherseg.data.prepared import PreparedWriter
+from featherseg.engine import train
 from featherseg.errors import UserError
 from featherseg.evaluate import evaluate
 from featherseg.files import read_json, sha256_file, write_status
@@ -132,3 +134,19 @@ def test_a_split_that_does_not_exist_is_one_sentence(tmp_path, monkeypatch, spli
     with pytest.raises(UserError, match=words):
         evaluate(run, tmp_path / "data", tmp_path / "runs/tests/train" / run.name, tmp_path / "scores")
     assert not (tmp_path / "scores").exists()
+
+
+def test_a_head_without_a_part_trains_and_predicts_as_planned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path / "cache"))
+    tiny_data(tmp_path / "data", train=4, val=2)
+    run = make_run(tmp_path, ADAPTERS[0], head_parts=("hierarchical_alignment",), upsampling="published_bicubic")
+    assert read_run(tmp_path / f"runs/tests/plan/{run.name}.yaml") == run
+    run = run.model_copy(update={"train": TrainConfig(epochs=1, batch_size=4, schedule="constant")})
+    train(run, tmp_path / "data", tmp_path / "trained", tmp_path / "info.json")
+    model = load_model(run, tmp_path / "trained")
+    assert model.head_parts == ("hierarchical_alignment",) and model.upsampling == "published_bicubic"
+    assert predict_probabilities(model, pictures(tmp_path, 1), ["x"])[0].shape == (40, 70)
+    whole = run.model_copy(update={"model": run.model.model_copy(update={"head_parts": None})})
+    with pytest.raises(UserError, match="missing .*net.decoder.layers"):
+        load_model(whole, tmp_path / "trained")

@@ -416,11 +416,18 @@ def test_a_bad_list(folder, text, fault):
     ("image,mask\na.png,.\n", r"line 2: masks/ has no \."),
     ("image,prompt\na.png,a red, round polyp\n", "line 2 has more cells than the header"),
     ("image,mask\n", "the list of .* has no rows"),
+    ("image,image\na.png,b.png\n", "list.csv has several columns 'image'"),
     (f"{'x' * 200_000},image\na,a.png\n", "is not a CSV file in UTF-8 .field larger"),
 ])
 def test_a_bad_table(folder, text, fault):
     (folder / "list.csv").write_text(text)
     fails(folder, fault)
+
+
+@pytest.mark.parametrize("split", ["", " "])
+def test_a_split_without_a_name(folder, split):
+    save_list(folder, "train", {"image": "a", "split": split})
+    fails(folder, "row 0: split is ' ?'; give a text")
 
 
 def test_two_tables(folder):

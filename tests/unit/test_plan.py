@@ -1,5 +1,6 @@
 """From params and recipes to runs: who decides a value, which runs a change reaches, what is refused."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -129,6 +130,49 @@ def test_a_knob_reaches_exactly_the_runs_that_have_it(project, knob, reached):
     assert changed(before, planned()) == {f"{name}-lesions-0.yaml" for name in reached}
 
 
+PARTS = ("hierarchical_alignment", "global_alignment", "projector")
+ETRIS = {path.stem for path in (ROOT / "recipes").glob("etris_*.yaml")}
+
+
+@pytest.mark.parametrize(("knob", "value", "has_it"), [
+    ("head_parts", ["projector"], "nobody"), ("head_parts", ["projector", "global_alignment"], "-no_hierarchical$"),
+    ("head_parts", list(PARTS), "^((?!-no_).)*$"), ("upsampling", "published_bicubic", "-published$"),
+    ("upsampling", "bilinear", "^((?!-published).)*$")])
+def test_a_knob_of_etriss_head_reaches_its_runs_alone(project, knob, value, has_it):
+    declare(recipe_names())
+    before = planned()
+    declare(recipe_names(), model={"weights": dict.fromkeys(MODELS, "random"), knob: value})
+    reached = {name for name in ETRIS if not re.search(has_it, name)}
+    assert changed(before, planned()) == {f"{name}-lesions-0.yaml" for name in reached}
+
+
+def test_parts_of_the_head_are_a_set(project):
+    plans = []
+    for parts in (["projector", "global_alignment"], ["global_alignment", "projector"]):
+        declare(["etris_vit-bridger"], model={"weights": {"etris_vit": "random"}, "head_parts": parts})
+        plans.append(planned())
+    assert plans[0] == plans[1]
+    assert read_run("runs/study/plan/etris_vit-bridger-lesions-0.yaml").model.head_parts == PARTS[1:]
+
+
+@pytest.mark.parametrize(("model", "words"), [
+    ({"head_parts": ["projector"]}, "'model.head_parts' is .*, but no run of this study has that knob"),
+    ({"upsampling": "published_bicubic"}, "'model.upsampling' is 'published_bicubic', but no run"),
+    ({"head_parts": []}, "key 'model.head_parts': .* at least 1 item"),
+    ({"head_parts": ["projector", "projector"]}, "key 'model.head_parts': a part is named twice"),
+    ({"head_parts": ["neck"]}, "key 'model.head_parts.0': input should be 'hierarchical_alignment'")])
+def test_a_head_that_no_run_has_is_refused(project, model, words):
+    declare(model={"weights": {"clipseg": "random"}} | model)
+    assert re.search(words, refusal())
+
+
+def test_a_recipe_with_a_knob_that_its_model_lacks_is_refused(project):
+    write_yaml("recipes/mine.yaml", {"title": "mine", "model": "clipseg", "adapter": {"name": "decoder"},
+                                     "upsampling": "published_bicubic"})
+    declare(["mine"])
+    assert "recipes/mine.yaml: 'upsampling' is set, but model 'clipseg' has no such knob" in refusal()
+
+
 def test_evaluation_settings_change_no_training_plan(project):
     declare()
     before = planned()
@@ -228,6 +272,8 @@ def test_weights_that_are_not_to_be_had_are_handed_on_with_their_reason(project)
     ({"adapter": {"rank": 4}}, ["'adapter.rank'", "no run of this study has that knob", "null"]),
     ({"adapter": {"targets": []}, "recipes": ["clipseg-lora"]}, ["targets", "at least 1 item"]),
     ({"evaluate": {"splits": []}}, ["splits", "at least 1 item"]),
+    ({"model": {"weights": {"clipseg": "random"}, "image_size": 2**31 - 8}}, ["image_size", "8192"]),
+    ({"data": {"synthetic": {"lesions": {"images": 10, "size": 10**9}}}}, ["lesions.size", "8192"]),
     ({"recipes": []}, ["study.recipes", "empty"]),
     ({"seeds": [0, 0]}, ["study.seeds", "twice"]),
     ({"data": {"synthetic": {}}}, ["dataset", "'lesions'"]),

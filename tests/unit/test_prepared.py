@@ -373,3 +373,19 @@ def test_a_repeated_sample_id_names_its_row(tmp_path):
     pyarrow.parquet.write_table(pyarrow.concat_tables([table, table]), path)
     with pytest.raises(UserError, match="row 1: sample id 'set/one/left lung' occurs twice"):
         PreparedDataset.read(tmp_path / "set")
+
+
+@pytest.mark.parametrize("change", [
+    {"prompts": "{"}, {"prompts": "[1]"}, {"prompts": "{}"}, {"prompts": None}, {"split": None}, {"image": 5},
+    {"height": "x"}, {"attributes": "5"}], ids=str)
+def test_a_row_of_another_form_is_one_sentence(tmp_path, change):
+    import pandas as pd
+
+    path = write(tmp_path / "set").path / "samples.parquet"
+    table = pd.read_parquet(path)
+    for name, value in change.items():
+        table[name] = [value] * len(table)
+    table.to_parquet(path)
+    with pytest.raises(UserError, match=r"samples\.parquet, row 0 .* is not what a prepare stage writes") as error:
+        PreparedDataset.read(tmp_path / "set")
+    assert "\n" not in str(error.value)

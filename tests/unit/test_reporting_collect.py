@@ -194,3 +194,11 @@ def test_scores_of_another_form_are_one_sentence(break_it):
     with pytest.raises(UserError, match=r"clipseg-decoder-organs-0/metrics\.json") as error:
         collect("study")
     assert "\n" not in str(error.value) and not Path("reports").exists()
+
+
+@pytest.mark.parametrize("text", [b"", b"a,b\n1,2\n", b"\xff\xfe\0"])
+def test_a_curve_of_another_form_is_one_sentence(text):
+    Path("runs/study/train/clipseg-decoder-organs-0/history.csv").write_bytes(text)
+    with pytest.raises(UserError, match=r"decoder-organs-0/history\.csv is not the curve of a training") as error:
+        collect("study")
+    assert "\n" not in str(error.value) and not Path("reports/study/metrics.json").exists()

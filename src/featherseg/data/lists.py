@@ -79,9 +79,12 @@ def read_table(path: Path, problems: list[str]) -> list[Entry]:
     colour). What is wrong with a line is appended to `problems` and the line left out.
 
     Raises:
-        UserError: the file is not CSV in UTF-8.
+        UserError: the file is not CSV in UTF-8, or has two columns of one name.
     """
     header = header_of(path)
+    for column in header:
+        if column.strip() and header.count(column) > 1:
+            raise UserError(f"{path} has several columns {column!r}; name each once.")
     columns = {key: column_of(header, names) for key, names in _COLUMNS.items()}
     prompts = {level: column_of(header, (level,)) for level in (*LEVELS, UNIQUE)}
     prompts["p1"] = prompts["p1"] or column_of(header, ("prompt",))
@@ -202,7 +205,7 @@ def _entry(row: Any, where: str, split: str) -> Entry:
     texts = {"img_name": row["img_name"], "mask_name": row["mask_name"], "split": row.get("split", split),
              "target": "" if target is None else target}
     for key, value in texts.items():
-        if not isinstance(value, str):
+        if not isinstance(value, str) or key == "split" and not value.strip():
             raise UserError(f"{where}: {key} is {value!r}; give a text.")
     attributes = row.get("attributes", {})
     if not isinstance(attributes, dict):

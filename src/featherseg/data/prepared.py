@@ -317,7 +317,7 @@ class PreparedDataset:
             digest.update(name.encode())
             try:
                 digest.update(bytes.fromhex(sha256_file(self.path / name)))
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 raise UserError(f"{self.path / name} does not exist; run the prepare stage again.") from None
         return digest.hexdigest()
 
@@ -415,8 +415,13 @@ def read_samples(path: Path | str) -> Iterator[Sample]:
                     if row["sample_id"] in seen:
                         raise UserError(f"{path}, row {len(seen)}: sample id {row['sample_id']!r} occurs twice; "
                                         "run the prepare stage again.")
+                    try:
+                        sample = _sample(row)
+                    except (TypeError, ValueError, AttributeError):
+                        raise UserError(f"{path}, row {len(seen)} (sample id {row['sample_id']!r}) is not what a "
+                                        "prepare stage writes; run it again.") from None
                     seen.add(row["sample_id"])
-                    yield _sample(row)
+                    yield sample
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run the prepare stage again.") from None
     except (pyarrow.ArrowException, OSError) as error:
@@ -426,6 +431,8 @@ def read_samples(path: Path | str) -> Iterator[Sample]:
 def _sample(row: dict[str, Any]) -> Sample:
     """A sample of a stored row; texts that many samples share are one object."""
     shared = {name: sys.intern(row[name]) for name in _SHARED}
+    if not all(isinstance(row[name], int) for name in _INTEGERS) or not _parsed(row["prompts"]):
+        raise ValueError("a size is no number, or there is no prompt")
     return Sample(**shared, sample_id=row["sample_id"], mask=row["mask"], height=row["height"], width=row["width"],
                   bbox=(row["x0"], row["y0"], row["x1"], row["y1"]), area_fraction=row["area_fraction"],
                   attributes=_parsed(row["attributes"]), prompts=_parsed(row["prompts"]))

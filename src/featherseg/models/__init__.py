@@ -3,9 +3,9 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
-from featherseg.config import ModelConfig, Recipe, Strict, parse
+from featherseg.config import HeadPart, ModelConfig, Recipe, Strict, parse
 from featherseg.errors import UserError
 from featherseg.models import biomedclipseg_config, cnn_config, cris_config, etris_config, san_config
 from featherseg.models.clipseg_config import ClipsegFile
@@ -27,6 +27,7 @@ MODELS: Registry[Callable[[ModelConfig], "SegmentationModel"]] = Registry("model
 SMALL_SIZE = 64
 ETRIS = tuple(etris_config.FULL)
 HAVING = {"head_parts": ETRIS, "upsampling": ETRIS}  # knobs that only some models have
+DEFAULTS = {"head_parts": get_args(HeadPart), "upsampling": "bilinear"}
 ArchitectureT = TypeVar("ArchitectureT", bound=Strict)
 
 

@@ -44,7 +44,8 @@ def differences() -> "pd.DataFrame":
     import pandas as pd
 
     sections = {"towers": "trap 1, below", "loss": "trap 2, below", "selection": "trap 5, below",
-                "threshold": "trap 6, below", "batchnorm": "trap 9, below"}
+                "threshold": "trap 6, below", "batchnorm": "trap 9, below",
+                "upsampling": "the way back, below"}
     lines = []
     for path in sorted(Path("recipes").glob("*-published.yaml")):
         for field, what in parse(Recipe, read_yaml(path), str(path)).published.items():

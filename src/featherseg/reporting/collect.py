@@ -115,8 +115,7 @@ def weights_of(run: Run) -> str:
 
 def head_parts_of(run: Run) -> str:
     """The parts of the head, joined by `+`, where it is not whole."""
-    parts, whole = run.model.head_parts or (), get_args(HeadPart)
-    return "+".join(part for part in whole if part in parts) if len(parts) < len(whole) else ""
+    return "" if run.model.head_parts == get_args(HeadPart) else "+".join(run.model.head_parts or ())
 
 
 def data_of(dataset: str) -> str:

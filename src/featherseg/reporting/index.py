@@ -3,6 +3,7 @@
 import html
 from pathlib import Path
 
+from featherseg.errors import UserError
 from featherseg.files import atomic_path
 from featherseg.reporting.page import page, page_title_and_summary, title_and_summary
 
@@ -19,7 +20,12 @@ def write_index() -> Path:
     """Link every page and every table in reports/, by study, each with one line; return the page.
 
     The study `study`, which `dvc repro` runs, comes first.
+
+    Raises:
+        UserError: there is no reports/.
     """
+    if not REPORTS.is_dir():
+        raise UserError(f"there is no folder {REPORTS}/ to link; collect a study first: featherseg collect.")
     folders = [path for path in REPORTS.iterdir() if path.is_dir()]
     folders.sort(key=lambda path: (path.name != "study", path))
     sections = [_section(folder) for folder in folders]
