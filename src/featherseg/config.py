@@ -23,6 +23,8 @@ TextIntervention = Literal[
     "flip_location", "flip_shape", "flip_colour", "contradictory", "under", "over", "shuffled_words", "random_words"]
 ImageIntervention = Literal["own", "mean_colour", "other_image", "noise", "blur", "patch_shuffle"]
 TapOffset = Literal[0, 1]
+SideFusion = Literal["fixed", "published_swapped"]
+Recognition = Literal["trained", "published_without_gradient"]
 TextPadding = Literal["masked", "published_unmasked"]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
@@ -48,7 +50,9 @@ class ModelConfig(Strict):
     says, for models with BatchNorm, whether the statistics of frozen layers stay `fixed` in training (correct) or
     move, as in the released code (`published_moving`). `tap_offset` and `text_dropout` are BiomedCLIPSeg's: how many
     blocks later than CLIPSeg its decoder reads the image (0 is correct, 1 as released), and the dropout in its text
-    tower in training (0 without one, 0.1 as released, where it is on although the tower is frozen).
+    tower in training (0 without one, 0.1 as released, where it is on although the tower is frozen). `side_fusion` and
+    `recognition` are SAN's: which of CLIP's states reach which block of the side network, and whether gradients run
+    through what CLIP makes of the proposals.
     """
 
     name: str
@@ -60,6 +64,8 @@ class ModelConfig(Strict):
     text_padding: TextPadding | None = None
     tap_offset: TapOffset | None = None
     text_dropout: Dropout | None = None
+    side_fusion: SideFusion | None = None
+    recognition: Recognition | None = None
 
 
 class LossConfig(Strict):
@@ -192,6 +198,8 @@ class Recipe(Strict):
     text_padding: TextPadding | None = None
     tap_offset: TapOffset | None = None
     text_dropout: Dropout | None = None
+    side_fusion: SideFusion | None = None
+    recognition: Recognition | None = None
     published: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -220,6 +228,8 @@ class ModelParams(Strict):
     text_padding: TextPadding | None = None
     tap_offset: TapOffset | None = None
     text_dropout: Dropout | None = None
+    side_fusion: SideFusion | None = None
+    recognition: Recognition | None = None
 
 
 class SyntheticParams(Strict):

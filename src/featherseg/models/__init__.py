@@ -115,7 +115,8 @@ def _san(config: ModelConfig) -> "SegmentationModel":
     if config.weights == RANDOM_SMALL:
         architecture = san_config.small_config(config.image_size or SMALL_SIZE)
     with _sizes_that_fit(config):
-        return SAN(architecture, config.image_size)
+        return SAN(architecture, config.image_size, swapped=config.side_fusion == "published_swapped",
+                   learns_to_recognise=config.recognition != "published_without_gradient")
 
 
 @contextlib.contextmanager
