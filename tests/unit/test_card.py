@@ -149,8 +149,8 @@ def test_a_caption_that_is_cut_fits_its_tile(tmp_path):
     from featherseg.data.card import _SIDE, _caption, _font
     from featherseg.data.prepared import PreparedDataset
 
-    for words in range(20, 40):
-        text = " ".join("ab" * (1 + number % 4) for number in range(words))
-        dataset = PreparedDataset.read(write(tmp_path / f"set{words}", images=1, targets=("x",), prompts={"p1": text}))
+    for letters in range(1, 13):
+        prompts = {"p1": " ".join(["a" * letters] * 60)}
+        dataset = PreparedDataset.read(write(tmp_path / f"{letters}", images=1, targets=("x",), prompts=prompts))
         lines = [line for line, _ in _caption(dataset.samples[0], "#000000", _font())]
         assert len(lines) == 2 and all(_font().getlength(line) <= _SIDE for line in lines), lines
