@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -268,6 +269,15 @@ def test_the_packages_own_folder(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(source.architecture() | {"neck_widht": [1, 2, 3]}))
     with pytest.raises(UserError, match=r"config\.json.*neck_widht.*did you mean 'neck_widths'"):
         build(tmp_path)
+
+
+def test_pictures_are_squashed_or_keep_their_aspect():
+    squashed, kept = (models.build(ModelConfig(name="cris", weights="random-small", resize=kind)).resize
+                      for kind in ("squash", "letterbox"))
+    picture = np.full((20, 40, 3), 200, np.uint8)
+    assert (squashed.image(picture) == 200).all() and models.build(
+        ModelConfig(name="cris", weights="random-small")).resize == squashed
+    assert (kept.image(picture)[16:48] == 200).all() and (kept.image(picture)[:16] == (123, 117, 104)).all()
 
 
 @pytest.mark.parametrize(("changes", "words"), [

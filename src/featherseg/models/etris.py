@@ -2,7 +2,6 @@
 
 from torch import nn
 
-from featherseg.data.transforms import Letterbox
 from featherseg.models.clip_towers import CLIPTowers, ResNetTowers, ViTTowers
 from featherseg.models.etris_config import Architecture
 from featherseg.models.etris_head import GlobalAlignment, HierarchicalAlignment, Projector
@@ -12,9 +11,6 @@ class ETRIS(CLIPTowers):
     """ETRIS's head; arguments and errors are those of `CLIPTowers`."""
 
     trains_head = True
-
-    def _resize(self) -> Letterbox:
-        return Letterbox(self.image_size, tuple(round(255 * value) for value in self.mean))
 
     def _build_head(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         config, spec = self.config, self.exchange_spec
