@@ -59,7 +59,7 @@ def test_medvlsms_page_has_table_2_the_regimes_and_the_grid_of_levels(project):
 
 def test_the_page_on_reliance_shows_the_controls_even_where_no_run_was_measured(project):
     page = Path(execute("40_reliance", "study")).read_text()
-    assert page.count("<table") == 3 and page.count("data:image/png") == 3
+    assert page.count("<table") == 5 and page.count("data:image/png") == 3
     for said in ("evaluate.reliance", "image only", "language only", "synthetic stand-in", "Not run"):
         assert said in page
     assert "Traceback" not in page

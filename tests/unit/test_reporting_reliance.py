@@ -64,8 +64,11 @@ def test_the_comparison_has_a_line_for_each_model_and_dashes_for_what_it_has_not
         "control: image-blind": "language only", "control: oracle": "image and language",
         "control: random": "neither"}
     assert table.loc["control: text-blind", "prompts permuted"] == "+0.0 (+0.0 to +0.0)"
-    assert np.isnan(table.loc["control: random", "share of text %"])
-    assert table.loc["oracle", ["share of image %", "share of text %"]].sum() == pytest.approx(100)
+    shares = record["shapley"]["shares"]
+    assert table.loc["control: random", "image / text share %"] == "none"
+    assert table.loc["oracle", "image / text share %"] == " / ".join(
+        f"{100 * shares[player]['value']:.0f}" for player in ("image", "text"))
+    assert table.loc["oracle", ["mask on the asked one %", "moved by a swap %"]].tolist() == ["100", "100"]
 
 
 def test_the_chart_of_changes_draws_every_intervention_where_the_record_has_it(organs):
@@ -105,7 +108,7 @@ def test_one_image_is_shown_under_different_prompts_with_the_masks_that_they_gav
     figures = reliance.same_image(trials, data)
     assert len(figures) == 2
     titles = [axis.get_title("left") for axis in figures[0].axes]
-    assert titles[0].startswith("own prompt: DSC 100") and len(titles) == len(set(titles)) or len(titles) == 8
+    assert titles[0] == "own prompt\nDSC 100 %" and len(titles) == len(set(titles)) or len(titles) == 8
     truth, mask = shown[0]
     assert np.array_equal(truth, mask) and not np.array_equal(truth, shown[1][1])
     assert reliance.same_image(trials.assign(mask=None), data) == []
@@ -115,9 +118,10 @@ def test_a_study_without_measurements_says_how_to_make_them_and_shows_the_contro
     assert reliance_study.measured(study) == []
     assert "evaluate.reliance" in reliance_study.quote(study)
     assert "Not run" in reliance_study.training_note(study)
-    table = reliance_study.decisions(study)
-    assert set(table.model) == {f"control: {name}" for name in ("text-blind", "image-blind", "oracle", "random")}
-    assert table["where from"].str.contains("synthetic stand-in").all() and set(table.dataset) == {"lesions", "organs"}
+    assert [list(records) for records in reliance_study.compared(study).values()] == 2 * [
+        [f"control: {name}" for name in ("text-blind", "image-blind", "oracle", "random")]]
+    shown = reliance_study.decisions(study)
+    assert [shown[0].data, shown[3].data] == [f"### {name} (synthetic stand-in)" for name in ("lesions", "organs")]
     assert reliance_study.attributes(study).empty and reliance_study.trained_and_tested(study).empty
     assert "evaluate.reliance" in reliance_study.gallery(study)[0].data
     assert "evaluate.reliance" in reliance_study.attribute_changes(study).data
@@ -128,15 +132,15 @@ def test_runs_stand_beside_the_controls_of_their_dataset(study):
     record = measured(study, DENSE, "text-blind")
     measured(study, DECODER, "random")
     assert [(one.run.recipe, one.run.seed) for one in reliance_study.measured(study)] == [(DECODER, 0), (DENSE, 0)]
-    table = reliance_study.decisions(study).set_index("model")
-    assert len(table) == 6 and list(table.dataset.unique()) == ["lesions"]
-    assert table["where from"].str.fullmatch(r"lesions \(synthetic stand-in\), \d+ images").all()
+    heading, table, figure = reliance_study.decisions(study)
+    table = table.data.set_index("model")
+    assert heading.data == "### lesions (synthetic stand-in)" and len(table) == 6 and len(figure.axes) == 1
     dense = next(name for name in table.index if "VL" in name)
     assert table.loc[dense, "what decides"] == record["decides"] == "image only"
     said = reliance_study.quote(study)
     assert said.startswith("**lesions (synthetic stand-in)**: On lesions (synthetic stand-in)") and dense in said
     assert "image only in 1" in said and "neither in 1" in said
-    assert len(reliance_study.shares(study)) == len(reliance_study.gallery(study)) == 2
+    assert len(reliance_study.gallery(study)) == 2
 
 
 def test_attributes_that_no_prompt_names_are_not_measured(study):
