@@ -111,3 +111,11 @@ def test_every_convention_on_every_case_of_empty_masks():
 def test_another_rule_of_ours_would_be_told(monkeypatch):
     monkeypatch.setattr(audit, "dice", lambda prediction, truth: 0.0)
     assert "each case is NOT the same" in audit.empty_verdict(audit.empty_masks())
+
+
+def test_every_trap_has_a_heading_a_table_and_a_verdict(monkeypatch):
+    monkeypatch.setattr(audit, "_lists_here", dict)
+    heads = [part.data.partition("\n")[0] for part in (*audit.models(), *audit.scores())
+             if getattr(part, "data", None) is not None and str(part.data).startswith("#")]
+    assert [head.partition(":")[0] for head in heads] == ["## MedVLSM", "### Trap 4", "### Trap 13", "### Trap 8",
+                                                          "### Trap 11", "### Trap 12"]

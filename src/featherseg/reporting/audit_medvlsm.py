@@ -22,7 +22,7 @@ from featherseg.models.base import SegmentationModel
 from featherseg.models.biomedclipseg import BiomedCLIPSeg
 from featherseg.models.clipseg import CLIPSeg, small_config
 from featherseg.models.cris import CRIS
-from featherseg.reporting import tables
+from featherseg.reporting import style, tables
 from featherseg.reporting.audit import shown
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def scores() -> list:
                tables.show(drawn), draws_verdict(drawn)),
         *shown("Trap 11: the published lists",
                "MedVLSM's lists of splits and prompts, read row by row, those that are here: downloaded, or below the "
-               "mirror.", tables.show(faults), lists_verdict(faults)),
+               "mirror.", tables.show(faults) if len(faults) else style.note("Nothing was found."),
+               lists_verdict(faults)),
         *shown("Trap 12: what an empty mask counts",
                "A mean DSC over images with nothing to find depends on a flag. Each case by MONAI and by this package, "
                "and the mean of a set like BUSI, 133 empty masks among 780, for a model of DSC 0.8 wherever there is "

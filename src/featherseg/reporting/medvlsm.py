@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from featherseg.config import PROMPT_LEVELS, PoolParams, read_params
+from featherseg.config import PROMPT_LEVELS, PoolParams, read_params, study_params_path
 from featherseg.reporting import published, style, tables
 from featherseg.reporting.experiments import with_experiments
 from featherseg.reporting.published import AS_RELEASED, MEDVLSM_REGIMES, MEDVLSM_SETS, STATE_OF_THE_ART
@@ -151,9 +151,12 @@ def table_2_by_regime(study: Study) -> list["Styler"]:
 
 
 def regimes(study: Study) -> pd.DataFrame:
-    """DSC in % of every recipe on every set, a column a regime: what pooling, leaving out or no training changes."""
-    made = scores(study)
-    made = made[(made.status == "ok") & ((made.regime != INDIVIDUAL) | (made.trained == made.tested))]
+    """DSC in % of every recipe on every set, a column a regime: what pooling, leaving out or no training changes.
+
+    What was not run follows, a line for each reason.
+    """
+    found = scores(study)
+    made = found[(found.status == "ok") & ((found.regime != INDIVIDUAL) | (found.trained == found.tested))]
     order = sorted(set(made.regime), key=_order)
     lines, tests = [], _known_first(made.tested)
     groups = sorted(made.groupby(["tested", "recipe"]), key=lambda group: tests.index(group[0][0]))
@@ -161,6 +164,7 @@ def regimes(study: Study) -> pd.DataFrame:
         means, data = rows.groupby("regime").dsc.mean(), " and ".join(sorted(set(rows.data)))
         lines.append({"dataset": tested, "method": _named(recipe), **{name: means.get(name) for name in order},
                       FROM: data, "data": data})
+    lines += _not_run(found, "dataset", "tested")
     columns = ["dataset", "method", *order, FROM, "data"]
     return honest(pd.DataFrame(lines, columns=columns).astype(dict.fromkeys(order, float)))
 
@@ -178,11 +182,7 @@ def domain_shift(study: Study) -> pd.DataFrame:
         lines.append({"method": _named(recipe), "trained": trained, **{name: means.get(name) for name in tested},
                       FROM: data, "data": data})
     lines.sort(key=lambda line: line["method"])
-    for reason, rows in found[found.status != "ok"].groupby("reason", sort=False):
-        methods = list(dict.fromkeys(map(_named, rows.recipe)))
-        lines.append({"method": methods[0] if len(methods) == 1 else f"{len(methods)} methods",
-                      "trained": _sets(_known_first(rows.trained)),
-                      FROM: f"not run: {_short(reason)}", "data": ""})
+    lines += _not_run(found, "trained", "trained")
     frame = pd.DataFrame(lines, columns=["method", "trained", *tested, FROM, "data"])
     return honest(frame.astype(dict.fromkeys(tested, float)))
 
@@ -217,10 +217,10 @@ def levels_note(study: Study) -> str:
     made = sum(cell in there for cell in grid)
     if made == len(grid):
         return f"All {made} cells of the grid of levels have been run."
-    every = ",".join(PROMPT_LEVELS)
+    path, every = study_params_path(study.name).as_posix(), ",".join(PROMPT_LEVELS)
+    swept = " ".join(f"-S '{path}:{section}.prompts={every}'" for section in ("train", "evaluate"))
     return (f"Of the grid's {len(grid)} cells (trained with p0 to p9, scored with p0 to p9) {made} have been run here; "
-            f"the rest: `dvc exp run --queue -S 'train.prompts={every}' -S 'evaluate.prompts={every}'`, "
-            "`dvc queue start`, and then this notebook's stage again.")
+            f"the rest: `dvc exp run --queue {swept}`, `dvc queue start`, and then this notebook's stage again.")
 
 
 def regime_figure(study: Study) -> "Figure":
@@ -295,8 +295,8 @@ def levels_figure(study: Study) -> "Figure | Markdown":
     groups = [(key, rows) for key, rows in frame.groupby(["dataset", "method"], sort=False)
               if len(rows) > 1 or rows[columns].notna().sum(axis=None) > 1]
     if not groups:
-        return style.note("One policy to train with and one to score with have been run here, so there is no grid to "
-                          "draw.")
+        return style.note("No method has been run here with more than one policy to train with or to score with, so "
+                          "there is no grid to draw.")
     figure, axes = style.panels(len(groups), width=1.8 + 0.6 * len(columns),
                                 height=2.2 + 0.35 * len(frame) / len(groups), columns=2)
     for axis, ((dataset, method), rows) in zip(axes, groups, strict=True):
@@ -346,6 +346,16 @@ def _why(study: Study, regime: str, label: str, rows: pd.DataFrame) -> list[str]
     if regime == ZERO_SHOT or (regime not in MEDVLSM_REGIMES.values()) or label == RELEASED:
         return []
     return [f"no such run in study '{study.name}'"]
+
+
+def _not_run(found: pd.DataFrame, head: str, column: str) -> list[dict[str, Any]]:
+    """A line for each reason for which runs were not made: how many methods, and in `head` which sets of `column`."""
+    lines = []
+    for reason, rows in found[found.status != "ok"].groupby("reason", sort=False):
+        methods = list(dict.fromkeys(map(_named, rows.recipe)))
+        lines.append({"method": methods[0] if len(methods) == 1 else f"{len(methods)} methods",
+                      head: _sets(_known_first(rows[column])), FROM: f"not run: {_short(reason)}", "data": ""})
+    return lines
 
 
 def _named(recipe: str) -> str:
