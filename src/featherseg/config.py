@@ -25,6 +25,9 @@ TextIntervention = Literal[
     "flip_location", "flip_shape", "flip_colour", "contradictory", "under", "over", "shuffled_words", "random_words"]
 ImageIntervention = Literal["own", "mean_colour", "other_image", "noise", "blur", "patch_shuffle"]
 TapOffset = Literal[0, 1]
+SideFusion = Literal["fixed", "published_swapped"]
+Recognition = Literal["trained", "published_without_gradient"]
+ResizeKind = Literal["squash", "letterbox"]
 TextPadding = Literal["masked", "published_unmasked"]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
@@ -56,14 +59,17 @@ class ModelConfig(Strict):
     `weights` is a local folder (`config.json` and `model.safetensors`), `random`, or `random-small`, random ones of
     the small architecture; `sha256` is that of the weights file, filled in by `plan`; `image_size` is the side of the
     square input in pixels. `word_length` is the number of tokens that a sentence is cut or padded to, in models that
-    keep it fixed; `text_padding` says, for CRIS, whether its decoder is kept from the padding. `frozen_batchnorm`
+    keep it fixed. `resize` and `text_padding` are CRIS's: how a picture gets to the square (squashed, as MedVLSM does,
+    or kept in its aspect, as CRIS was trained), and whether the decoder is kept from the padding. `frozen_batchnorm`
     says, for models with BatchNorm, whether the statistics of frozen layers stay `fixed` in training (correct) or
     move, as in the released code (`published_moving`). `head_parts` are the parts that ETRIS's head has, all unless
     said otherwise. `upsampling` is the way from the head's grid back to the input's: logits `bilinear` (the default),
     or, as in ETRIS's released code, probabilities by cubic splines whose corners are aligned (`published_bicubic`).
     `tap_offset` and `text_dropout` are BiomedCLIPSeg's: how many
     blocks later than CLIPSeg its decoder reads the image (0 is correct, 1 as released), and the dropout in its text
-    tower in training (0 without one, 0.1 as released, where it is on although the tower is frozen).
+    tower in training (0 without one, 0.1 as released, where it is on although the tower is frozen). `side_fusion` and
+    `recognition` are SAN's: which of CLIP's states reach which block of the side network, and whether gradients run
+    through what CLIP makes of the proposals.
     """
 
     name: str
@@ -74,9 +80,12 @@ class ModelConfig(Strict):
     frozen_batchnorm: FrozenBatchNorm | None = None
     head_parts: HeadParts | None = None
     upsampling: Upsampling | None = None
+    resize: ResizeKind | None = None
     text_padding: TextPadding | None = None
     tap_offset: TapOffset | None = None
     text_dropout: Dropout | None = None
+    side_fusion: SideFusion | None = None
+    recognition: Recognition | None = None
 
 
 class LossConfig(Strict):
@@ -101,13 +110,17 @@ class TrainConfig(Strict):
     `prompts` is the policy by which a training prompt is drawn, `val_prompts` the one of validation, and
     `val_split` the split that the best epoch is chosen on; a recipe may name one by dataset, beside a `default`.
     `patience` and `factor` belong to the plateau schedule (on validation DSC), `milestones` and `factor`
-    to multistep. `early_stop_patience: null` trains for all epochs.
+    to multistep. `early_stop_patience: null` trains for all epochs. `tower_lr_factor` times the rate is that of
+    what is trained inside the towers, from the epoch `tower_lr_from` on: the first one, or the second one as in CRIS's
+    released code, which sets it too late for the first.
     """
 
     epochs: Positive = 200
     min_epochs: Annotated[int, Field(ge=0)] = 10
     batch_size: Positive = 32
     lr: Rate = 1e-3
+    tower_lr_factor: Rate = 1.0
+    tower_lr_from: Literal[1, 2] = 1
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
     optimizer: Literal["adamw", "adam"] = "adamw"
     schedule: Literal["plateau", "cosine", "multistep", "constant"] = "plateau"
@@ -125,11 +138,13 @@ class TrainConfig(Strict):
     loss: LossConfig = LossConfig()
 
     def knobs(self) -> dict[str, Any]:
-        """The fields that have an effect: those of another schedule, or of no early stopping, stay out."""
+        """The fields that have an effect: those of another schedule, or of what is not done, stay out."""
         idle = {"plateau": {"milestones"}, "multistep": {"patience"}}.get(
             self.schedule, {"factor", "patience", "milestones"})
         if self.early_stop_patience is None:
             idle = idle | {"min_epochs", "early_stop_min_delta"}
+        if self.tower_lr_factor == 1:
+            idle = idle | {"tower_lr_factor", "tower_lr_from"}
         return self.model_dump(mode="json", exclude=idle)
 
     @model_validator(mode="after")
@@ -208,9 +223,12 @@ class Recipe(Strict):
     frozen_batchnorm: FrozenBatchNorm | None = None
     head_parts: HeadParts | None = None
     upsampling: Upsampling | None = None
+    resize: ResizeKind | None = None
     text_padding: TextPadding | None = None
     tap_offset: TapOffset | None = None
     text_dropout: Dropout | None = None
+    side_fusion: SideFusion | None = None
+    recognition: Recognition | None = None
     published: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -238,9 +256,12 @@ class ModelParams(Strict):
     frozen_batchnorm: FrozenBatchNorm | None = None
     head_parts: HeadParts | None = None
     upsampling: Upsampling | None = None
+    resize: ResizeKind | None = None
     text_padding: TextPadding | None = None
     tap_offset: TapOffset | None = None
     text_dropout: Dropout | None = None
+    side_fusion: SideFusion | None = None
+    recognition: Recognition | None = None
 
 
 class SyntheticParams(Strict):

@@ -10,7 +10,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from featherseg.features import FeatureBank, batches
 from featherseg.files import write_status
 from featherseg.losses import per_sample_dice, per_sample_loss
 from featherseg.models import build
-from featherseg.models.base import SegmentationModel
+from featherseg.models.base import SegmentationModel, parameters_of
 from featherseg.progress import progress
 from featherseg.provenance import peak_memory_mib, provenance
 from featherseg.resume import Attempt, run_key
@@ -114,7 +114,8 @@ class Trainer:
                                self.config.cache_features)
         self.objective = Objective(self.model, bank, pixels, self.config.loss)
         self.learned = list(adapters.trainable(self.model).values())
-        self.optimizer = make_optimizer(self.config, self.learned)
+        towers = parameters_of(self.model, (*self.model.vision.modules, *self.model.text.modules))
+        self.optimizer = make_optimizer(self.config, self.learned, towers.values())
         self.schedule = make_schedule(self.config, self.optimizer)
         self.wrapped_objective, self.wrapped_optimizer = accelerator.prepare(self.objective, self.optimizer)
         self.history: list[dict[str, float]] = []
@@ -136,6 +137,9 @@ class Trainer:
             self.schedule.step(val_dsc)
         elif self.schedule:
             self.schedule.step()
+        if epoch + 1 == self.config.tower_lr_from:
+            for group in self.optimizer.param_groups:
+                group["lr"] *= self.config.tower_lr_factor if group["towers"] else 1
         if all(val_dsc > row["val_dsc"] for row in self.history):
             self.best = changing_tensors(self.model)
         self.history.append({"epoch": epoch, "loss": loss, "val_dsc": val_dsc, "lr": lr})
@@ -258,10 +262,18 @@ class Objective(nn.Module):
         return dsc.masked_fill(~logits.isfinite().all(dim=(1, 2, 3)), math.nan)
 
 
-def make_optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam or AdamW over all trainable parameters, in one group."""
+def make_optimizer(config: TrainConfig, parameters: Sequence[nn.Parameter],
+                   towers: Iterable[nn.Parameter] = ()) -> torch.optim.Optimizer:
+    """Adam or AdamW over all trainable parameters: in one group, or those of the `towers` in a second one, where
+    their rate is another.
+    """
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
-    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    slow = {id(parameter) for parameter in towers if config.tower_lr_factor != 1}
+    groups = [{"params": [parameter for parameter in parameters if (id(parameter) in slow) == among], "towers": among}
+              for among in (False, True)]
+    if config.tower_lr_from == 1:
+        groups[1]["lr"] = config.lr * config.tower_lr_factor
+    return kind([group for group in groups if group["params"]], lr=config.lr, weight_decay=config.weight_decay)
 
 
 def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler | None:

@@ -14,7 +14,8 @@ What is written, into one folder:
 - `predictions.parquet`: one row per sample, text condition and sentence, the mask as COCO run lengths.
 - `metrics.json`: for each split, means and standard deviations over what was segmented, by text condition, by
   target and by data set (the members of a pooled one), beside the numbers of masks, of empty ones, and of samples
-  for which the condition had no prompt but their own; and, under the policy `sentences`, the measures of `referring.py`.
+  for which the condition had no prompt but their own; and, under the policy `sentences`, the measures of
+  `referring.py`.
 - `reliance.parquet`, `reliance.json`: where the settings ask for it, every trial of `featherseg.reliance`, and for
   each split what follows from them.
 - `status.json`: ok, or not_run with the reason (then nothing else is there).

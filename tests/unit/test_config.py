@@ -148,10 +148,16 @@ def test_an_unplanned_run_is_refused_with_the_closest_planned_one(tmp_path):
     ({"schedule": "constant"}, {"milestones", "factor", "patience"}),
     ({"schedule": "multistep", "milestones": (2,)}, {"patience"}),
     ({"early_stop_patience": None}, {"milestones", "min_epochs", "early_stop_min_delta"}),
+    ({"tower_lr_factor": 1.0, "tower_lr_from": 2}, {"milestones"}),
 ])
 def test_settings_without_effect_stay_out_of_the_plan(settings, absent):
     train = TrainConfig(**settings)
-    assert set(TrainConfig.model_fields) - set(train.knobs()) == absent
+    assert set(TrainConfig.model_fields) - set(train.knobs()) == absent | {"tower_lr_factor", "tower_lr_from"}
+
+
+def test_the_towers_own_rate_is_in_the_plan_where_there_is_one():
+    knobs = TrainConfig(tower_lr_factor=0.1).knobs()
+    assert (knobs["tower_lr_factor"], knobs["tower_lr_from"]) == (0.1, 1)
 
 
 @pytest.mark.parametrize(("one", "other"), [
@@ -166,8 +172,8 @@ def test_a_setting_without_effect_leaves_the_plan_file_byte_equal(tmp_path, one,
 
 
 @pytest.mark.parametrize(("text", "fault"), [
-    ("[1]", "should hold keys and values, but holds list"), ("", "but holds NoneType"), ("[" * 20_000, "nested too deep"),
-    ("seed: -1", r"key 'study': field required\. \(and")])
+    ("[1]", "should hold keys and values, but holds list"), ("", "but holds NoneType"),
+    ("[" * 20_000, "nested too deep"), ("seed: -1", r"key 'study': field required\. \(and")])
 def test_a_plan_file_of_another_form_is_one_sentence(tmp_path, text, fault):
     (tmp_path / "mine.yaml").write_text(text)
     (tmp_path / "mine.evaluate.yaml").write_text("{}")

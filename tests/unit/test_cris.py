@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -10,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from featherseg import adapters, cli, models
-from featherseg.config import ModelConfig
+from featherseg.config import ModelConfig, Params
 from featherseg.describe import describe
 from featherseg.errors import UserError
 from featherseg.features import FeatureBank
@@ -20,6 +21,7 @@ from featherseg.models.cris import CRIS
 from featherseg.models.cris_config import FULL, Architecture, small_config
 from featherseg.models.public import fetch_weights
 from featherseg.models.tokenizer import clip_tokenizer
+from featherseg.plan import read_recipe, resolve_model
 
 PROMPTS = ["a red circle", "", "one small oval polyp on the left of the picture"]
 END = clip_tokenizer().token_to_id("<|endoftext|>")
@@ -269,6 +271,15 @@ def test_the_packages_own_folder(tmp_path):
         build(tmp_path)
 
 
+def test_pictures_are_squashed_or_keep_their_aspect():
+    squashed, kept = (models.build(ModelConfig(name="cris", weights="random-small", resize=kind)).resize
+                      for kind in ("squash", "letterbox"))
+    picture = np.full((20, 40, 3), 200, np.uint8)
+    assert (squashed.image(picture) == 200).all() and models.build(
+        ModelConfig(name="cris", weights="random-small")).resize == squashed
+    assert (kept.image(picture)[16:48] == 200).all() and (kept.image(picture)[:16] == (123, 117, 104)).all()
+
+
 @pytest.mark.parametrize(("changes", "words"), [
     ({"image_size": 65}, "image_size 65 is not a multiple of 32"),
     ({"word_length": 2}, "word_length 2 is not between")])
@@ -298,3 +309,18 @@ def test_cached_text_features_are_those_of_the_padding(tmp_path, monkeypatch):
             expected = model(model.normalise(Pixels().images([0, 1, 2])), model.tokenize(PROMPTS))
             torch.testing.assert_close(model.decode(image, text), expected, rtol=1e-4, atol=1e-4)
     assert sum(path.is_dir() for path in (tmp_path / "features").iterdir()) == 4
+
+
+@pytest.mark.parametrize(("recipe", "padding"), [("cris-full", "masked"), ("cris-full-published", "published_unmasked"),
+                                                 ("cris-full-medvlsm-published", "published_unmasked")])
+def test_a_plan_holds_the_padding_of_its_recipe_unless_params_say_another(recipe, padding):
+    study = {"datasets": ["lesions"], "recipes": [recipe], "seeds": [0]}
+
+    def planned(**knobs):
+        params = Params.model_validate({"study": study, "model": {"weights": {"cris": "random-small"}, **knobs}})
+        return resolve_model(read_recipe(recipe), params, "params.yaml")[0]
+
+    assert (planned().text_padding, planned().word_length) == (padding, 77)
+    assert models.build(planned()).masks_padding == (padding == "masked")
+    assert planned(text_padding="masked", word_length=12).text_padding == "masked"
+    assert models.build(planned(text_padding="published_unmasked", word_length=12)).tokenize([""])[0, -1] == END

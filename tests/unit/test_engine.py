@@ -143,6 +143,31 @@ def test_the_engine_follows_the_schedule(files, place, monkeypatch, settings, ra
     assert [row["lr"] for row in rows] == pytest.approx(rates)
 
 
+@pytest.mark.parametrize(("start", "rates"), [(1, [1e-3, 1e-3, 5e-4]), (2, [1e-2, 1e-3, 5e-4])])
+def test_the_towers_have_a_rate_of_their_own_from_the_first_or_the_second_epoch(files, place, monkeypatch, start,
+                                                                               rates):
+    plain, seen = engine.Trainer._train, []
+
+    def watched(self, epoch, bar):
+        seen.append({group["towers"]: group["lr"] for group in self.optimizer.param_groups})
+        inside = {id(p) for name, p in self.model.named_parameters() if p.requires_grad and ".decoder." not in name}
+        assert inside == {id(p) for group in self.optimizer.param_groups if group["towers"] for p in group["params"]}
+        return plain(self, epoch, bar)
+
+    monkeypatch.setattr(engine.Trainer, "_train", watched)
+    rows, _ = trained(files, place, adapter={"name": "full"}, lr=0.01, tower_lr_factor=0.1, tower_lr_from=start,
+                      schedule="multistep", milestones=(2,), factor=0.5)
+    assert [rate[True] for rate in seen] == pytest.approx(rates)
+    assert [row["lr"] for row in rows] == [rate[False] for rate in seen] == pytest.approx([0.01, 0.01, 0.005])
+
+
+def test_without_another_rate_there_is_one_group(files, place):
+    model = adapters.apply(build(tiny_run(*files[:2]).model), {"name": "full"})
+    learned = list(adapters.trainable(model).values())
+    (group,) = make_optimizer(TrainConfig(lr=0.01), learned, learned[:3]).param_groups
+    assert group["lr"] == 0.01 and list(map(id, group["params"])) == list(map(id, learned))
+
+
 @pytest.mark.parametrize(("kind", "decoupled"), [("adamw", True), ("adam", False)])
 def test_optimisers(kind, decoupled):
     weight = torch.nn.Parameter(torch.tensor([1.0]))

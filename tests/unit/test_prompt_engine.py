@@ -278,6 +278,13 @@ def test_every_field_has_a_word_for_every_shape():
         assert set(field.shapes) == {"round", "oval", "triangular", "square", "rectangular", "irregular"}
 
 
+def test_noise_is_measured_in_time():
+    mask = np.random.default_rng(0).random((512, 512)) < 0.2
+    start = time.process_time()
+    assert measure(picture(height=512, width=512), mask)["number"] == "many"
+    assert time.process_time() - start < 2
+
+
 def test_it_is_deterministic_and_quick():
     rng = np.random.default_rng(0)
     image, mask = rng.integers(0, 256, (352, 352, 3), dtype=np.uint8), ellipse(90, 60, turn=20, height=352, width=352)

@@ -12,6 +12,7 @@ from featherseg.reliance.verdict import (
     BOTH,
     IMAGE_ONLY,
     LANGUAGE_ONLY,
+    MISLED,
     NEITHER,
     UNDECIDED,
     decides,
@@ -83,6 +84,14 @@ def fabricated(both=0.9, image=0.5, text=0.3, neither=0.1, samples=30, noise=0.0
                          "iou": value, "iou_with_own": 1.0 if said == seen == "own" else 0.5, "empty_truth": False,
                          "empty_prediction": said == "none"})
     return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("empty", "answer"), [(0.8, MISLED), (0.6, BOTH), (0.2, BOTH)])
+def test_a_model_that_is_misled_by_foreign_prompts_but_needs_none_is_told_from_one_that_needs_its_own(empty, answer):
+    trials = fabricated(image=empty)
+    trials.loc[trials.text_condition == "permuted", "dsc"] = 0.4
+    assert decides(score(trials, seed=0)) == answer
+    assert ("misleads" in paragraph(score(trials, seed=0), "it", "data")) == (answer == MISLED)
 
 
 def test_shapley_values_by_hand_and_adding_up():
@@ -169,7 +178,7 @@ def test_the_paragraph_says_the_numbers_and_the_answer(root):
     result = control_scores(drawn(root, "organs"), "oracle", text=None, image=None)
     text = paragraph(result, "the oracle", "organs (synthetic stand-in)")
     permuted = found(result, "permuted")
-    assert "the oracle reads both" in text and "organs (synthetic stand-in)" in text and "42 structures" in text
+    assert "the oracle relies on both" in text and "organs (synthetic stand-in)" in text and "42 structures" in text
     assert f"{-100 * permuted['drop']:+.1f} points" in text and "Shapley" in text and "one that was asked for" in text
     assert "-0.0" not in text and "nan" not in text
     lonely = paragraph(control_scores(drawn(root, "lesions"), "random"), "it", "lesions")

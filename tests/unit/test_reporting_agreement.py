@@ -72,7 +72,7 @@ def test_synonyms_agree(tmp_path):
 def test_the_released_slip_is_found_by_its_own_rule(tmp_path):
     found = by_attribute(prepared(tmp_path, wide=True))
     assert found["location"].share < 0.7 and found[RELEASED].share == 1
-    assert found["location"].note == "" and "squeezed" not in found[RELEASED].note
+    assert found["location"].note == "" and "narrower" not in found[RELEASED].note
 
 
 def test_intervals_hold_the_figure(tmp_path):

@@ -303,7 +303,8 @@ def test_memory_that_was_not_recorded_is_said(study, project):
 def test_two_sentences_on_one_image_are_of_that_image(study, monkeypatch):
     figures_seen, drawn = [], []
     monkeypatch.setattr(overlays.style, "picture", figures_seen.append)
-    monkeypatch.setattr(overlays, "draw_outlines", lambda axis, image, truth, prediction: drawn.append((image, prediction)))
+    monkeypatch.setattr(overlays, "draw_outlines",
+                        lambda axis, image, truth, prediction: drawn.append((image, prediction)))
     heading, _ = overlays.two_sentences(study)
     assert heading.data == f"### scenes_ref ({SYNTHETIC}), split testA: ETRIS ViT-B/16"
     axes = figures_seen[0].axes

@@ -88,7 +88,8 @@ def test_a_score_stands_under_its_regime_and_the_set_that_was_tested(study):
         ("pooled: both", "both", "lesions"), ("pooled: both", "both", "organs")}
     assert found["individual", "kvasir_seg", "etis"] == pytest.approx(
         mean_of("clipseg-decoder-kvasir_seg_to_endoscopy-0", "etis"), abs=1e-3)
-    assert found["pooled: both", "both", "organs"] == pytest.approx(mean_of("clipseg-decoder-both-0", "organs"), abs=1e-3)
+    ours = mean_of("clipseg-decoder-both-0", "organs")
+    assert found["pooled: both", "both", "organs"] == pytest.approx(ours, abs=1e-3)
     assert not rows.duplicated(["regime", "trained", "tested"]).any()
 
 
@@ -101,17 +102,28 @@ def test_table_2_has_published_lines_and_what_was_made_with_its_distance(study):
     assert found["here"]["CLIPSeg"] == f"{ours:.2f} ({ours - 89.51:+.2f})"
     released = mean_of("clipseg-decoder-medvlsm-published-kvasir_seg-0", "kvasir_seg")
     assert found["here, as released"]["CLIPSeg"].startswith(f"{released:.2f} (")
-    assert found["here"]["CRIS"] == "not run" and "not run: CRIS" in found["here"]["where from"]
-    assert NOT_RUN in found["here"]["where from"] and "official" in found["here"]["where from"]
+    assert found["here"]["CRIS"] == found["here"]["U-Net++"] == "not run" and found["here"]["best elsewhere"] == "–"
+    said = found["here"]["where from"]
+    assert said.startswith("official; commit not recorded") and f"not run: CRIS: {NOT_RUN}" in said
+    assert "not run: U-Net++, DeepLabV3+: no such run in study 'study'" in said
+    assert "not run" not in found["here, as released"]["where from"]
     pooled = lines(frame, "pooled: endoscopy", "etis")
     member = mean_of("clipseg-decoder-endoscopy-0", "etis")
     assert pooled["here"]["CLIPSeg"] == f"{member:.2f} ({member - 71.18:+.2f})"
-    assert "BiomedCLIPSeg" in frame and set(frame["BiomedCLIPSeg"]) == {"–", "not run"}
+    assert "BiomedCLIPSeg" not in frame, "neither the paper nor this study has it"
+
+
+def test_each_regime_is_a_table_without_columns_of_nothing(study):
+    frame, shown = medvlsm.table_2(study), medvlsm.table_2_by_regime(study)
+    assert [part.caption for part in shown] == [f"{name} (DSC in %)" for name in dict.fromkeys(frame.trained)]
+    by_regime = {part.caption.partition(" (")[0]: list(part.data.columns) for part in shown}
+    assert "best elsewhere" in by_regime["individual"] and "best elsewhere" not in by_regime["pooled: all"]
+    assert sum(len(part.data) for part in shown) == len(frame)
 
 
 def test_individual_means_trained_on_that_very_set(study):
     frame = medvlsm.table_2(study)
-    assert "here" not in lines(frame, "individual", "etis"), "trained on Kvasir-SEG and tested on ETIS is no such row"
+    assert not lines(frame, "individual", "etis"), "trained on Kvasir-SEG and tested on ETIS is no such row"
     assert "(" not in lines(frame, "individual", "lesions")["here"]["CLIPSeg"], "nothing is published to compare with"
 
 
@@ -152,13 +164,13 @@ def test_what_was_trained_here_and_tested_there(study):
 
 def test_regimes_stand_side_by_side(study):
     frame = medvlsm.regimes(study)
-    assert list(frame.columns) == ["dataset", "method", "zero-shot", "left out: endoscopy", "individual", "pooled: both",
-                                   "pooled: endoscopy", "where from"]
-    line = frame[(frame.dataset == "kvasir_seg") & (frame.method == "decoder")]
+    assert list(frame.columns) == ["dataset", "method", "zero-shot", "left out: endoscopy", "individual",
+                                   "pooled: both", "pooled: endoscopy", "where from"]
+    line = frame[(frame.dataset == "kvasir_seg") & (frame.method == "CLIPSeg, decoder")]
     assert line["pooled: endoscopy"].item() == pytest.approx(mean_of("clipseg-decoder-endoscopy-0", "kvasir_seg"),
                                                              abs=1e-3)
     assert line["pooled: both"].isna().item() and line["zero-shot"].isna().item()
-    etis = frame[(frame.dataset == "etis") & (frame.method == "decoder")]
+    etis = frame[(frame.dataset == "etis") & (frame.method == "CLIPSeg, decoder")]
     assert etis["individual"].isna().item()
 
 
@@ -174,24 +186,26 @@ def test_levels_of_this_study_and_of_experiments_that_changed_only_the_prompts(c
     git("init", "-q"), git("add", "params.yaml", "reports"), git("commit", "-q", "-m", "baseline")
     baseline, results = git("rev-parse", "HEAD"), Path("reports/study/results.csv").read_text()
     for name, trained, dim in (("level", "p3", "16"), ("other", "p4", "8")):
-        params.write_text(before.replace("train: {prompts: null}", f"train: {{prompts: {trained}}}")
-                          .replace("evaluate: {prompts: null}", "evaluate: {prompts: p5}").replace("dim: 16", f"dim: {dim}"))
+        changed = before.replace("train: {prompts: null}", f"train: {{prompts: {trained}}}")
+        changed = changed.replace("evaluate: {prompts: null}", "evaluate: {prompts: p5}")
+        params.write_text(changed.replace("dim: 16", f"dim: {dim}"))
         Path("reports/study/results.csv").write_text(results.replace(",random,fullest,", f",{trained},p5,"))
         git("commit", "-q", "-a", "-m", name)
         git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}", "HEAD")
         git("reset", "-q", "--hard", baseline)
     frame = medvlsm.levels(Study("study"))
-    of = frame[(frame.dataset == "lesions") & (frame.method == "decoder")].set_index("trained with")
+    of = frame[(frame.dataset == "lesions") & (frame.method == "CLIPSeg, decoder")].set_index("trained with")
     assert list(of.index) == ["p3", "random"], "an experiment that changed another knob counts"
     assert of.loc["p3", "scored with p5"] == of.loc["random", "scored with fullest"] > 0
     assert pd.isna(of.loc["p3", "scored with fullest"])
     assert "Of the grid's 100 cells" in (said := medvlsm.levels_note(Study("study"))) and " 1 have been run" in said
-    assert medvlsm.levels_figure(Study("study")).axes
+    assert len(shown := medvlsm.levels_shown(Study("study"))) == 2 and shown[0].axes
 
 
 def test_zero_shot_runs_are_trained_with_nothing(study):
     frame = medvlsm.levels(study)
-    assert set(frame[frame.method == "zero-shot"]["trained with"]) == {"nothing"}
+    assert set(frame[frame.method == "CLIPSeg, zero-shot"]["trained with"]) == {"nothing"}
+    assert "-S 'params.yaml:train.prompts=p0,p1," in medvlsm.levels_note(study)
     assert " 0 have been run here" in medvlsm.levels_note(study)
 
 
@@ -203,7 +217,7 @@ def test_figures_draw_each_set_once_and_every_number_of_the_matrix(study):
     figure = medvlsm.shift_figure(study)
     shown = {text.get_text() for axis in figure.axes for text in axis.texts}
     frame = medvlsm.domain_shift(study)
-    trained = frame[frame.method.isin(["decoder", "U-Net"])]
+    trained = frame[frame.method.isin(["CLIPSeg, decoder", "U-Net"])]
     assert {f"{value:.1f}" for value in trained[list(trained.columns[2:7])].stack().dropna()} == shown
 
 
@@ -220,9 +234,11 @@ def test_a_study_in_which_nothing_can_be_had_says_why(tmp_path, monkeypatch):
     here = frame[frame[""] == "here"]
     assert len(here) and here["where from"].str.startswith("not run: ").all()
     assert here["where from"].str.len().max() < 200 and here["where from"].str.contains("and 6 more reasons").any()
-    assert medvlsm.regimes(study).empty and len(medvlsm.domain_shift(study)) == 1
+    assert len(medvlsm.domain_shift(study)) == 1 and list(medvlsm.regimes(study).dataset) == [
+        "kvasir_seg, clinicdb, etis"]
     assert "No run of this study" in medvlsm.shift_figure(study).data and medvlsm.regime_figure(study).axes
-    assert "One policy" in medvlsm.levels_figure(study).data and " 0 have been run" in medvlsm.levels_note(study)
+    assert "more than one policy" in medvlsm.levels_shown(study)[0].data
+    assert " 0 have been run" in medvlsm.levels_note(study)
     for table in (medvlsm.table_2, medvlsm.regimes, medvlsm.domain_shift, medvlsm.levels):
         tables.show(table(study)).to_html()
 
@@ -230,8 +246,9 @@ def test_a_study_in_which_nothing_can_be_had_says_why(tmp_path, monkeypatch):
 def test_seeds_are_averaged(copied):
     run = read_run("runs/study/plan/clipseg-decoder-kvasir_seg-0.yaml")
     write_run(Path("runs/study/plan"), run.model_copy(update={"seed": 1}))
-    shutil.copytree("runs/study/evaluate/clipseg-decoder-kvasir_seg-0", "runs/study/evaluate/clipseg-decoder-kvasir_seg-1")
-    shutil.copytree("runs/study/train/clipseg-decoder-kvasir_seg-0", "runs/study/train/clipseg-decoder-kvasir_seg-1")
+    for stage in ("train", "evaluate"):
+        folder = Path("runs/study") / stage
+        shutil.copytree(folder / "clipseg-decoder-kvasir_seg-0", folder / "clipseg-decoder-kvasir_seg-1")
     file = Path("runs/study/evaluate/clipseg-decoder-kvasir_seg-1/metrics.json")
     metrics = read_json(file)
     metrics["splits"]["test"]["conditions"]["own"]["dsc"]["mean"] = 0.5

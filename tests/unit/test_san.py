@@ -13,7 +13,7 @@ from featherseg.adapters import trainable
 from featherseg.config import ModelConfig
 from featherseg.describe import describe
 from featherseg.errors import UserError
-from featherseg.models import san_config, small_model
+from featherseg.models import MODELS, san_config, small_model
 from featherseg.models.san import SAN
 from featherseg.models.san_config import Architecture, small_config
 
@@ -157,6 +157,38 @@ def test_logits_with_and_without_gradients_agree():
     quick = model(*inputs(model))
     with torch.enable_grad():
         torch.testing.assert_close(model(*inputs(model)).detach(), quick)
+
+
+@torch.no_grad()
+def test_as_released_only_clips_first_states_are_added():
+    model = MODELS["san"](ModelConfig(name="san", weights="random-small", side_fusion="published_swapped")).eval()
+    pixels, _ = inputs(model)
+    states, maps = model._see(pixels)
+    expected, listed = model._clip_input(pixels), []
+    for block in model.net.clip.visual.transformer.resblocks[:4]:
+        listed.append(model._as_map(expected))
+        expected = block(expected)
+    torch.testing.assert_close(states, expected)
+    assert all(torch.equal(*pair) for pair in zip(maps, listed, strict=True))
+    assert model.net.side.before == (0, 1, 2, 4) and small().net.side.before == (0, 1, 2, 3)
+
+
+def test_as_released_no_gradient_runs_through_clip():
+    config = ModelConfig(name="san", weights="random-small", recognition="published_without_gradient")
+    model = adapters.apply(MODELS["san"](config), {"name": "decoder"})
+    proposals, embeddings = model.encode_image(inputs(model)[0]).taps
+    assert proposals.requires_grad and not embeddings.requires_grad
+    model.to_input(model(*inputs(model))).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in trainable(model).values())
+    assert not any("bias_" in name or "positional" in name for name in trainable(model))
+
+
+def test_as_released_a_seventh_of_the_published_count_is_never_trained():
+    described = describe("san-decoder-published")
+    bias_head = 240 * 256 + 256 + 256 * 256 + 256 + 256 * 256 * 12 + 256 * 12 + 2
+    fusion = 2 * 768 + 768 * 240 + 240
+    assert described["trainable"] == 8_370_354 - bias_head - fusion - 197 * 768 == 7_115_968
+    assert described["groups"]["unused"]["total"] == fusion + 1
 
 
 def test_sizes_that_do_not_fit_are_one_sentence():

@@ -54,6 +54,13 @@ def test_what_is_not_measured_stays_out_of_the_sentence(lacking):
         assert "None" not in without[level][0] and "  " not in without[level][0]
 
 
+def test_several_tumors_are_in_the_plural_from_their_number_on():
+    prompts = breast_ultrasound({"number": "two", "type": "benign", "location": "top, right"}, "tumor")
+    assert prompts["p2"][0] == "Benign tumor in the breast ultrasound image."
+    assert prompts["p3"][0] == "Two benign tumors in the breast ultrasound image."
+    assert prompts["p6"][1] == "Two regular tumors at the top, right in the breast ultrasound image."
+
+
 def test_without_any_attribute_every_level_is_the_class():
     prompts = cumulative({}, "left lung")
     assert list(prompts) == [f"p{level}" for level in range(7)]

@@ -284,6 +284,8 @@ def _caption(sample: Sample, colour: str, font: ImageFont.FreeTypeFont) -> list[
         if font.getlength(longer) <= _SIDE or not lines[-1]:
             lines[-1] = longer
         elif len(lines) == 2:
+            while font.getlength(f"{lines[-1]} …") > _SIDE and " " in lines[-1]:
+                lines[-1] = lines[-1].rpartition(" ")[0]
             lines[-1] += " …"
             break
         else:

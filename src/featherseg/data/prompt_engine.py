@@ -161,11 +161,12 @@ def parts_of(mask: np.ndarray) -> list[Part]:
     top, left = rows[0], columns[0]
     labels, _ = ndimage.label(mask[top:rows[-1] + 1, left:columns[-1] + 1], np.ones((3, 3)))
     pixels = np.bincount(labels.ravel())[1:]
+    least = SPECK * pixels.max()
     return [Part(labels[place] == number, int(pixels[number - 1]), *(
                 int(edge) for edge in (top + place[0].start, left + place[1].start,
                                        top + place[0].stop, left + place[1].stop)))
             for number, place in enumerate(ndimage.find_objects(labels), start=1)
-            if pixels[number - 1] >= SPECK * pixels.max()]
+            if pixels[number - 1] >= least]
 
 
 def form_of(part: Part) -> str | None:

@@ -98,7 +98,8 @@ def _cris(config: ModelConfig) -> "SegmentationModel":
     if config.weights == RANDOM_SMALL:
         architecture = cris_config.small_config(image_size=config.image_size or SMALL_SIZE)
     with _sizes_that_fit(config):
-        return CRIS(config.name, architecture, config.image_size, config.word_length, config.text_padding or "masked")
+        return CRIS(config.name, architecture, config.image_size, config.word_length, config.text_padding or "masked",
+                    config.resize or "squash")
 
 
 def _cnn(config: ModelConfig) -> "SegmentationModel":
@@ -125,7 +126,8 @@ def _san(config: ModelConfig) -> "SegmentationModel":
     if config.weights == RANDOM_SMALL:
         architecture = san_config.small_config(config.image_size or SMALL_SIZE)
     with _sizes_that_fit(config):
-        return SAN(architecture, config.image_size)
+        return SAN(architecture, config.image_size, swapped=config.side_fusion == "published_swapped",
+                   learns_to_recognise=config.recognition != "published_without_gradient")
 
 
 @contextlib.contextmanager

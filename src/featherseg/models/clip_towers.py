@@ -16,7 +16,7 @@ from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from featherseg.data.transforms import Resize
+from featherseg.data.transforms import Letterbox
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
 from featherseg.models.etris_config import STAGES, Architecture
 from featherseg.models.tokenizer import CONTEXT, tokenize_fixed
@@ -101,7 +101,7 @@ class CLIPTowers(SegmentationModel):
         self.image_size = image_size or architecture.image_size
         self.word_length = word_length or architecture.word_length
         self.sentence_dim = architecture.embed_dim
-        self.resize = self._resize()
+        self.resize = Letterbox(self.image_size, tuple(round(255 * value) for value in self.mean))
         self._check_sizes()
         text = f"{BACKBONE}.transformer"
         depth = architecture.stages[-1]
@@ -249,10 +249,6 @@ class CLIPTowers(SegmentationModel):
 
     def _image_features(self, maps: list[Tensor], states: Tensor) -> ImageFeatures:
         return ImageFeatures((*maps[:-1], self._vision_output(states)))
-
-    @abstractmethod
-    def _resize(self) -> Resize:
-        """How a picture gets to the input's square."""
 
     @abstractmethod
     def _build_head(self) -> tuple[nn.Module, nn.Module, nn.Module]:

@@ -2,7 +2,6 @@
 
 CLIP's ResNet, a feature pyramid that the sentence gates, a transformer decoder that attends to the words, and a
 convolution that the sentence generates. Modules are named as in the released checkpoints, so that those load by name.
-Pictures are squashed to the input's square, as MedVLSM and VLSM-Adapter do.
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from featherseg.config import TextPadding
+from featherseg.config import ResizeKind, TextPadding
 from featherseg.data.transforms import Squash
 from featherseg.models.base import TextFeatures
 from featherseg.models.batchnorm import BatchNorm1d
@@ -59,20 +58,25 @@ class Pyramid(nn.Module):
 
 
 class CRIS(ResNetTowers):
-    """CRIS with the towers' features of `CLIPTowers`; its arguments and errors are those, and the last one.
+    """CRIS with the towers' features of `CLIPTowers`; its arguments and errors are those, and the last two.
 
     Args:
         text_padding: `masked` keeps tokens that only fill up the word length from the decoder. `published_unmasked`
             is what MedVLSM's and VLSM-Adapter's code does: prompts are filled up with the end token and the decoder's
             mask looks for token 0, so that it attends to the padding.
+        resize: pictures are squashed to the input's square, as in MedVLSM and VLSM-Adapter, or keep their aspect and
+            are padded (`letterbox`), as where CRIS was trained.
     """
 
     config: Architecture
 
     def __init__(self, name: str, architecture: Architecture, image_size: int | None = None,
-                 word_length: int | None = None, text_padding: TextPadding = "masked") -> None:
+                 word_length: int | None = None, text_padding: TextPadding = "masked",
+                 resize: ResizeKind = "squash") -> None:
         super().__init__(name, architecture, image_size, word_length)
         self.masks_padding = text_padding == "masked"
+        if resize == "squash":
+            self.resize = Squash(self.image_size)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (B, word_length), cut with the end token kept; filled up with 0, or with the end token."""
@@ -88,9 +92,6 @@ class CRIS(ResNetTowers):
         """Logits (B, h, w) brought to the input's grid, (B, 1, H, W), bicubically, corner on corner, as released."""
         size = (self.image_size, self.image_size)
         return F.interpolate(logits.unsqueeze(1), size=size, mode="bicubic", align_corners=True)
-
-    def _resize(self) -> Squash:
-        return Squash(self.image_size)
 
     def _build_head(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         config, widths = self.config, self.exchange_spec.widths

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from torch import nn
 
 from featherseg.config import HeadPart
-from featherseg.data.transforms import Letterbox
 from featherseg.models.clip_towers import BACKBONE, CLIPTowers, ResNetTowers, ViTTowers
 from featherseg.models.etris_config import Architecture
 from featherseg.models.etris_head import (
@@ -36,9 +35,6 @@ class ETRIS(CLIPTowers):
         if not {"hierarchical_alignment", "projector"} & set(self.head_parts):  # who read the sentence
             self.unused = (*self.unused, f"{BACKBONE}.text_projection")
         super().__init__(name, architecture, image_size, word_length)
-
-    def _resize(self) -> Letterbox:
-        return Letterbox(self.image_size, tuple(round(255 * value) for value in self.mean))
 
     def _build_head(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         config, spec, parts = self.config, self.exchange_spec, self.head_parts

@@ -41,11 +41,13 @@ class SideNetwork(nn.Module):
     Args:
         config: the architecture.
         image_size: side of its square input in pixels.
+        before: the block before which each of CLIP's maps is added.
     """
 
-    def __init__(self, config: Architecture, image_size: int) -> None:
+    def __init__(self, config: Architecture, image_size: int, before: Sequence[int]) -> None:
         super().__init__()
         width, self.side, self.queries = config.side_width, image_size // config.patch_size, config.queries
+        self.before = tuple(before)
         self.heads = config.vision_width // config.vision_head_width
         self.patches = nn.Conv2d(3, width, config.patch_size, config.patch_size)
         self.query = nn.Parameter(torch.empty(config.queries, width))
@@ -70,8 +72,9 @@ class SideNetwork(nn.Module):
         for k, block in enumerate(self.blocks):
             if k:
                 states = states + self.positions
-            if k < len(maps):
-                states = self._fuse(k, states, maps[k])
+            if k in self.before:
+                fusion = self.before.index(k)
+                states = self._fuse(fusion, states, maps[fusion])
             states = block(states)
         queries = self.query_head(states[:, : self.queries])
         places = states[:, self.queries :]
@@ -81,8 +84,8 @@ class SideNetwork(nn.Module):
         grid = (self.side, self.side)
         return proposals.unflatten(2, grid), biases.unflatten(3, grid)
 
-    def _fuse(self, k: int, states: Tensor, seen: Tensor) -> Tensor:
-        seen = self.fusions[k](seen.movedim(1, -1)).movedim(-1, 1)
+    def _fuse(self, fusion: int, states: Tensor, seen: Tensor) -> Tensor:
+        seen = self.fusions[fusion](seen.movedim(1, -1)).movedim(-1, 1)
         seen = F.interpolate(seen, size=(self.side, self.side), mode="bilinear", align_corners=False)
         added = seen.flatten(2).transpose(1, 2)
         return torch.cat([states[:, : self.queries], states[:, self.queries :] + added], dim=1)
@@ -96,6 +99,11 @@ class SAN(SegmentationModel):
     Args:
         config: see `san_config`.
         image_size: side of the square input in pixels; None for the architecture's own.
+        swapped: numbers of CLIP's blocks and the side network's are exchanged where CLIP's states are added, as in
+            VLSM-Adapter's released configuration: the states after blocks 0, 1 and 2 are added before side blocks 0,
+            3 and 6, and a fourth fusion is never reached.
+        learns_to_recognise: whether gradients run through CLIP. Without, as in VLSM-Adapter's released code, neither
+            the attention biases nor CLIP's positions are trained.
 
     Raises:
         ValueError: the image size is not a multiple of two patches.
@@ -104,12 +112,14 @@ class SAN(SegmentationModel):
     name = "san"
     mean = (0.48145466, 0.4578275, 0.40821073)
     std = (0.26862954, 0.26130258, 0.27577711)
-    decoder_modules = ("net.side", f"{VISUAL}.positional_embedding")
-    unused = ("net.clip.logit_scale",)
     trains_head = True
 
-    def __init__(self, config: Architecture, image_size: int | None = None) -> None:
+    def __init__(self, config: Architecture, image_size: int | None = None, swapped: bool = False,
+                 learns_to_recognise: bool = True) -> None:
         super().__init__()
+        places = tuple(range(len(config.fused)))
+        self.heard, before = (places, config.fused) if swapped else (config.fused, places)
+        self.learns_to_recognise = learns_to_recognise
         self.config, self.image_size = config, image_size or config.image_size
         if self.image_size % (CLIP_SHRINKS * config.patch_size):
             raise ValueError(f"image_size {self.image_size} is not a multiple of {CLIP_SHRINKS * config.patch_size}")
@@ -120,7 +130,14 @@ class SAN(SegmentationModel):
         text = {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": config.text_width,
                 "heads": config.text_heads, "layers": config.text_depth}
         self.net = nn.ModuleDict({"clip": CLIP(config.embed_dim, vision, text, quick_gelu=True),
-                                  "side": SideNetwork(config, self.image_size)})
+                                  "side": SideNetwork(config, self.image_size, before)})
+        through_clip = ("net.side.bias_head", "net.side.bias_scale", f"{VISUAL}.positional_embedding")
+        side = tuple(f"net.side.{name}" for name, _ in self.net.side.named_children()) + (
+            "net.side.query", "net.side.positions")
+        self.decoder_modules = ((*side, through_clip[-1]) if learns_to_recognise
+                                else tuple(name for name in side if name not in through_clip))
+        unreached = tuple(f"net.side.fusions.{k}" for k, block in enumerate(before) if block >= config.side_depth)
+        self.unused = ("net.clip.logit_scale", *unreached)
         self.vision = TowerSpec(tuple(f"{VISUAL}.transformer.resblocks.{k}" for k in range(config.vision_depth)),
                                 "attn", "mlp", config.vision_width, (config.vision_depth - 1,), (VISUAL, "net.side"))
         self.text = TowerSpec(tuple(f"net.clip.transformer.resblocks.{k}" for k in range(config.text_depth)),
@@ -139,15 +156,13 @@ class SAN(SegmentationModel):
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """The proposals' logits (B, Q, s, s) on a sixteenth of the input, and what CLIP makes of them (B, Q, D)."""
-        visual, first = self.net.clip.visual, self.config.fused[-1]
-        states, maps = self._clip_input(pixels), []
-        for k, block in enumerate(visual.transformer.resblocks[: first + 1]):
-            if k in self.config.fused:
-                maps.append(self._as_map(states))
-            if k < first:
-                states = block(states)
+        through_clip = torch.is_grad_enabled() and self.learns_to_recognise
+        with torch.set_grad_enabled(through_clip):
+            states, maps = self._see(pixels)
         proposals, biases = self.net.side(pixels, maps)
-        return ImageFeatures((proposals, self._recognise(states, biases)))
+        with torch.set_grad_enabled(through_clip):
+            embeddings = self._recognise(states, biases)
+        return ImageFeatures((proposals, embeddings))
 
     def encode_text(self, tokens: Tensor) -> TextFeatures:
         """The projected end-of-text state (B, D)."""
@@ -187,6 +202,17 @@ class SAN(SegmentationModel):
             expected = {name: tensor for name, tensor in expected.items() if name.startswith("clip.")}
         check_keys(found, expected, source)
         self.net.load_state_dict(found, strict=False)
+
+    def _see(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """CLIP's states before it recognises, and the maps (B, C, h, w) that the side network hears."""
+        first = self.config.fused[-1]
+        states, maps = self._clip_input(pixels), []
+        for k, block in enumerate(self.net.clip.visual.transformer.resblocks[: first + 1]):
+            if k in self.heard:
+                maps.append(self._as_map(states))
+            if k < first:
+                states = block(states)
+        return states, maps
 
     def _clip_input(self, pixels: Tensor) -> Tensor:
         visual = self.net.clip.visual

@@ -7,6 +7,7 @@ from featherseg.reliance.image import MEAN_COLOUR, OTHER_IMAGE
 from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED
 
 IMAGE_ONLY, LANGUAGE_ONLY, BOTH, NEITHER = "image only", "language only", "image and language", "neither"
+MISLED = "image, though foreign prompts mislead"
 UNDECIDED = "too few to tell"
 FEWEST = 7  # groups: with fewer no corrected p-value of the three tests behind the verdict can be small enough
 LEAST_DROP = 0.02  # in DSC: a smaller one is no reliance, however sure
@@ -33,11 +34,16 @@ def decides(scores: dict[str, Any]) -> str:
     A modality counts where putting another sample's in its place costs at least `LEAST_DROP` in DSC, surely (Holm's
     corrected p below `LEVEL`): prompts permuted, or another structure's prompt; images permuted. Such prompts and
     images are of the kind that the model knows, unlike an empty prompt or a grey image, which may confuse a model
-    that reads nothing from them.
+    that reads nothing from them. A model that reads its prompt need not need it: where the empty prompt costs less
+    than half of what a foreign one costs, the image decides, and foreign prompts mislead (`MISLED`).
     """
     if scores["n_groups"] < FEWEST:
         return UNDECIDED
     language, picture = relies(scores, "text", PERMUTED, OTHER_STRUCTURE), relies(scores, "image", OTHER_IMAGE)
+    drops = {one["condition"]: one["drop"] for one in scores["conditions"] if one["modality"] == "text"}
+    foreign = max(drops.get(PERMUTED, 0.0), drops.get(OTHER_STRUCTURE, 0.0))
+    if language and picture and drops[NONE] < foreign / 2:
+        return MISLED
     return {(True, True): BOTH, (False, True): IMAGE_ONLY, (True, False): LANGUAGE_ONLY}.get(
         (language, picture), NEITHER)
 
@@ -80,11 +86,13 @@ def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
 
 
 _ANSWERS = {
-    BOTH: "{model} reads both: the prompt decides what is segmented, and the image where it lies.",
-    IMAGE_ONLY: "{model} looks at the image only: whose prompt it gets hardly matters.",
-    LANGUAGE_ONLY: "{model} goes by the prompt only: it hardly matters which image it gets.",
+    BOTH: "{model} relies on both: the prompt decides what is segmented, and the image where it lies.",
+    MISLED: "{model} finds what to segment in the image, with hardly a need for the prompt, but a foreign prompt "
+            "misleads it.",
+    IMAGE_ONLY: "{model} goes by the image: no loss is shown when prompts are exchanged.",
+    LANGUAGE_ONLY: "{model} goes by the prompt: no loss is shown when images are exchanged.",
+    NEITHER: "neither modality is shown to decide for {model}: exchanging prompts or images costs nothing for sure.",
     UNDECIDED: f"it cannot be told what decides for {{model}}: that needs at least {FEWEST} patients or images.",
-    NEITHER: "neither modality can be shown to decide for {model}: exchanging images or prompts hardly matters.",
 }
 
 
@@ -123,7 +131,7 @@ def _attributes(found: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
     read = [f"{name} ({_points(flip['drop'])})" for name, flip in
             sorted(flips.items(), key=lambda item: -item[1]["drop"]) if is_drop(flip)]
     idle = [name for name in flips if not is_drop(flips[name])]
-    parts = ([f"a changed {_listed(read)} costs DSC"] if read else []) + (
+    parts = ([f"changing {_listed(read, 'or')} costs DSC"] if read else []) + (
         [f"{'no' if not read else 'and no'} loss is shown for {_listed(idle, 'or')}"] if idle else [])
     sentence = ", ".join(parts)
     return [f"Of the attributes in the prompt, {sentence}."]

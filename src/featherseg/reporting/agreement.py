@@ -113,7 +113,7 @@ def agreements(dataset: PreparedDataset, split: str = "test") -> list[Agreement]
     placed = tuple(", ".join(_released_places(dataset.mask(sample), stretch)) or NONE for sample in samples)
     location = next(one for one in found if one.attribute == "location")
     note = f"width taken as {stretch:.2f} times that of the images compared, the best fit to their training split"
-    note += "; they have been squeezed by as much, and outlines with them" if stretch > 1.05 else ""
+    note += "; so these are narrower than the published ones, and outlines with them" if stretch > 1.05 else ""
     return [*found, Agreement(name, split, RELEASED, location.published, placed, note)]
 
 
@@ -259,12 +259,12 @@ def _meaning(found: Sequence[Agreement]) -> str:
     return f"""<h2>What the figures mean</h2>
 <ul>
 <li><b>Size</b> is area: small, medium and large part at 8 % and 30 % of the image, tiny below 0.1 %. Both limits come
-out of a fit to the training splits, and are those of the released utility (<code>utils/annotations/
-features_from_img.py</code> in the history of naamiinepal/medvlsm, commit 3e8a80b). Where the lists name several sizes,
-the engine names that of the largest part.</li>
-<li><b>Number</b> is the count of connected parts. The released utility counts every part, however small, and the
-published masks are JPEG files with specks of compression, so the lists say more than one where the mask has one part:
-{"; ".join(several)}. The engine leaves specks out. Kappa is low where nearly every sample has one part.</li>
+out of a fit to the training splits, and are those of the released utility (<code>features_from_img.py</code> in the
+history of naamiinepal/medvlsm, commit 3e8a80b). Where the lists name several sizes, the engine names that of the
+largest part.</li>
+<li><b>Number</b> is the count of connected parts. The released utility counts every part, however small, in JPEG masks
+such as those of Kvasir-SEG specks of compression too, so the lists say more than one where the engine finds one part
+that is no speck: {"; ".join(several)}. Kappa is low where nearly every sample has one part.</li>
 <li><b>Location</b> differs for a reason that can be named: the released utility compares the middle of the width with
 thirds of the <em>height</em>, so that on wide pictures “right” is said of what lies in the middle, and “left” hardly
 ever. The lists say “right” and “left” {"; ".join(sides)}. The engine compares width with width. The line “{RELEASED}”

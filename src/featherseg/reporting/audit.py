@@ -6,7 +6,7 @@ library is repaired one day, the verdict says so.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -39,13 +39,20 @@ CORRECT, _, TWICE = FORMS.values()
 MONAI, FORMULA = "MONAI's own loss", "0.693 − 0.380 × area"
 
 
+def shown(title: str, prose: str, table: Any, verdict: str) -> list:
+    """What a notebook shows of a trap: a heading with its prose, a table, and the verdict."""
+    from IPython.display import Markdown
+
+    return [Markdown(f"### {title}\n\n{prose}"), table, Markdown(f"**Verdict.** {verdict}")]
+
+
 def differences() -> "pd.DataFrame":
     """What every `-published` recipe does otherwise than the correct one: one line a difference."""
     import pandas as pd
 
     sections = {"towers": "trap 1, below", "loss": "trap 2, below", "selection": "trap 5, below",
-                "threshold": "trap 6, below", "batchnorm": "trap 9, below",
-                "upsampling": "the way back, below"}
+                "threshold": "trap 6, below", "batchnorm": "trap 9, below", "taps": "trap 4, below",
+                "padding": "trap 13, below", "prompts": "trap 8, below", "upsampling": "the way back, below"}
     lines = []
     for path in sorted(Path("recipes").glob("*-published.yaml")):
         for field, what in parse(Recipe, read_yaml(path), str(path)).published.items():

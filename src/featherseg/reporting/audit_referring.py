@@ -5,7 +5,7 @@ As in `audit.py`, each verdict is read off its measurement.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from featherseg.models.base import SegmentationModel
 from featherseg.models.etris import build_etris
 from featherseg.models.etris_config import small_config, small_resnet_config
 from featherseg.reporting import tables
-from featherseg.reporting.audit import OURS
+from featherseg.reporting.audit import OURS, shown
 from featherseg.reporting.etris import bridger_shares
 
 if TYPE_CHECKING:
@@ -34,23 +34,23 @@ def scores() -> list:
     """Traps 5 and 6 and the way back to the input, for a notebook: heading, prose, table and verdict of each."""
     chosen, measured, back = selection(), measures_apart(), ways_back()
     return [
-        *_shown("Trap 5: chosen on the split that is reported",
-                "The released configurations for RefCOCO+ keep the checkpoint that is best on testB, and testB is "
-                "reported. Here a training is simulated whose epochs are all equally good (mean IoU 50 %, each "
-                "expression's IoU varying from epoch to epoch by 15 points): whatever a choice seems to gain, "
-                "choosing has made. A simulation, not a measurement of the paper.",
-                tables.show(chosen), selection_verdict(chosen)),
-        *_shown("Trap 6: two numbers called IoU",
-                "The released code averages the IoU of the expressions at threshold 0.35; papers of the field print "
-                "overall IoU at 0.5. Two made-up models on the same drawn masks, one careful with small objects and "
-                "one with large ones, by every measure.",
-                tables.show(measured), measures_verdict(measured)),
-        *_shown("The way back: corners that are aligned",
-                "A mask is learned on a grid a quarter as fine as the input, shrunk with its pixels' areas aligned. "
-                "The released code brings probabilities back by splines with the corner pixels' centres aligned, "
-                "which enlarges the picture about its middle. Discs of radius 6 on an input of 64 pixels, there and "
-                "back.",
-                tables.show(back), back_verdict(back))]
+        *shown("Trap 5: chosen on the split that is reported",
+               "The released configurations for RefCOCO+ keep the checkpoint that is best on testB, and testB is "
+               "reported. Here a training is simulated whose epochs are all equally good (mean IoU 50 %, each "
+               "expression's IoU varying from epoch to epoch by 15 points): whatever a choice seems to gain, "
+               "choosing has made. A simulation, not a measurement of the paper.",
+               tables.show(chosen), selection_verdict(chosen)),
+        *shown("Trap 6: two numbers called IoU",
+               "The released code averages the IoU of the expressions at threshold 0.35; papers of the field print "
+               "overall IoU at 0.5. Two made-up models on the same drawn masks, one careful with small objects and "
+               "one with large ones, by every measure.",
+               tables.show(measured), measures_verdict(measured)),
+        *shown("The way back: corners that are aligned",
+               "A mask is learned on a grid a quarter as fine as the input, shrunk with its pixels' areas aligned. "
+               "The released code brings probabilities back by splines with the corner pixels' centres aligned, "
+               "which enlarges the picture about its middle. Discs of radius 6 on an input of 64 pixels, there and "
+               "back.",
+               tables.show(back), back_verdict(back))]
 
 
 def training() -> list:
@@ -58,27 +58,27 @@ def training() -> list:
     rates, moved, reached = learning_rates(), batchnorm_statistics(), lora_targets()
     lengths, shares = word_lengths(), bridger_shares()
     return [
-        *_shown("Trap 7: a first epoch at ten times the rate",
-                "CRIS hands its optimiser groups that name `initial_lr` and no `lr`. A schedule reads the former from "
-                "its first step on; before it, every group has the optimiser's own rate. (ETRIS writes the same, but "
-                "with equal rates.) Rates of a backbone meant to train at a tenth of 1e-4, milestone 35.",
-                tables.show(rates, digits=6), rates_verdict(rates)),
-        *_shown("Trap 9: frozen, and moving",
-                "`requires_grad = False` freezes weights. In `train()` mode a BatchNorm goes on adapting its running "
-                "statistics, frozen or not. One batch through a small ETRIS on a ResNet whose towers are frozen.",
-                tables.show(moved, digits=4), batchnorm_verdict(moved)),
-        *_shown("Trap 10: LoRA that trains nothing",
-                "`nn.MultiheadAttention` reads its output projection's weight without calling the layer, so what peft "
-                "wraps around `out_proj` is never reached. The attention module itself is the right target.",
-                tables.show(reached, digits=4), lora_verdict(reached)),
-        *_shown("Trap 14: padding is part of the model",
-                "The Bridger's attention sees pad tokens. One sentence, cut or padded to another length, same weights.",
-                tables.show(lengths, digits=6), lengths_verdict(lengths)),
-        *_shown("The abstract's 3.38 %",
-                "The abstract says that 1.61 % to 3.38 % of the backbone's parameters are updated. Counted at full "
-                "size: the Bridger, alone and with the positional embeddings that train along, as a share of what "
-                "could be called the backbone. `connect` is the part of the ResNets' attention pool that CLIP lacks.",
-                tables.show(shares), shares_verdict(shares))]
+        *shown("Trap 7: a first epoch at ten times the rate",
+               "CRIS hands its optimiser groups that name `initial_lr` and no `lr`. A schedule reads the former from "
+               "its first step on; before it, every group has the optimiser's own rate. (ETRIS writes the same, but "
+               "with equal rates.) Rates of a backbone meant to train at a tenth of 1e-4, milestone 35.",
+               tables.show(rates, digits=6), rates_verdict(rates)),
+        *shown("Trap 9: frozen, and moving",
+               "`requires_grad = False` freezes weights. In `train()` mode a BatchNorm goes on adapting its running "
+               "statistics, frozen or not. One batch through a small ETRIS on a ResNet whose towers are frozen.",
+               tables.show(moved, digits=4), batchnorm_verdict(moved)),
+        *shown("Trap 10: LoRA that trains nothing",
+               "`nn.MultiheadAttention` reads its output projection's weight without calling the layer, so what peft "
+               "wraps around `out_proj` is never reached. The attention module itself is the right target.",
+               tables.show(reached, digits=4), lora_verdict(reached)),
+        *shown("Trap 14: padding is part of the model",
+               "The Bridger's attention sees pad tokens. One sentence, cut or padded to another length, same weights.",
+               tables.show(lengths, digits=6), lengths_verdict(lengths)),
+        *shown("The abstract's 3.38 %",
+               "The abstract says that 1.61 % to 3.38 % of the backbone's parameters are updated. Counted at full "
+               "size: the Bridger, alone and with the positional embeddings that train along, as a share of what "
+               "could be called the backbone. `connect` is the part of the ResNets' attention pool that CLIP lacks.",
+               tables.show(shares), shares_verdict(shares))]
 
 
 def selection(expressions: Sequence[int] = (1798, 200), epochs: int = 15, trainings: int = 200) -> "pd.DataFrame":
@@ -409,9 +409,3 @@ def _batch(model: SegmentationModel) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _logits(model: SegmentationModel, pixels: Tensor, tokens: Tensor) -> Tensor:
     return model.eval()(pixels, tokens)
-
-
-def _shown(title: str, prose: str, table: Any, verdict: str) -> list:
-    from IPython.display import Markdown
-
-    return [Markdown(f"### {title}\n\n{prose}"), table, Markdown(f"**Verdict.** {verdict}")]

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from featherseg.config import PROMPT_LEVELS, PoolParams, read_params
-from featherseg.reporting import published, style
+from featherseg.config import PROMPT_LEVELS, PoolParams, read_params, study_params_path
+from featherseg.reporting import published, style, tables
 from featherseg.reporting.experiments import with_experiments
 from featherseg.reporting.published import AS_RELEASED, MEDVLSM_REGIMES, MEDVLSM_SETS, STATE_OF_THE_ART
 from featherseg.reporting.study import Study, title_of
-from featherseg.reporting.tables import FROM, honest, made_here
+from featherseg.reporting.tables import FROM, honest
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
     from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
 
 ZERO_SHOT, INDIVIDUAL, POOLED, LEFT_OUT = "zero-shot", "individual", "pooled: ", "left out: "
 ALL_BUT = "all_but_"
@@ -119,7 +120,7 @@ def table_2(study: Study) -> pd.DataFrame:
     lines = []
     for regime in regimes:
         there = list(values.loc[regime].index) if regime in MEDVLSM_REGIMES.values() else []
-        rows, unmade = here[here.regime == regime], {}
+        rows, unmade = here[(here.regime == regime) & ((regime != INDIVIDUAL) | (here.trained == here.tested))], {}
         for dataset in dict.fromkeys([*there, *_known_first(rows.tested)]):
             theirs = values.loc[(regime, dataset)].dropna().to_dict() if dataset in there else {}
             if theirs:
@@ -133,21 +134,37 @@ def table_2(study: Study) -> pd.DataFrame:
         for (label, reason), datasets in sorted(unmade.items()):
             lines.append(_line(regime, _sets(datasets), label, f"not run: {reason}", {
                 column.title: "not run" for column in COLUMNS if any(column.recipes(label, regime))}))
-    columns = ["trained", "dataset", "", *(column.title for column in COLUMNS), FROM, "data"]
-    frame = pd.DataFrame(lines, columns=columns)
-    return honest(frame.fillna(dict.fromkeys((column.title for column in COLUMNS), "–")))
+    declared = {run.recipe for run in study.runs}
+    titles = [column.title for column in COLUMNS if column.model or declared & {
+        *column.correct, column.released, column.zero_shot}]
+    frame = pd.DataFrame(lines, columns=["trained", "dataset", "", *titles, FROM, "data"])
+    return honest(frame.fillna(dict.fromkeys(titles, "–")))
+
+
+def table_2_by_regime(study: Study) -> list["Styler"]:
+    """Table 2 for a notebook, a table a regime, without the columns that a regime has nothing of."""
+    parts = []
+    for regime, rows in table_2(study).groupby("trained", sort=False):
+        empty = [column.title for column in COLUMNS if column.title in rows and (rows[column.title] == "–").all()]
+        parts.append(tables.show(rows.drop(columns=["trained", *empty]), f"{regime} (DSC in %)"))
+    return parts
 
 
 def regimes(study: Study) -> pd.DataFrame:
-    """DSC in % of every recipe on every set, a column a regime: what pooling, leaving out or no training changes."""
-    made = scores(study)
-    made = made[(made.status == "ok") & ((made.regime != INDIVIDUAL) | (made.trained == made.tested))]
+    """DSC in % of every recipe on every set, a column a regime: what pooling, leaving out or no training changes.
+
+    What was not run follows, a line for each reason.
+    """
+    found = scores(study)
+    made = found[(found.status == "ok") & ((found.regime != INDIVIDUAL) | (found.trained == found.tested))]
     order = sorted(set(made.regime), key=_order)
-    lines = []
-    for (tested, recipe), rows in made.groupby(["tested", "recipe"], sort=False):
+    lines, tests = [], _known_first(made.tested)
+    groups = sorted(made.groupby(["tested", "recipe"]), key=lambda group: tests.index(group[0][0]))
+    for (tested, recipe), rows in groups:
         means, data = rows.groupby("regime").dsc.mean(), " and ".join(sorted(set(rows.data)))
-        lines.append({"dataset": tested, "method": title_of(recipe), **{name: means.get(name) for name in order},
+        lines.append({"dataset": tested, "method": _named(recipe), **{name: means.get(name) for name in order},
                       FROM: data, "data": data})
+    lines += _not_run(found, "dataset", "tested")
     columns = ["dataset", "method", *order, FROM, "data"]
     return honest(pd.DataFrame(lines, columns=columns).astype(dict.fromkeys(order, float)))
 
@@ -162,14 +179,10 @@ def domain_shift(study: Study) -> pd.DataFrame:
     tested, lines = _known_first(made.tested), []
     for (recipe, trained), rows in made.groupby(["recipe", "trained"], sort=False):
         means, data = rows.groupby("tested").dsc.mean(), " and ".join(sorted(set(rows.data)))
-        lines.append({"method": title_of(recipe), "trained": trained, **{name: means.get(name) for name in tested},
+        lines.append({"method": _named(recipe), "trained": trained, **{name: means.get(name) for name in tested},
                       FROM: data, "data": data})
     lines.sort(key=lambda line: line["method"])
-    for reason, rows in found[found.status != "ok"].groupby("reason", sort=False):
-        methods = list(dict.fromkeys(map(title_of, rows.recipe)))
-        lines.append({"method": methods[0] if len(methods) == 1 else f"{len(methods)} methods",
-                      "trained": _sets(_known_first(rows.trained)),
-                      FROM: f"not run: {_short(reason)}", "data": ""})
+    lines += _not_run(found, "trained", "trained")
     frame = pd.DataFrame(lines, columns=["method", "trained", *tested, FROM, "data"])
     return honest(frame.astype(dict.fromkeys(tested, float)))
 
@@ -186,7 +199,7 @@ def levels(study: Study) -> pd.DataFrame:
     scored, lines = sorted(set(own.prompts), key=_level), []
     for (dataset, recipe, trained), of in own.groupby(["dataset", "recipe", "train_prompts"], sort=False):
         means = 100 * of.groupby("prompts")["mean"].mean()
-        lines.append({"dataset": dataset, "method": title_of(recipe), "trained with": trained or NOTHING_TRAINED,
+        lines.append({"dataset": dataset, "method": _named(recipe), "trained with": trained or NOTHING_TRAINED,
                       **{f"scored with {level}": means.get(level) for level in scored},
                       FROM: of.data.iloc[0], "data": of.data.iloc[0]})
     lines.sort(key=lambda line: (line["dataset"], line["method"], _level(line["trained with"])))
@@ -204,10 +217,10 @@ def levels_note(study: Study) -> str:
     made = sum(cell in there for cell in grid)
     if made == len(grid):
         return f"All {made} cells of the grid of levels have been run."
-    every = ",".join(PROMPT_LEVELS)
+    path, every = study_params_path(study.name).as_posix(), ",".join(PROMPT_LEVELS)
+    swept = " ".join(f"-S '{path}:{section}.prompts={every}'" for section in ("train", "evaluate"))
     return (f"Of the grid's {len(grid)} cells (trained with p0 to p9, scored with p0 to p9) {made} have been run here; "
-            f"the rest: `dvc exp run --queue -S 'train.prompts={every}' -S 'evaluate.prompts={every}'`, "
-            "`dvc queue start`, and then this notebook's stage again.")
+            f"the rest: `dvc exp run --queue {swept}`, `dvc queue start`, and then this notebook's stage again.")
 
 
 def regime_figure(study: Study) -> "Figure":
@@ -223,8 +236,8 @@ def regime_figure(study: Study) -> "Figure":
         means = values[values.index.get_level_values("dataset").isin(kept)].groupby(level="regime", sort=False)
         means = means.mean()[means.size() == len(kept)]
         for place, model in enumerate(means.columns):
-            axis.plot([_short_regime(name) for name in means.index], means[model], marker="o", label=model,
-                      color=f"C{place}", markerfacecolor="white")
+            axis.plot([_short_regime(name) for name in means.index], means[model], marker="os^vD"[place % 5],
+                      label=f"{model} (published)", color=str(0.15 + 0.12 * place), markerfacecolor="white")
         axis.set(title=title)
     order = sorted(set(here.regime), key=_order)
     for axis, tested in zip(axes[2:], sets, strict=True):
@@ -233,11 +246,11 @@ def regime_figure(study: Study) -> "Figure":
             means = of.groupby("regime").dsc.mean().reindex([name for name in order if name in set(of.regime)])
             adapter = of.adapter.iloc[0]
             axis.plot([order.index(name) for name in means.index], means, marker=style.marker(adapter), alpha=0.85,
-                      label=f"{title_of(recipe)} (here)", **_look(recipe, here))
-        axis.set_xticks(range(len(order)), [_short_regime(name) for name in order])
+                      label=f"{_named(recipe)} (here)", **_look(recipe, here))
+        axis.set_xticks(range(len(order)), [_short_regime(name) for name in order],
+                        rotation=20 if len(order) > 3 else 0)
         axis.set(title=f"tested: {tested} ({rows.data.iloc[0]})", xlim=(-0.5, len(order) - 0.5))
     for axis in axes:
-        axis.tick_params(axis="x", labelrotation=0 if len(order) < 4 else 20)
         axis.margins(x=0.12, y=0.12)
         axis.set_ylabel("DSC (%)")
     _legend(figure, axes)
@@ -262,9 +275,17 @@ def shift_figure(study: Study) -> "Figure | Markdown":
         rows = made[made.recipe == recipe]
         grid = rows.pivot_table(index="trained", columns="tested", values="dsc").reindex(index=trained, columns=tested)
         _heat(axis, grid, 0, 100)
-        axis.set(title=f"{title_of(recipe)}\n({', '.join(sorted(set(rows.data)))})", xlabel="tested on",
+        axis.set(title=f"{_named(recipe)}\n({', '.join(sorted(set(rows.data)))})", xlabel="tested on",
                  ylabel="trained on")
     return figure
+
+
+def levels_shown(study: Study) -> list:
+    """The grid of levels for a notebook, drawn and as a table; a note where there is one policy only."""
+    figure = levels_figure(study)
+    if not hasattr(figure, "axes"):
+        return [figure]
+    return [figure, tables.show(levels(study), "DSC by prompts trained with and scored with (%)")]
 
 
 def levels_figure(study: Study) -> "Figure | Markdown":
@@ -274,8 +295,8 @@ def levels_figure(study: Study) -> "Figure | Markdown":
     groups = [(key, rows) for key, rows in frame.groupby(["dataset", "method"], sort=False)
               if len(rows) > 1 or rows[columns].notna().sum(axis=None) > 1]
     if not groups:
-        return style.note("One policy to train with and one to score with have been run here, so there is no grid to "
-                          "draw.")
+        return style.note("No method has been run here with more than one policy to train with or to score with, so "
+                          "there is no grid to draw.")
     figure, axes = style.panels(len(groups), width=1.8 + 0.6 * len(columns),
                                 height=2.2 + 0.35 * len(frame) / len(groups), columns=2)
     for axis, ((dataset, method), rows) in zip(axes, groups, strict=True):
@@ -294,24 +315,24 @@ def _lines_here(study: Study, regime: str, dataset: str, rows: pd.DataFrame,
     """Lines for what a study made under a regime on a set: the correct recipes, then those as released."""
     lines = []
     for label in (HERE, RELEASED):
-        cells, runs = {}, []
+        cells, runs, unmade = {}, [], {}
         for column in COLUMNS:
-            recipes = [name for name in column.recipes(label, regime) if name]
+            recipes = column.recipes(label, regime)
             of = next((part for name in recipes if len(part := rows[rows.recipe == name])), rows[:0])
-            of = of[(of.status == "ok") & ((regime != INDIVIDUAL) | (of.trained == dataset))]
-            if len(of):
-                ours, one = of.dsc.mean(), theirs.get(column.model)
-                cells[column.title] = f"{ours:.2f}" + ("" if one is None else f" ({ours - one:+.2f})")
-                runs += list(of.run)
-            elif recipes:
+            made, theirs_here = of[of.status == "ok"], theirs.get(column.model)
+            if len(made):
+                ours = made.dsc.mean()
+                cells[column.title] = f"{ours:.2f}" + ("" if theirs_here is None else f" ({ours - theirs_here:+.2f})")
+                runs += list(made.run)
+            elif len(of) or (label == HERE and any(recipes) and theirs_here is not None):
                 cells[column.title] = "not run"
+                reason = "; ".join(sorted(set(of.reason))) or f"no such run in study '{study.name}'"
+                unmade.setdefault(_short(reason), []).append(column.title)
         if runs:
-            known = study.results.drop_duplicates("run").set_index("run").loc[list(dict.fromkeys(runs))].reset_index()
-            said = list(dict.fromkeys(made_here(study, row) for row in known.itertuples()))
-            absent = [title for title, cell in cells.items() if cell == "not run"]
-            why = _short("; ".join(_why(study, regime, label, rows[rows.status != "ok"])))
-            said += [f"not run: {', '.join(absent)}: {why}"] if absent else []
-            labels = sorted(set(known.data))
+            labels = sorted(set(rows[rows.run.isin(runs)].data))
+            commits = sorted({(study.facts(run).get("commit") or "not recorded")[:12] for run in runs})
+            said = [f"{' and '.join(labels)}; commit {', '.join(commits)}; weights and hardware: 00_overview"]
+            said += [f"not run: {', '.join(titles)}: {reason}" for reason, titles in unmade.items()]
             lines.append(_line(regime, dataset, label, "; ".join(said), cells, labels[0] if len(labels) == 1 else ""))
     return lines
 
@@ -319,13 +340,28 @@ def _lines_here(study: Study, regime: str, dataset: str, rows: pd.DataFrame,
 def _why(study: Study, regime: str, label: str, rows: pd.DataFrame) -> list[str]:
     """Why a line of Table 2 has no number here; nothing where no recipe makes it."""
     recipes = {name for column in COLUMNS for name in column.recipes(label, regime) if name}
-    declared = rows[rows.recipe.isin(recipes) & ((regime != INDIVIDUAL) | (rows.trained == rows.tested))]
-    reasons = sorted(set(declared.reason) - {""})
+    reasons = sorted(set(rows[rows.recipe.isin(recipes)].reason) - {""})
     if reasons:
         return [_short("; ".join(reasons))]
     if regime == ZERO_SHOT or (regime not in MEDVLSM_REGIMES.values()) or label == RELEASED:
         return []
     return [f"no such run in study '{study.name}'"]
+
+
+def _not_run(found: pd.DataFrame, head: str, column: str) -> list[dict[str, Any]]:
+    """A line for each reason for which runs were not made: how many methods, and in `head` which sets of `column`."""
+    lines = []
+    for reason, rows in found[found.status != "ok"].groupby("reason", sort=False):
+        methods = list(dict.fromkeys(map(_named, rows.recipe)))
+        lines.append({"method": methods[0] if len(methods) == 1 else f"{len(methods)} methods",
+                      head: _sets(_known_first(rows[column])), FROM: f"not run: {_short(reason)}", "data": ""})
+    return lines
+
+
+def _named(recipe: str) -> str:
+    """A recipe's title with its model's name, which those of CLIPSeg leave out."""
+    title = title_of(recipe)
+    return f"CLIPSeg, {title}" if recipe.startswith("clipseg-") and not title.startswith("CLIPSeg") else title
 
 
 def _sets(datasets: list[str]) -> str:

@@ -24,6 +24,7 @@ from featherseg.reliance.verdict import (
     LANGUAGE_ONLY,
     LEAST_DROP,
     LEVEL,
+    MISLED,
     NEITHER,
     UNDECIDED,
     is_drop,
@@ -41,7 +42,8 @@ Record = Mapping[str, Any]
 MODALITIES = {"text": ("prompt changed, image its own", "#0072B2"),
               "image": ("image changed, prompt its own", "#D55E00")}
 HEADLINES = {BOTH: "image and language decide together", IMAGE_ONLY: "the image alone decides",
-             LANGUAGE_ONLY: "the prompt alone decides", NEITHER: "neither image nor prompt decides",
+             MISLED: "the image decides, foreign prompts mislead", LANGUAGE_ONLY: "the prompt alone decides",
+             NEITHER: "neither image nor prompt decides",
              UNDECIDED: "too few images to tell what decides"}
 PLAYERS = {"image": "#D55E00", "text": "#0072B2"}
 SHOWN = ("own", NONE, "class_only", OTHER_STRUCTURE, "other_sample", PERMUTED, "flip_location", "flip_colour",
@@ -79,12 +81,11 @@ def comparison(records: Mapping[str, Record]) -> pd.DataFrame:
             "another structure's prompt": _change(found.get(("text", OTHER_STRUCTURE))),
             "no prompt": _change(found.get(("text", NONE))),
             "images permuted": _change(found.get(("image", OTHER_IMAGE))),
-            "share of image %": 100 * shares["image"]["value"] if shares else None,
-            "share of text %": 100 * shares["text"]["value"] if shares else None,
-            "mask on the asked one %": 100 * following["accuracy"]["value"] if following else None,
-            "moved by a swap %": 100 * following["moved"]["value"] if following else None})
-    numbers = ["share of image %", "share of text %", "mask on the asked one %", "moved by a swap %"]
-    return pd.DataFrame(lines).astype(dict.fromkeys(numbers, float))
+            "image / text share %": f"{_percent(shares, 'image')} / {_percent(shares, 'text')}" if shares else "none",
+            "mask on the asked one %": _percent(following, "accuracy") if following else "–",
+            "moved by a swap %": _percent(following, "moved") if following else "–",
+            "images": record["n_images"]})
+    return pd.DataFrame(lines)
 
 
 def with_controls(record: Record) -> dict[str, Record]:
@@ -170,12 +171,14 @@ def following(records: Mapping[str, Record]) -> "Figure | None":
 
 
 def same_image(trials: pd.DataFrame, dataset: PreparedDataset) -> list["Figure"]:
-    """The masks of each image that was kept, of one of its structures, under different prompts: a figure an image."""
+    """The masks of each image that was kept, of the structure that its own prompt finds best, under different prompts:
+    a figure an image."""
     kept = trials[trials["mask"].notna() & (trials.image_condition == "own")] if "mask" in trials else trials[:0]
     samples = {sample.sample_id: sample for sample in dataset.samples}
     figures = []
     for _, of_image in kept.groupby("image_id", sort=False):
-        sample = samples[of_image.sample_id.iloc[0]]
+        own = of_image[of_image.text_condition == "own"].set_index("sample_id")
+        sample = samples[own.dsc.idxmax()]
         rows = of_image[of_image.sample_id == sample.sample_id].drop_duplicates(["text_condition", "prompt"])
         rows = rows.drop_duplicates("prompt").set_index("text_condition", drop=False)
         chosen = [row for name in SHOWN if name in rows.index for row in rows.loc[[name]].itertuples()][:MOST_SHOWN]
@@ -186,12 +189,12 @@ def same_image(trials: pd.DataFrame, dataset: PreparedDataset) -> list["Figure"]
 def _panels_of(rows: Sequence[Any], image: np.ndarray, truth: np.ndarray, target: str) -> "Figure":
     from featherseg.reporting.overlays import caption, draw_outlines
 
-    figure, axes = style.panels(len(rows), width=2.35, height=3.0, columns=4)
+    figure, axes = style.panels(len(rows), width=2.35, height=3.15, columns=4)
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.05)
     for axis, row in zip(axes, rows, strict=True):
         draw_outlines(axis, image, truth, unpack(row.mask, row.height, row.width))
         name = "own prompt" if row.text_condition == "own" else title(row.text_condition)
-        axis.set_title(f"{name}: DSC {100 * row.dsc:.0f}", fontsize=8.5, loc="left")
+        axis.set_title(f"{name}\nDSC {100 * row.dsc:.0f} %", fontsize=8.5, loc="left")
         axis.set_xlabel(caption(row.prompt, 34), fontsize=7.5, loc="left")
     figure.suptitle(f"asked for: {target}", fontsize=9.5, x=0.01, ha="left")
     return figure
@@ -255,8 +258,9 @@ def _conventions(record: Record) -> str:
         "structure's prompt, images permuted), and among all others. Effect d: mean over deviation of the groups' "
         "differences; a dash where they do not vary.",
         f"A modality decides where one of its exchanges costs at least {100 * LEAST_DROP:.0f} points of DSC with p "
-        f"below {LEVEL}; with fewer than {FEWEST} groups nothing is decided. Shares are given where the gain is at "
-        f"least {100 * NEAR_ZERO:.0f} points and surely above zero.",
+        f"below {LEVEL}; where the empty prompt costs less than half of what a foreign one costs, prompts are said to "
+        f"mislead, not to decide. With fewer than {FEWEST} groups nothing is decided. Shares are given where the gain "
+        f"is at least {100 * NEAR_ZERO:.0f} points and surely above zero.",
         "“Not measured” counts samples that an intervention does not fit (no colour in the prompt, no second "
         "structure), “same prompt” those that kept their own because all share it, or by chance. “Mask changed” is 1 "
         "minus the IoU between the masks with and without the change, which needs no truth.",
@@ -278,6 +282,10 @@ def interval(low: float, high: float, signed: bool = True) -> str:
 
 def _change(one: Record | None) -> str:
     return "–" if one is None else f"{points(one['drop'])} ({interval(one['low'], one['high'])})"
+
+
+def _percent(values: Record, name: str) -> str:
+    return f"{100 * values[name]['value'] + 0.0:.0f}"
 
 
 def _p_value(p: float) -> str:

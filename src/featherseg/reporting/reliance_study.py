@@ -21,7 +21,7 @@ from featherseg.reliance.verdict import is_drop, paragraph
 from featherseg.reporting import reliance, style
 from featherseg.reporting.collect import data_of
 from featherseg.reporting.study import Study, title_of
-from featherseg.reporting.tables import FROM
+from featherseg.reporting.tables import show
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -94,17 +94,11 @@ def compared(study: Study) -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
-def decisions(study: Study) -> pd.DataFrame:
-    """What decides, run by run, with the scores behind it, and the controls below the runs of each dataset."""
-    frames = [reliance.comparison(records).assign(**{FROM: _origins(dataset, records)})
-              for dataset, records in compared(study).items()]
-    return pd.concat([frame.assign(dataset=frame[FROM].iloc[0].partition(" (")[0]) for frame in frames],
-                     ignore_index=True).pipe(_first, "dataset") if frames else pd.DataFrame(columns=["dataset", FROM])
-
-
-def shares(study: Study) -> list:
-    """Shapley values of runs and controls: a line and a figure a dataset."""
-    return _with_headings((dataset, reliance.shares(records)) for dataset, records in compared(study).items())
+def decisions(study: Study) -> list:
+    """What decides, run by run, with the scores behind it and the controls below, as a table and as Shapley values;
+    each dataset after a line that names it and where it comes from."""
+    return [item for dataset, records in compared(study).items()
+            for item in (_heading(dataset), show(reliance.comparison(records), digits=1), reliance.shares(records))]
 
 
 def attributes(study: Study) -> pd.DataFrame:
@@ -149,8 +143,9 @@ def gallery(study: Study) -> list:
                                  filters=[("split", "==", best.split)])
         data = PreparedDataset.read(f"data/processed/{best.run.dataset}")
         figures = reliance.same_image(trials, data)[:1]
-        shown += [(f"{dataset}: {title_of(best.run.recipe)}", style.picture(figure)) for figure in figures]
-    return _with_headings(shown) or [style.note(HOW)]
+        for figure in figures:
+            shown += [_heading(f"{dataset}: {title_of(best.run.recipe)}"), style.picture(figure)]
+    return shown or [style.note(HOW)]
 
 
 def trained_and_tested(study: Study) -> pd.DataFrame:
@@ -178,7 +173,7 @@ def training_note(study: Study) -> str:
         return f"Not run: no trained run was measured. {HOW}"
     if not missing:
         return "Every level was trained on and tested on every level."
-    return (f"Trained here with the prompts {', '.join(policies)}. Not run: training on {', '.join(missing)} alone; "
+    return (f"Trained by the prompt policy {', '.join(policies)}. Not run: training on {', '.join(missing)} alone. "
             "`dvc exp run --queue -S 'train.prompts=p1,p2,p3,p4,p5,p6'` with `evaluate.reliance` set trains on each.")
 
 
@@ -200,15 +195,7 @@ def _cell(one: dict[str, Any] | None) -> str:
     return f"{reliance.points(one['drop'])} ({reliance.interval(one['low'], one['high'])}){sure}"
 
 
-def _origins(dataset: str, records: dict[str, Any]) -> list[str]:
-    return [f"{dataset}, {record['n_images']} images" for record in records.values()]
-
-
-def _first(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    return frame[[name, *(column for column in frame.columns if column != name)]]
-
-
-def _with_headings(shown: Iterator[tuple[str, Any]]) -> list:
+def _heading(text: str) -> "Markdown":
     from IPython.display import Markdown
 
-    return [item for heading, figure in shown for item in (Markdown(f"### {heading}"), figure)]
+    return Markdown(f"### {text}")

@@ -1,0 +1,121 @@
+"""The evidence on the medical code's traps, and that it would say so were a fault repaired or made here."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featherseg.models.biomedclipseg import BiomedCLIPSeg
+from featherseg.reporting import audit_medvlsm as audit
+
+
+def test_the_released_list_reads_one_block_later():
+    frame = audit.tap_depths()
+    read = {name: list(rows["block read"]) for name, rows in frame.groupby("read by")}
+    assert read == {audit.LIBRARY: [3, 6, 9], audit.RELEASED: [4, 7, 10], audit.OURS: [3, 6, 9],
+                    audit.OURS_AS_RELEASED: [4, 7, 10]}
+    assert "reads blocks 4, 7, 10, each one later" in audit.tap_verdict(frame)
+
+
+def test_a_tap_of_ours_at_another_depth_would_be_found_out(monkeypatch):
+    encode = BiomedCLIPSeg.encode_image
+    monkeypatch.setattr(BiomedCLIPSeg, "encode_image", lambda model, pixels: encode(model, pixels).map(lambda t: 2 * t))
+    frame = audit.tap_depths()
+    assert set(frame[frame["read by"] == audit.OURS]["block read"]) == {-1}
+    assert audit.tap_verdict(frame).startswith("NOT SHOWN: blocks later than asked for are CLIPSeg, transformers' own")
+
+
+def test_padding_with_the_end_token_masks_nothing():
+    frame = audit.padding().set_index(["text_padding", "prompt"])
+    released, ours = frame.loc[audit.UNMASKED], frame.loc[audit.MASKED]
+    assert (released["token 0"] == 0).all() and (ours["token 0"] == ours["filled up"]).all()
+    assert (released.masked == 0).all() and (ours.masked == ours["filled up"]).all() and (ours.masked > 0).all()
+    assert ours.tokens["(empty)"] == 2 and ours.tokens["polyp"] == 4
+    assert (released["change of a logit"] > 1e-3).all() and (ours["change of a logit"] < 1e-5).all()
+    said = audit.padding_verdict(frame.reset_index())
+    assert "`published_unmasked`: 0 of 51 tokens of padding are masked, another length moves a logit by" in said
+    assert "`masked`: 51 of 51 tokens of padding are masked, another length moves no logit" in said
+
+
+def test_a_mask_of_ours_that_masks_nothing_would_be_found_out(monkeypatch):
+    small = audit._cris
+    monkeypatch.setattr(audit, "_cris", lambda length, how: small(length, audit.UNMASKED))
+    said = audit.padding_verdict(audit.padding())
+    assert "`masked`: 0 of 51 tokens of padding are masked, another length moves a logit" in said
+
+
+def test_drawing_one_prompt_after_another_moves_the_score_of_one_model():
+    frame = audit.prompt_draws(evaluations=12, images=5).set_index("prompts")
+    assert frame.range[audit.DRAWN] > 0.05 and frame.lowest[audit.DRAWN] > 1
+    assert frame.range[audit.SEEDED] == 0 and frame.range[audit.FULLEST] == 0
+    assert frame.lowest[audit.SEEDED] != frame.lowest[audit.FULLEST], "the policies choose alike, so nothing is shown"
+    said = audit.draws_verdict(frame.reset_index())
+    assert "moves by" in said and "here it moves by 0.00" in said
+
+
+def test_scores_of_ours_that_move_would_be_found_out(monkeypatch):
+    import random
+
+    from featherseg import evaluate
+
+    drawn = random.Random(0)
+    monkeypatch.setattr(evaluate, "prompt_of", lambda sample, level, rng=None: drawn.choice(
+        list(sample.prompts.values()))[0])
+    assert audit.draws_verdict(audit.prompt_draws(evaluations=12, images=5)).startswith("NOT SHOWN")
+
+
+def write_lists(folder: Path, **rows: list[str]) -> Path:
+    folder.mkdir(parents=True)
+    for split, names in rows.items():
+        (folder / f"{split}.json").write_text(json.dumps([
+            {"img_name": name, "mask_name": name, "prompts": {"p0": "", "p1": "polyp"}} for name in names]))
+    return folder
+
+
+def test_faults_of_lists_are_read_off_the_lists(tmp_path):
+    sound = write_lists(tmp_path / "sound", train=["a.jpg"], val=["b.jpg"], test=["c.jpg"])
+    leaking = write_lists(tmp_path / "leaking", train=["a.jpg", "d.jpg"], val=["b.jpg"], test=["c.jpg", "a.jpg"])
+    frame = audit.published_lists({"kvasir_seg": sound, "bkai": leaking})
+    assert list(frame.dataset) == ["bkai"] and frame["rows"].item() == 1 and "a.jpg" in frame.fault.item()
+    assert audit.lists_verdict(frame).startswith("1 faults in the lists of 1 sets: bkai.")
+    assert audit.lists_verdict(audit.published_lists({"kvasir_seg": sound})).startswith("NOT SHOWN: no published list")
+
+
+def test_lists_are_those_downloaded_or_of_the_mirror(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("study: {datasets: [], recipes: [], seeds: [0]}\ndata: {mirror: shelf}\n")
+    write_lists(Path("shelf/medvlsm/bkai_polyp"), train=["a.jpg", "a.jpg"])
+    write_lists(Path("data/raw/isic2016/anns"), train=["b.jpg"], test=["b.jpg"])
+    assert set(audit.published_lists().dataset) == {"bkai", "isic2016"}
+
+
+def test_every_convention_on_every_case_of_empty_masks():
+    frame = audit.empty_masks().set_index("case")
+    dsc = {name: frame[f"DSC, {name}"] for name in (audit.LEFT_OUT, audit.COUNTED, audit.HERE)}
+    both, found, missed = audit.CASES[1:]
+    assert np.isnan(dsc[audit.LEFT_OUT][[both, found]]).all() and dsc[audit.LEFT_OUT][missed] == 0
+    assert list(dsc[audit.COUNTED][[both, found, missed]]) == [1, 0, 0] == list(dsc[audit.HERE][[both, found, missed]])
+    assert frame["HD95, MONAI"][[both, found, missed]].isna().all()
+    assert list(frame["HD95, featherseg"][[both, found, missed]]) == [0, 50, 50]
+    overlap = frame.loc[audit.CASES[0]]
+    assert overlap["DSC, featherseg"] == pytest.approx(0.8) == overlap[f"DSC, {audit.COUNTED}"]
+    assert overlap["HD95, MONAI"] == overlap["HD95, featherseg"] == 2
+    mean = frame.iloc[-1]
+    assert mean[f"DSC, {audit.LEFT_OUT}"] == pytest.approx(0.8)
+    assert mean[f"DSC, {audit.HERE}"] == pytest.approx((0.8 * 647 + 67) / 780)
+    said = audit.empty_verdict(frame.reset_index())
+    assert "a mean DSC of 80.0 %, with the flag 74.9 %, here 74.9 %" in said and "each case is the same" in said
+
+
+def test_another_rule_of_ours_would_be_told(monkeypatch):
+    monkeypatch.setattr(audit, "dice", lambda prediction, truth: 0.0)
+    assert "each case is NOT the same" in audit.empty_verdict(audit.empty_masks())
+
+
+def test_every_trap_has_a_heading_a_table_and_a_verdict(monkeypatch):
+    monkeypatch.setattr(audit, "_lists_here", dict)
+    heads = [part.data.partition("\n")[0] for part in (*audit.models(), *audit.scores())
+             if getattr(part, "data", None) is not None and str(part.data).startswith("#")]
+    assert [head.partition(":")[0] for head in heads] == ["## MedVLSM", "### Trap 4", "### Trap 13", "### Trap 8",
+                                                          "### Trap 11", "### Trap 12"]

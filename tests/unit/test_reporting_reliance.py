@@ -1,0 +1,178 @@
+"""Reliance for people: tables and figures say what the records say, and where they come from."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from reliance_data import control_trials, drawn, found
+from reporting_project import declare, make_project
+
+from featherseg.data.prepared import PreparedDataset
+from featherseg.files import write_json
+from featherseg.reliance.controls import Controls
+from featherseg.reliance.measure import Settings, measure
+from featherseg.reliance.scores import score
+from featherseg.reporting import reliance, reliance_study
+from featherseg.reporting.study import Study
+
+DECODER, DENSE = "clipseg-decoder", "clipseg-vlsm_dense-vl"
+
+
+@pytest.fixture(scope="module")
+def organs(tmp_path_factory):
+    data = drawn(tmp_path_factory.mktemp("reliance"), "organs")
+    return data, {name: measure(segment, data, data.samples, Settings(draws=200), model=name, data="organs")
+                  for name, segment in Controls(data, data.samples, "fullest").segments().items()
+                  if name in ("oracle", "image-blind")}
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A study of two methods on lesions and organs: on organs the one is an oracle, the other text-blind."""
+    monkeypatch.chdir(tmp_path)
+    make_project(tmp_path, (DECODER, DENSE))
+    return Study("study")
+
+
+def measured(study, recipe, control, dataset="lesions", seed=0):
+    run, data = declare("study", recipe, dataset, seed), PreparedDataset.read(f"data/processed/{dataset}")
+    segment = Controls(data, data.samples, "fullest").segments()[control]
+    trials, record = measure(segment, data, data.samples, Settings(draws=100), model=run.name, data=dataset)
+    study.evaluate(run.name).mkdir(parents=True, exist_ok=True)
+    trials.to_parquet(study.evaluate(run.name) / "reliance.parquet")
+    write_json(study.evaluate(run.name) / "reliance.json", {"test": record})
+    return record
+
+
+def test_the_table_says_what_the_record_says(organs):
+    record = organs[1]["oracle"][1]
+    table = reliance.effects(record).set_index("intervention")
+    permuted = found(record, "permuted")
+    row = table.loc["prompts permuted"]
+    assert row["change"] == f"{-100 * permuted['drop']:+.1f}" and row["sure loss"] == "yes"
+    low, high = (float(end) for end in row["95 % interval"].split(" to "))
+    assert low < float(row["change"]) < high < 0
+    assert row["DSC %"] == pytest.approx(100 * permuted["dsc"]) and row["p (Holm)"] == "< 0.001"
+    assert table.loc["level P6", "change"] == "+0.0" and table.loc["own image, own prompt", "DSC %"] == 100
+    assert len(table) == 1 + len(record["conditions"])
+
+
+def test_the_comparison_has_a_line_for_each_model_and_dashes_for_what_it_has_not(organs):
+    record = organs[1]["oracle"][1]
+    table = reliance.comparison(reliance.with_controls(record)).set_index("model")
+    assert table["what decides"].to_dict() == {
+        "oracle": "image and language", "control: text-blind": "image only",
+        "control: image-blind": "language only", "control: oracle": "image and language",
+        "control: random": "neither"}
+    assert table.loc["control: text-blind", "prompts permuted"] == "+0.0 (+0.0 to +0.0)"
+    shares = record["shapley"]["shares"]
+    assert table.loc["control: random", "image / text share %"] == "none"
+    assert table.loc["oracle", "image / text share %"] == " / ".join(
+        f"{100 * shares[player]['value']:.0f}" for player in ("image", "text"))
+    assert table.loc["oracle", ["mask on the asked one %", "moved by a swap %"]].tolist() == ["100", "100"]
+
+
+def test_the_chart_of_changes_draws_every_intervention_where_the_record_has_it(organs):
+    record = organs[1]["image-blind"][1]
+    axis = reliance.changes({"it": record}).axes[0]
+    drawn_at = {round(line.get_xdata()[0], 6) for line in axis.lines
+                if line.get_marker() == "o" and len(line.get_xdata())}
+    assert {round(-100 * one["drop"], 6) for one in record["conditions"]} <= drawn_at
+    assert "images permuted" in [label.get_text() for label in axis.get_yticklabels()]
+
+
+def test_bars_of_shares_end_at_the_gain(organs):
+    records = reliance.with_controls(organs[1]["oracle"][1])
+    axis = reliance.shares(records).axes[0]
+    ends = {}
+    for bar in axis.patches:
+        ends.setdefault(round(bar.get_y() + bar.get_height() / 2), []).append(bar.get_x() + bar.get_width())
+    assert max(ends[0]) == pytest.approx(100 * records["oracle"]["shapley"]["gain"]["value"])
+    assert "100 %" in [text.get_text() for text in axis.texts]
+
+
+def test_the_matrix_is_drawn_where_there_is_one(organs):
+    record = organs[1]["oracle"][1]
+    figure = reliance.following({"it": record, "none": {"following": None}})
+    names, values = record["following"]["matrix"]["names"], record["following"]["matrix"]["iou"]
+    assert len(figure.axes) == 1 and [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == names
+    assert len(figure.axes[0].texts) == sum(value is not None for row in values for value in row)
+    assert reliance.following({"none": {"following": None}}) is None
+
+
+def test_one_image_is_shown_under_different_prompts_with_the_masks_that_they_gave(organs, monkeypatch):
+    data, measured_ones = organs
+    trials = measured_ones["oracle"][0]
+    shown = []
+    monkeypatch.setattr("featherseg.reporting.overlays.draw_outlines",
+                        lambda axis, image, truth, mask: shown.append((truth, mask)))
+    figures = reliance.same_image(trials, data)
+    assert len(figures) == 2
+    titles = [axis.get_title("left") for axis in figures[0].axes]
+    assert titles[0] == "own prompt\nDSC 100 %" and len(titles) == len(set(titles)) or len(titles) == 8
+    truth, mask = shown[0]
+    assert np.array_equal(truth, mask) and not np.array_equal(truth, shown[1][1])
+    assert reliance.same_image(trials.assign(mask=None), data) == []
+
+
+def test_a_study_without_measurements_says_how_to_make_them_and_shows_the_controls(study):
+    assert reliance_study.measured(study) == []
+    assert "evaluate.reliance" in reliance_study.quote(study)
+    assert "Not run" in reliance_study.training_note(study)
+    assert [list(records) for records in reliance_study.compared(study).values()] == 2 * [
+        [f"control: {name}" for name in ("text-blind", "image-blind", "oracle", "random")]]
+    shown = reliance_study.decisions(study)
+    assert [shown[0].data, shown[3].data] == [f"### {name} (synthetic stand-in)" for name in ("lesions", "organs")]
+    assert reliance_study.attributes(study).empty and reliance_study.trained_and_tested(study).empty
+    assert "evaluate.reliance" in reliance_study.gallery(study)[0].data
+    assert "evaluate.reliance" in reliance_study.attribute_changes(study).data
+
+
+def test_runs_stand_beside_the_controls_of_their_dataset(study):
+    measured(study, DENSE, "oracle", seed=1)
+    record = measured(study, DENSE, "text-blind")
+    measured(study, DECODER, "random")
+    assert [(one.run.recipe, one.run.seed) for one in reliance_study.measured(study)] == [(DECODER, 0), (DENSE, 0)]
+    heading, table, figure = reliance_study.decisions(study)
+    table = table.data.set_index("model")
+    assert heading.data == "### lesions (synthetic stand-in)" and len(table) == 6 and len(figure.axes) == 1
+    dense = next(name for name in table.index if "VL" in name)
+    assert table.loc[dense, "what decides"] == record["decides"] == "image only"
+    said = reliance_study.quote(study)
+    assert said.startswith("**lesions (synthetic stand-in)**: On lesions (synthetic stand-in)") and dense in said
+    assert "image only in 1" in said and "neither in 1" in said
+    assert len(reliance_study.gallery(study)) == 2
+
+
+def test_attributes_that_no_prompt_names_are_not_measured(study):
+    measured(study, DENSE, "oracle")
+    assert set(reliance_study.attributes(study).iloc[0, 2:]) == {"not measured"}
+
+
+def test_attributes_are_read_from_the_flips_of_the_record(study, organs):
+    measured(study, DENSE, "oracle")
+    record = organs[1]["image-blind"][1]
+    run = declare("study", DENSE, "lesions")
+    write_json(study.evaluate(run.name) / "reliance.json", {"test": record})
+    row = reliance_study.attributes(study).iloc[0]
+    location = found(record, "flip_location")
+    assert row.location.startswith(f"{-100 * location['drop']:+.1f} (")
+    assert row.location.endswith("*") == (location["drop"] >= 0.02 and location["p_holm"] < 0.05)
+    axis = reliance_study.attribute_changes(study).axes[0]
+    assert round(-100 * location["drop"], 6) in {round(line.get_xdata()[0], 6) for line in axis.lines
+                                                 if len(line.get_xdata()) == 1}
+
+
+def test_training_levels_stand_against_tested_ones(study):
+    record = measured(study, DENSE, "image-blind")
+    table = reliance_study.trained_and_tested(study)
+    assert table["trained on"].tolist() == ["random"] and list(table.columns[3:]) == ["P1", "P2"]
+    assert table.P1[0] == pytest.approx(100 * found(record, "level_p1")["dsc"])
+    assert "training on p0, p1" in reliance_study.training_note(study)
+
+
+def test_scores_of_a_table_read_back_are_the_same(organs, tmp_path):
+    trials, record = organs[1]["oracle"]
+    trials.to_parquet(tmp_path / "trials.parquet")
+    again = score(pd.read_parquet(tmp_path / "trials.parquet"), 0, 200)
+    assert again["conditions"] == record["conditions"] and again["following"] == record["following"]
+    assert control_trials(organs[0], "oracle")["mask"].isna().all()
