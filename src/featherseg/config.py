@@ -59,8 +59,9 @@ class ModelConfig(Strict):
     `weights` is a local folder (`config.json` and `model.safetensors`), `random`, or `random-small`, random ones of
     the small architecture; `sha256` is that of the weights file, filled in by `plan`; `image_size` is the side of the
     square input in pixels. `word_length` is the number of tokens that a sentence is cut or padded to, in models that
-    keep it fixed. `resize` and `text_padding` are CRIS's: how a picture gets to the square (squashed, as MedVLSM does,
-    or kept in its aspect, as CRIS was trained), and whether the decoder is kept from the padding. `frozen_batchnorm`
+    keep it fixed. `resize`, `text_padding` and `decoder_dropout` are CRIS's: how a picture gets to the square
+    (squashed, as MedVLSM does, or kept in its aspect, as CRIS was trained), whether the decoder is kept from the
+    padding, and its dropout (0.1, or 0.2 as MedVLSM and VLSM-Adapter tune it). `frozen_batchnorm`
     says, for models with BatchNorm, whether the statistics of frozen layers stay `fixed` in training (correct) or
     move, as in the released code (`published_moving`). `head_parts` are the parts that ETRIS's head has, all unless
     said otherwise. `upsampling` is the way from the head's grid back to the input's: logits `bilinear` (the default),
@@ -82,6 +83,7 @@ class ModelConfig(Strict):
     upsampling: Upsampling | None = None
     resize: ResizeKind | None = None
     text_padding: TextPadding | None = None
+    decoder_dropout: Dropout | None = None
     tap_offset: TapOffset | None = None
     text_dropout: Dropout | None = None
     side_fusion: SideFusion | None = None
@@ -225,6 +227,7 @@ class Recipe(Strict):
     upsampling: Upsampling | None = None
     resize: ResizeKind | None = None
     text_padding: TextPadding | None = None
+    decoder_dropout: Dropout | None = None
     tap_offset: TapOffset | None = None
     text_dropout: Dropout | None = None
     side_fusion: SideFusion | None = None
@@ -258,6 +261,7 @@ class ModelParams(Strict):
     upsampling: Upsampling | None = None
     resize: ResizeKind | None = None
     text_padding: TextPadding | None = None
+    decoder_dropout: Dropout | None = None
     tap_offset: TapOffset | None = None
     text_dropout: Dropout | None = None
     side_fusion: SideFusion | None = None

@@ -34,7 +34,8 @@ from featherseg.models.weights import RANDOM, is_random, weights_sha256
 from featherseg.registry import unknown
 
 RECIPES = Path("recipes")
-MODEL_KNOBS = ("frozen_batchnorm", "resize", "text_padding", "tap_offset", "text_dropout", "side_fusion", "recognition")
+MODEL_KNOBS = ("frozen_batchnorm", "resize", "text_padding", "decoder_dropout", "tap_offset", "text_dropout",
+               "side_fusion", "recognition")
 
 
 def recipe_names() -> list[str]:

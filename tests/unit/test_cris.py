@@ -48,14 +48,15 @@ def test_parameters_at_full_size_are_the_released_codes():
 
 @pytest.mark.parametrize(("recipe", "trained"), [
     ("cris-full", 146_849_121), ("cris-full-published", 146_849_121), ("cris-full-medvlsm", 146_849_121),
-    ("cris-full-medvlsm-published", 146_849_121), ("cris-decoder", 42_742_785), ("cris-zero_shot", 0),
+    ("cris-full-medvlsm-published", 146_849_121), ("cris-full-referring-published", 146_849_121),
+    ("cris-decoder", 42_742_785), ("cris-zero_shot", 0),
     ("cris-lora", 12 * 512 * 16 * (1 + 3 + 1 + 1)), ("cris-prompt", 8 * 512)])
 def test_a_recipe_is_described_at_full_size(recipe, trained):
     described = describe(recipe)
     assert described["trainable"] == trained and described["groups"]["unused"]["total"] == 1
     added = trained if recipe in ("cris-lora", "cris-prompt") else 0
     assert described["total"] == 146_849_122 + added
-    assert described["image_size"] == 416 and described["prompt_tokens"] == 77
+    assert described["image_size"] == 416 and described["prompt_tokens"] == (17 if "referring" in recipe else 77)
 
 
 def test_the_table_of_a_recipe(capsys):
@@ -322,5 +323,6 @@ def test_a_plan_holds_the_padding_of_its_recipe_unless_params_say_another(recipe
 
     assert (planned().text_padding, planned().word_length) == (padding, 77)
     assert models.build(planned()).masks_padding == (padding == "masked")
+    assert {layer.p for layer in models.build(planned()).modules() if isinstance(layer, nn.Dropout)} == {0.2}
     assert planned(text_padding="masked", word_length=12).text_padding == "masked"
     assert models.build(planned(text_padding="published_unmasked", word_length=12)).tokenize([""])[0, -1] == END

@@ -97,6 +97,8 @@ def _cris(config: ModelConfig) -> "SegmentationModel":
     architecture = _architecture(config, cris_config.Architecture, cris_config.FULL[config.name])
     if config.weights == RANDOM_SMALL:
         architecture = cris_config.small_config(image_size=config.image_size or SMALL_SIZE)
+    if config.decoder_dropout is not None:
+        architecture = architecture.model_copy(update={"dropout": config.decoder_dropout})
     with _sizes_that_fit(config):
         return CRIS(config.name, architecture, config.image_size, config.word_length, config.text_padding or "masked",
                     config.resize or "squash")

@@ -13,13 +13,13 @@ class Architecture(etris_config.Architecture):
 
     Attributes:
         neck_widths: channels of the neck's maps, fine to coarse; the middle one is `head_width`.
-        dropout: in the decoder: 0.2 where MedVLSM and VLSM-Adapter tune it, 0.1 where CRIS was trained.
+        dropout: in the decoder, unless a run says another.
     """
 
     resnet_layers: Annotated[Several[Positive], Field(min_length=4, max_length=4)] = (3, 4, 6, 3)
     head_mlp: Positive = 2048
     neck_widths: Annotated[Several[Positive], Field(min_length=3, max_length=3)] = (256, 512, 1024)
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
 FULL = {"cris": Architecture(vision_width=64, embed_dim=1024)}

@@ -27,6 +27,7 @@ from featherseg.reliance.verdict import (
     MISLED,
     NEITHER,
     UNDECIDED,
+    decides,
     is_drop,
     title,
 )
@@ -76,15 +77,14 @@ def comparison(records: Mapping[str, Record]) -> pd.DataFrame:
         found = {(one["modality"], one["condition"]): one for one in record["conditions"]}
         shares, following = record["shapley"]["shares"] or {}, record["following"]
         lines.append({
-            "model": name, "what decides": record["decides"], "DSC %": 100 * record["own"]["value"],
+            "model": name, "what decides": decides(record), "DSC %": 100 * record["own"]["value"],
             "prompts permuted": _change(found.get(("text", PERMUTED))),
             "another structure's prompt": _change(found.get(("text", OTHER_STRUCTURE))),
             "no prompt": _change(found.get(("text", NONE))),
             "images permuted": _change(found.get(("image", OTHER_IMAGE))),
             "image / text share %": f"{_percent(shares, 'image')} / {_percent(shares, 'text')}" if shares else "none",
-            "mask on the asked one %": _percent(following, "accuracy") if following else "–",
-            "moved by a swap %": _percent(following, "moved") if following else "–",
-            "images": record["n_images"]})
+            "on the asked one %": _percent(following, "accuracy") if following else "–",
+            "moved by a swap %": _percent(following, "moved") if following else "–"})
     return pd.DataFrame(lines)
 
 
@@ -189,7 +189,7 @@ def same_image(trials: pd.DataFrame, dataset: PreparedDataset) -> list["Figure"]
 def _panels_of(rows: Sequence[Any], image: np.ndarray, truth: np.ndarray, target: str) -> "Figure":
     from featherseg.reporting.overlays import caption, draw_outlines
 
-    figure, axes = style.panels(len(rows), width=2.35, height=3.15, columns=4)
+    figure, axes = style.panels(len(rows), width=2.35, height=3.6, columns=4)
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.05)
     for axis, row in zip(axes, rows, strict=True):
         draw_outlines(axis, image, truth, unpack(row.mask, row.height, row.width))
@@ -206,7 +206,7 @@ def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> st
     matrices = following({record["model"]: record, "control: text-blind": record["controls"]["text-blind"]})
     overlays = [_figure(style.picture(figure).data, "jpeg") for figure in same_image(trials, dataset)]
     sections = [
-        f"<h1>{_text(record['model'])}: {HEADLINES[record['decides']]}</h1>",
+        f"<h1>{_text(record['model'])}: {HEADLINES[decides(record)]}</h1>",
         f"<p>{_text(record['paragraph'])}</p>",
         "<h2>What each change costs</h2>",
         "<p>Each image is segmented with its own prompt, then with one thing changed: the prompt, or the image. The "

@@ -17,7 +17,7 @@ from featherseg.data.prepared import PreparedDataset
 from featherseg.data.wording import ATTRIBUTES
 from featherseg.files import not_run_reason, read_json
 from featherseg.reliance.measure import Settings, measure_controls
-from featherseg.reliance.verdict import is_drop, paragraph
+from featherseg.reliance.verdict import decides, is_drop, paragraph
 from featherseg.reporting import reliance, style
 from featherseg.reporting.collect import data_of
 from featherseg.reporting.study import Study, title_of
@@ -69,7 +69,7 @@ def quote(study: Study) -> str:
     said = []
     for dataset, runs in _by_dataset(study):
         best = max(runs, key=lambda one: one.record["own"]["value"])
-        answers = pd.Series([one.record["decides"] for one in runs]).value_counts()
+        answers = pd.Series([decides(one.record) for one in runs]).value_counts()
         counts = ", ".join(f"{answer} in {count}" for answer, count in answers.items())
         said.append(f"**{dataset}**: {paragraph(best.record, title_of(best.run.recipe), best.data)} "
                     f"What decides, over the {len(runs)} runs measured here: {counts}.")
