@@ -68,7 +68,8 @@ def test_the_comparison_has_a_line_for_each_model_and_dashes_for_what_it_has_not
     assert table.loc["control: random", "image / text share %"] == "none"
     assert table.loc["oracle", "image / text share %"] == " / ".join(
         f"{100 * shares[player]['value']:.0f}" for player in ("image", "text"))
-    assert table.loc["oracle", ["on the asked one %", "moved by a swap %"]].tolist() == ["100", "100"]
+    assert table.loc["oracle", "hit / moved %"] == "100 / 100"
+    assert "hit / moved %" not in reliance.comparison({"it": record | {"following": None}})
 
 
 def test_the_chart_of_changes_draws_every_intervention_where_the_record_has_it(organs):

@@ -50,6 +50,8 @@ PLAYERS = {"image": "#D55E00", "text": "#0072B2"}
 SHOWN = ("own", NONE, "class_only", OTHER_STRUCTURE, "other_sample", PERMUTED, "flip_location", "flip_colour",
          "flip_size", "flip_shape", "contradictory", "random_words")
 MOST_SHOWN = 8
+_HIT = ("<p>Hit: how often the mask lies most on the structure that was asked for. Moved: how often the prompt of "
+        "another structure takes it along.</p>")
 
 
 def effects(record: Record) -> pd.DataFrame:
@@ -71,11 +73,16 @@ def effects(record: Record) -> pd.DataFrame:
 
 
 def comparison(records: Mapping[str, Record]) -> pd.DataFrame:
-    """One line a model or control, by name: what decides, and the scores behind it."""
+    """One line a model or control, by name: what decides, and the scores behind it, those that the data allow.
+
+    `hit`: how often the mask lies most on the structure that was asked for; `moved`: how often a swapped prompt takes
+    it along.
+    """
     lines = []
     for name, record in records.items():
         found = {(one["modality"], one["condition"]): one for one in record["conditions"]}
-        shares, following = record["shapley"]["shares"] or {}, record["following"]
+        shares, following = record["shapley"]["shares"], record["following"]
+        hit = f"{_percent(following, 'accuracy')} / {_percent(following, 'moved')}" if following else "–"
         lines.append({
             "model": name, "what decides": decides(record), "DSC %": 100 * record["own"]["value"],
             "prompts permuted": _change(found.get(("text", PERMUTED))),
@@ -83,9 +90,9 @@ def comparison(records: Mapping[str, Record]) -> pd.DataFrame:
             "no prompt": _change(found.get(("text", NONE))),
             "images permuted": _change(found.get(("image", OTHER_IMAGE))),
             "image / text share %": f"{_percent(shares, 'image')} / {_percent(shares, 'text')}" if shares else "none",
-            "on the asked one %": _percent(following, "accuracy") if following else "–",
-            "moved by a swap %": _percent(following, "moved") if following else "–"})
-    return pd.DataFrame(lines)
+            "hit / moved %": hit})
+    frame = pd.DataFrame(lines)
+    return frame.loc[:, ~(frame == "–").all()]
 
 
 def with_controls(record: Record) -> dict[str, Record]:
@@ -216,6 +223,7 @@ def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> st
         "<p>The controls are made from the true masks of these data, need no training, and are examined in the same "
         f"way on {record['controls']['oracle']['n_images']} of the images. {_meanings(record)}</p>",
         _table(comparison(compared)), _figure(_png(shares(compared))),
+        f"{_HIT if record['following'] else ''}"
         "<p>A bar is the gain in DSC of image and prompt together over neither, split into what is due to each "
         "(Shapley values of two players). Absent are "
         f"{_text(' and '.join(record['shapley']['absent'].values()))}.</p>"]
