@@ -172,7 +172,7 @@ def test_a_setting_without_effect_leaves_the_plan_file_byte_equal(tmp_path, one,
 
 
 @pytest.mark.parametrize(("text", "fault"), [
-    ("[1]", "should hold keys and values, but holds list"), ("", "but holds NoneType"),
+    ("[1]", "should hold keys and values, but holds list"), ("", "holds NoneType"),
     ("[" * 20_000, "nested too deep"), ("seed: -1", r"key 'study': field required\. \(and")])
 def test_a_plan_file_of_another_form_is_one_sentence(tmp_path, text, fault):
     (tmp_path / "mine.yaml").write_text(text)

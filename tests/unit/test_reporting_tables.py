@@ -109,8 +109,10 @@ def test_on_drawn_data_no_distance_is_shown_and_the_weights_are_called_small(stu
     gains = paper.gains(study).set_index("method")
     assert gains.loc["DA (dense, VL)", "here − published"] == NOT_COMPARABLE
     assert gains.loc["DA (dense, VL)", "published DSC"] == pytest.approx(80.37, abs=0.01)
-    for frame in (gains.reset_index(), overview.scores(study), overview.runs(study)):
-        made = frame["where from"][frame["where from"].str.contains("weights")]
+    for frame in (gains.reset_index(), overview.scores(study), overview.runs(study), overview.language(study),
+                  paper.positions(study)):
+        made = frame["where from"][~frame["where from"].str.contains("^published: |not run")
+                                   | frame["where from"].str.contains("here: ")]
         assert len(made) and made.str.contains(r"weights clipseg-small \(small stand-in, sha256 abab").all()
     assert "small stand-in" in overview.verdict(study)
 

@@ -14,7 +14,7 @@ from featherseg.reporting import published
 from featherseg.reporting.experiments import with_experiments
 from featherseg.reporting.published import AS_RELEASED, BACKBONES, IOU_PRINTED
 from featherseg.reporting.study import Study, first_split, title_of
-from featherseg.reporting.tables import FROM, comparable, honest, made_here
+from featherseg.reporting.tables import FROM, comparable, honest, made_here, source_of
 
 SETS = {FIRST: "first sentence", ALL: "all sentences"}
 MAIN = ((MIOU, 0.35), (OIOU, 0.5), ("P@0.5", 0.5))
@@ -73,7 +73,7 @@ def measures(study: Study) -> pd.DataFrame:
                           "threshold": f"{threshold:g}", **{name: 100 * mean.loc[name, "mean"] for name in MEASURES},
                           "expressions": mean.n.iloc[0], "empty truth": mean.n_empty_truth.iloc[0],
                           "empty prediction": mean.n_empty_prediction.iloc[0],
-                          FROM: part.data.iloc[0], "data": part.data.iloc[0]})
+                          FROM: source_of(part.iloc[0]), "data": part.data.iloc[0]})
     for (dataset, reason), part in _not_scored(study).groupby(["dataset", "why"], sort=False):
         methods = sorted({title_of(recipe) for recipe in part.recipe})
         lines.append({"dataset": dataset, "method": methods[0] if len(methods) == 1 else f"{len(methods)} methods",
@@ -206,7 +206,7 @@ def tuning(study: Study) -> pd.DataFrame:
                 "accuracy": of.accuracy.mean(), "trainable": int(first.trainable_parameters),
                 "beyond the head": None if pd.isna(head) else int(first.trainable_parameters - head),
                 "budget": budgets[first.run], "images/s": _mean(fact.get("images_per_second") for fact in facts),
-                "memory (MiB)": _mean(memory_of(fact) for fact in facts), FROM: first.data, "data": first.data})
+                "memory (MiB)": _mean(memory_of(fact) for fact in facts), FROM: source_of(first), "data": first.data})
     unmade = methods(study.results[study.results.status != "ok"])
     for (dataset, reason), part in unmade.groupby(["dataset", "reason"], sort=False):
         lines += [{"dataset": dataset, "method": title_of(recipe), FROM: f"not run: {reason}", "data": ""}

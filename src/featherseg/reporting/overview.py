@@ -3,7 +3,7 @@
 import pandas as pd
 
 from featherseg.reporting.study import Study, title_of
-from featherseg.reporting.tables import FROM, METRICS, honest, made_here, own_means
+from featherseg.reporting.tables import FROM, METRICS, honest, made_here, own_means, source_of
 
 COUNTED = ["seeds", "samples", "empty truth", "empty prediction"]
 SPREAD = "± of DSC over seeds"
@@ -59,7 +59,7 @@ def language(study: Study) -> pd.DataFrame:
                       "own prompt": mean["own"], "empty prompt": mean["empty"], "another's prompt": mean["other"],
                       "lost without prompt": mean["own"] - mean["empty"],
                       "lost with another's": mean["own"] - mean["other"], "no other prompt": round(kept),
-                      FROM: rows.data.iloc[0], "data": rows.data.iloc[0]})
+                      FROM: source_of(rows.iloc[0]), "data": rows.data.iloc[0]})
     columns = ["dataset", "split", "method", "own prompt", "empty prompt", "another's prompt", "lost without prompt",
                "lost with another's", "no other prompt", FROM, "data"]
     frame = pd.DataFrame(lines, columns=columns)
@@ -85,7 +85,7 @@ def _scores_line(dataset: str, recipe: str, rows: pd.DataFrame) -> dict:
         "samples": round(scored.n.mean()),
         "empty truth": round(scored.n_empty_truth.mean()),
         "empty prediction": round(scored.n_empty_prediction.mean()),
-        FROM: f"{first.data}; weights {first.weights}", "data": first.data}
+        FROM: source_of(first), "data": first.data}
 
 
 def _winner(dataset: str, rows: pd.DataFrame, seeds: int) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 from featherseg.reporting import published
 from featherseg.reporting.published import AS_RELEASED, FULL, TABLE_1, Method
 from featherseg.reporting.study import Study, title_of
-from featherseg.reporting.tables import FROM, comparable, honest, made_here, own_dsc, own_means
+from featherseg.reporting.tables import FROM, comparable, honest, made_here, own_dsc, own_means, source_of
 
 
 def table_1(study: Study, metric: str = "DSC") -> pd.DataFrame:
@@ -93,7 +93,7 @@ def positions(study: Study) -> pd.DataFrame:
     own = own_dsc(study.results)
     own = own[own.adapter.str.startswith("vlsm_")].sort_values(["adapter", "dataset", "positions"])
     lines += [{"adapter": row.adapter, "positions": row.positions, "dim": row.dim, "dataset": row.dataset,
-               "DSC": row.dsc, "trainable": row.trainable_parameters, FROM: row.data, "data": row.data}
+               "DSC": row.dsc, "trainable": row.trainable_parameters, FROM: source_of(row), "data": row.data}
               for row in own.itertuples()]
     columns = ["adapter", "positions", "dim", "dataset", "DSC", "trainable", FROM, "data"]
     return honest(pd.DataFrame(lines, columns=columns).astype({"dim": "Int64", "trainable": "Int64"}))

@@ -48,7 +48,7 @@ def honest(frame: pd.DataFrame) -> pd.DataFrame:
 def own_dsc(results: pd.DataFrame, condition: str = "own") -> pd.DataFrame:
     """DSC in % (`dsc`) by recipe, dataset and width, mean over seeds, for one text condition; with titles."""
     rows = results[(results.text_condition == condition) & (results.metric == "dsc")]
-    keys = ["recipe", "adapter", "positions", "dim", "dataset", "data", "trainable_parameters"]
+    keys = ["recipe", "adapter", "positions", "dim", "dataset", "data", "weights", "trainable_parameters"]
     frame = rows.groupby(keys, dropna=False, sort=False)["mean"].mean().mul(100).rename("dsc").reset_index()
     return frame.assign(title=[title_of(recipe) for recipe in frame.recipe])
 
@@ -59,13 +59,18 @@ def own_means(rows: pd.DataFrame, metric: str) -> pd.Series:
     return factor * rows[(rows.text_condition == "own") & (rows.metric == name)]["mean"]
 
 
+def source_of(row) -> str:
+    """Data and base weights of a run (a row of the results)."""
+    return f"{row.data}; weights {row.weights}"
+
+
 def made_here(study: Study, row) -> str:
     """Data, weights, hardware and commit of a run (a row of the results), or why it was not made."""
     if row.status != "ok":
         return f"not run: {row.reason}"
     facts = study.facts(row.run)
     commit, changed, _ = (facts.get("commit") or "not recorded").partition("+changes")
-    return (f"{row.data}; weights {row.weights}; {facts.get('hardware') or 'hardware not recorded'}; "
+    return (f"{source_of(row)}; {facts.get('hardware') or 'hardware not recorded'}; "
             f"commit {commit[:12]}{' with changes' if changed else ''}")
 
 
