@@ -76,6 +76,7 @@ def test_the_other_sample_is_of_another_image_and_says_something_else(data):
     case = case_of(data)
     said = {changed("other_sample", case, seed)[0] for seed in range(60)}
     assert OWN not in said and len(said) == 5
+    assert {other.image for other in case.peers.elsewhere(case.sample)}.isdisjoint({case.sample.image})
 
 
 def test_permuted_prompts_are_those_of_all_samples_each_once(data):
