@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featherseg.data.folder import prepare_folder
 from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.errors import UserError
@@ -14,7 +16,7 @@ from featherseg.files import atomic_path, write_json
 from featherseg.reliance.measure import Settings, measure
 from featherseg.reliance.predictor import load
 from featherseg.reliance.suite import Segment
-from featherseg.reliance.verdict import is_drop, title
+from featherseg.reliance.verdict import fitting_none, is_drop, title
 
 EVERY_SPLIT = "all"
 
@@ -52,7 +54,8 @@ def examine(predictor: str | None, run: str | None, data: Path | None, split: st
         model, data = run, data or own_data
     with open_data(data) as dataset:
         samples = _samples(dataset, split, data)
-        where = f"{data.name}, split {split}" if split != EVERY_SPLIT else data.name
+        name = data.resolve().name
+        where = f"{name}, split {split}" if split != EVERY_SPLIT else name
         trials, record = measure(segment, dataset, samples, settings, model=model, data=where)
         from featherseg.reporting.reliance import report
 
@@ -91,11 +94,11 @@ def terminal_table(record: dict[str, Any]) -> str:
     own = record["own"]
     lines = [head, f"{'own image, own prompt':<28}{record['n_samples']:>5}{100 * own['value']:>8.1f}"]
     for one in record["conditions"]:
-        interval = f"{_points(one['high'])} to {_points(one['low'])}"
+        interval = f"{_points(one['high'])} to {_points(one['low'])}" if np.isfinite(one["low"]) else "–"
         mark = " *" if is_drop(one) else ""
         lines.append(f"{title(one['condition']):<28}{one['n']:>5}{100 * one['dsc']:>8.1f}{_points(one['drop']):>9}"
                      f"{interval:>18}{one['p_holm']:>10.4f}{100 * one['changed']['value']:>16.1f}{mark}")
-    return "\n".join([*lines, "* a loss of at least 2 points of DSC, surely"])
+    return "\n".join([*lines, "* a loss of at least 2 points of DSC, surely", *fitting_none(record)])
 
 
 def _points(drop: float) -> str:

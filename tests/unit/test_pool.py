@@ -1,6 +1,7 @@
 """Pooled sets: who gives which rows, ids that clash, members that are not there, and what is refused."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from featherseg.check import check_project
 from featherseg.cli import main
 from featherseg.config import DataParams, PoolParams, parse, read_yaml, write_yaml
 from featherseg.data import pool as pooling
+from featherseg.data.card import About, write_card
 from featherseg.data.pool import pool_dataset, pool_faults
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.errors import UserError
@@ -32,7 +34,8 @@ def members(tmp_path, monkeypatch) -> Path:
 
 def prepare(name: str, splits: tuple[str, ...], place: str | None = None) -> None:
     rng = np.random.default_rng(len(name))
-    with PreparedWriter(Path("data/processed") / (place or name), dataset=name) as writer:
+    card = partial(write_card, about=About(name, "drawn for a test", "none"))
+    with PreparedWriter(Path("data/processed") / (place or name), dataset=name, finish=card) as writer:
         for k, split in enumerate(splits):
             writer.add_image(f"{k}", rng.integers(0, 255, (20, 30, 3), dtype=np.uint8))
             for target in ("one", "two"):

@@ -73,19 +73,32 @@ def test_a_function_and_a_folder_give_a_table_a_record_and_a_page(here, capsys):
     assert "<script" not in page and "http" not in page and str(here) not in page
 
 
-def test_a_limit_and_a_split_choose_what_is_examined(here):
+def test_a_limit_and_a_split_choose_what_is_examined(here, capsys):
     reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "all", "--limit", 3, "--out", "out")
     record = read_json("out/reliance.json")
     assert (record["n_images"], record["decides"]) == (3, "too few to tell")
+    assert "nan" not in capsys.readouterr().out
     assert record["controls"]["oracle"]["n_images"] == 3
     with pytest.raises(SystemExit, match="no samples in split 'valid'; its splits are .*--split all"):
         reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "valid", "--out", "out")
 
 
-def test_a_prepared_dataset_is_taken_as_it_is(here):
+def test_a_prepared_dataset_is_taken_as_it_is(here, capsys):
     halves(here / "halves")
     reliance("--predictor", "mine:right_or_left", "--data", "halves", "--out", "out")
-    assert read_json("out/reliance.json")["data"] == "halves, split test"
+    record = read_json("out/reliance.json")
+    assert record["data"] == "halves, split test"
+    unmade = [f"level_p{level}" for level in range(3, 10)] + ["flip_size", "flip_shape"]
+    assert record["fit_no_sample"] == unmade  # its prompts name neither, and have no more levels
+    said = "Could not be made on any sample of these data: level P3, "
+    assert said in capsys.readouterr().out and said in Path("out/reliance.html").read_text()
+
+
+def test_the_current_folder_is_named_as_data(here, monkeypatch):
+    monkeypatch.chdir(here / "data")
+    (here / "data/mine.py").write_text(MODULE)
+    reliance("--predictor", "mine:right_or_left", "--data", ".", "--split", "all", "--limit", 2)
+    assert read_json("reports/reliance/reliance.json")["data"] == "data"
 
 
 @pytest.mark.parametrize(("name", "said"), [
@@ -94,6 +107,7 @@ def test_a_prepared_dataset_is_taken_as_it_is(here):
     ("mine:number", "unknown function in mine 'number': .*valid values are .*right_or_left"),
     ("broken:f", "importing broken fails with ModuleNotFoundError: No module named 'absent'"),
     ("failing:f", "importing failing fails with ZeroDivisionError"),
+    ("script:f", "importing script fails with SystemExit: 2"),
     ("mine:flat", r"mine:flat gives shape \(5,\) .*image 'im\d', prompt '"),
     ("mine:nan", r"mine:nan gives values that are no numbers .*image 'im\d', prompt '"),
     ("mine:raising", r"mine:raising fails with RuntimeError: out of memory .*image 'im\d', prompt '"),
@@ -101,6 +115,7 @@ def test_a_prepared_dataset_is_taken_as_it_is(here):
 def test_a_predictor_that_cannot_be_used_is_one_sentence_and_nothing_is_written(here, name, said):
     Path("broken.py").write_text("import absent\n")
     Path("failing.py").write_text("1 / 0\n")
+    Path("script.py").write_text("raise SystemExit(2)\n")
     with pytest.raises(SystemExit, match=said) as ended:
         reliance("--predictor", name, "--data", "data", "--split", "all", "--out", "out")
     assert "\n" not in str(ended.value.code) and not Path("out").exists()

@@ -109,7 +109,7 @@ def test_the_knob_reaches_every_run_of_the_study(monkeypatch):
 
     monkeypatch.chdir(ROOT)
     declared = read_params("study")
-    assert declared.evaluate["reliance"] is None
+    assert declared.evaluate["reliance"] != {"images": 4}
     changed = declared.model_copy(update={"evaluate": declared.evaluate | {"reliance": {"images": 4}}})
     monkeypatch.setattr("featherseg.plan.read_params", lambda study: changed)
     assert {run.evaluate.reliance for run in resolve_study("study")} == {RelianceConfig(images=4)}

@@ -1,5 +1,7 @@
 """Proof of the instruments: models whose reliance is known are scored as exactly that."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,6 +96,14 @@ def test_a_model_that_is_misled_by_foreign_prompts_but_needs_none_is_told_from_o
     assert ("misleads" in paragraph(score(trials, seed=0), "it", "data")) == (answer == MISLED)
 
 
+@pytest.mark.parametrize(("surely_moved", "answer"), [(0.9, BOTH), (0.2, MISLED), (float("nan"), MISLED)])
+def test_a_model_that_follows_its_prompt_is_not_misled_by_a_foreign_one(surely_moved, answer):
+    """Of two structures an empty prompt may give both, which costs a third, and a foreign one the wrong one."""
+    trials = fabricated(image=0.8)
+    trials.loc[trials.text_condition == "permuted", "dsc"] = 0.4
+    assert decides(score(trials, seed=0) | {"following": {"moved": {"low": surely_moved}}}) == answer
+
+
 def test_shapley_values_by_hand_and_adding_up():
     found_shares = score(fabricated(), seed=0)["shapley"]
     assert found_shares["image"]["value"] == pytest.approx(0.5 * ((0.5 - 0.1) + (0.9 - 0.3)))
@@ -114,11 +124,35 @@ def test_shares_of_noisy_trials_add_up_too():
     assert result["shares"]["image"]["low"] < 0.625 < result["shares"]["image"]["high"]
 
 
-@pytest.mark.parametrize("cells", [
-    {"both": 0.12, "neither": 0.1}, {"both": 0.1, "neither": 0.3}, {"both": 0.2, "neither": 0.1, "noise": 2.0}])
-def test_there_are_no_shares_where_nothing_is_gained(cells):
+@pytest.mark.parametrize(("cells", "why"), [
+    ({"both": 0.12, "neither": 0.1}, r"near zero \(0.020 DSC\)"),
+    ({"both": 0.1, "neither": 0.3}, r"below zero \(-0.200 DSC\)"),
+    ({"both": 0.2, "neither": 0.1, "noise": 2.0}, "is not surely above zero"),
+    ({"samples": 4}, r"\(0.800 DSC\) is not surely above zero")])
+def test_there_are_no_shares_where_nothing_is_gained_for_sure(cells, why):
     result = score(fabricated(**cells), seed=0)["shapley"]
-    assert result["shares"] is None and "near zero" in result["why_no_shares"]
+    assert result["shares"] is None and re.search(why, result["why_no_shares"])
+
+
+def test_the_paragraph_on_few_groups_has_no_interval_and_says_so():
+    text = paragraph(score(fabricated(samples=4), seed=0), "it", "data")
+    assert "-40.0 points when prompts are permuted" in text and "2 patients or images: too few for intervals" in text
+    assert "nan" not in text and "95 %" not in text
+
+
+def test_an_interval_counts_the_groups_that_have_a_value():
+    trials = fabricated()
+    few = trials.sample_id.isin([f"s{k:02}" for k in range(4)])
+    one = found(score(trials[few | (trials.text_condition != "permuted")], seed=0), "permuted")
+    assert one["n"] == 4 and np.isnan([one["low"], one["high"]]).all()
+
+
+def test_the_paragraph_counts_empty_masks_and_says_what_an_absent_image_costs():
+    trials = fabricated()
+    trials.loc[trials.sample_id == "s03", "empty_truth"] = True
+    text = paragraph(score(trials, seed=0), "it", "data")
+    assert "(30 structures, 1 with an empty mask in 30 images)" in text
+    assert "-60.0 points (-60.0 to -60.0) when nothing is left of the image but its mean colour" in text
 
 
 def test_perceptual_scores_by_hand():

@@ -48,8 +48,9 @@ def measure(segment: Segment, dataset: PreparedDataset, samples: Sequence[Sample
         model, data: how the reader knows them.
 
     Returns:
-        The table of `suite.run`, and the record: model, data, settings, `scores.score`, decides, paragraph, and
-        controls by name (meaning, decides, and their scores on at most `CONTROL_IMAGES` of the images).
+        The table of `suite.run`, and the record: model, data, settings, `scores.score`, fit_no_sample (the
+        interventions that could not be made on any sample), decides, paragraph, and controls by name (meaning,
+        decides, and their scores on at most `CONTROL_IMAGES` of the images).
 
     Raises:
         UserError: as `trials.plan` and `suite.run`.
@@ -59,8 +60,11 @@ def measure(segment: Segment, dataset: PreparedDataset, samples: Sequence[Sample
     table = suite.run(segment, dataset, planned, seed=settings.seed, threshold=settings.threshold,
                       shown=settings.shown, name=model)
     scores = score(table, settings.seed, settings.draws)
+    made = {trials.texts.OWN, *(one["condition"] for one in scores["conditions"])}
+    tried = [name for names in trials.interventions(settings.text, settings.image) for name in names]
     record = {"model": model, "data": data, "prompts": settings.prompts, "threshold": settings.threshold,
-              "seed": settings.seed, **scores, "decides": decides(scores), "paragraph": paragraph(scores, model, data),
+              "seed": settings.seed, **scores, "fit_no_sample": [name for name in tried if name not in made],
+              "decides": decides(scores), "paragraph": paragraph(scores, model, data),
               "controls": measure_controls(dataset, samples, settings)}
     return table, record
 

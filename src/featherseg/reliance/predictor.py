@@ -30,7 +30,7 @@ def load(name: str) -> Segment:
     importlib.invalidate_caches()
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises
+    except (Exception, SystemExit) as error:  # whatever the user's module raises; a script may exit
         if isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or "\0"):
             raise UserError(f"predictor {name!r}: there is no module {error.name!r} in {folder} or among the installed "
                             "packages; go to its folder, or correct the name.") from None
@@ -50,13 +50,13 @@ def segment_with(function: Predictor) -> Segment:
         for image, prompt in zip(images, prompts, strict=True):
             try:
                 given = function(image.copy(), prompt)
-            except Exception as error:  # whatever the user's function raises
+            except (Exception, SystemExit) as error:  # whatever the user's function raises
                 raise BadMap(f"fails with {_said(error)}") from error
             yield given
 
     return segment
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """An error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300].removesuffix(": ")

@@ -85,8 +85,11 @@ def shapley(dsc: pd.DataFrame, groups: Groups) -> dict[str, Any]:
     for player, value, over in (("image", image_value, image_drawn), ("text", text_value, text_drawn)):
         low, high = groups.interval(over)
         found[player] = {"value": float(value), "low": low, "high": high}
-    if gain < NEAR_ZERO or not found["gain"]["low"] > 0:
-        return found | {"why_no_shares": f"the gain of both over neither is near zero ({gain:.3f} DSC)"}
+    if gain < NEAR_ZERO:
+        place = "near" if gain > -NEAR_ZERO else "below"
+        return found | {"why_no_shares": f"the gain of both over neither is {place} zero ({gain:.3f} DSC)"}
+    if not found["gain"]["low"] > 0:
+        return found | {"why_no_shares": f"the gain of both over neither ({gain:.3f} DSC) is not surely above zero"}
     shares = {}
     for player, value, over in (("image", image_value, image_drawn), ("text", text_value, text_drawn)):
         low, high = groups.interval(over / np.where(gain_drawn > 0, gain_drawn, np.nan))
@@ -185,8 +188,9 @@ def _counts(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _means(groups: Groups, values: pd.DataFrame) -> list[dict[str, float]]:
     """Mean of each column with its interval."""
-    drawn = groups.bootstrap(values.to_numpy(dtype=float))
-    intervals = [groups.interval(column) for column in drawn.T]
+    numbers = values.to_numpy(dtype=float)
+    drawn, measured = groups.bootstrap(numbers), groups.measured(numbers)
+    intervals = [groups.interval(column, int(count)) for column, count in zip(drawn.T, measured, strict=True)]
     return [{"value": float(values.iloc[:, k].mean()), "low": low, "high": high}
             for k, (low, high) in enumerate(intervals)]
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+FEWEST = 7  # groups: with fewer an interval covers too seldom (1 in 2 with two groups), and no p-value is small enough
 _FLIPS = 9999
 _EXACT_UP_TO = 12  # groups: 4096 assignments of signs
 _CELLS = 2**22  # numbers held at once
@@ -39,16 +40,24 @@ class Groups:
         parts = [weights @ sums / np.where(known := weights @ sizes, known, np.nan) for weights in self._weights()]
         return np.concatenate(parts)
 
-    def interval(self, drawn: np.ndarray) -> tuple[float, float]:
-        """Bootstrap interval of `CONFIDENCE` from the draws of one statistic; NaN where there are not two groups.
+    def measured(self, values: np.ndarray) -> np.ndarray:
+        """How many groups have a value of each column of `values` (N, K), NaN left out: (K,)."""
+        return np.count_nonzero(self._totals(values)[1], axis=0)
+
+    def interval(self, drawn: np.ndarray, count: int | None = None) -> tuple[float, float]:
+        """Bootstrap interval of `CONFIDENCE` from the draws of one statistic; NaN where it has not `FEWEST` groups.
 
         Percentiles are widened to those that make a mean's interval that of Student's t (Hesterberg 2015, doi
         10.1080/00031305.2015.1089789): plain ones are too narrow where groups are few.
+
+        Args:
+            drawn: (draws,).
+            count: of the groups with a value (`measured`); None for all.
         """
-        drawn = drawn[np.isfinite(drawn)]
-        if self.count < 2 or not len(drawn):
+        drawn, count = drawn[np.isfinite(drawn)], self.count if count is None else count
+        if count < FEWEST or not len(drawn):
             return float("nan"), float("nan")
-        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, self.count - 1) * np.sqrt(self.count / (self.count - 1))
+        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.sqrt(count / (count - 1))
         low, high = np.quantile(drawn, stats.norm.cdf([-quantile, quantile]))
         return float(low), float(high)
 

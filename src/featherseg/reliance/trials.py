@@ -70,7 +70,7 @@ def plan(samples: Sequence[Sample], policy: str, seed: int, *, text: Sequence[st
     """
     if not samples:
         raise UserError("there is no sample to try; choose a split that has some.")
-    text_names, image_names = _chosen("text", text, TEXT, TEXT_BASIS), _chosen("image", image, IMAGE, IMAGE_BASIS)
+    text_names, image_names = interventions(text, image)
     by_image: dict[str, list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda sample: sample.sample_id):
         by_image[sample.image].append(sample)
@@ -82,6 +82,16 @@ def plan(samples: Sequence[Sample], policy: str, seed: int, *, text: Sequence[st
     return [ImageTrials(name, [trial for sample in by_image[name]
                                for trial in _trials(sample, own, peers, seed, text_names, image_names)],
                         by_image[after[name]][0] if after[name] != name else None) for name in order]
+
+
+def interventions(text: Sequence[str] | None = None,
+                  image: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
+    """Names of the text and of the image interventions that a plan tries, the own prompt and image among them.
+
+    Raises:
+        UserError: an intervention is unknown.
+    """
+    return _chosen("text", text, TEXT, TEXT_BASIS), _chosen("image", image, IMAGE, IMAGE_BASIS)
 
 
 def own_prompt(sample: Sample, policy: str, seed: int) -> str:

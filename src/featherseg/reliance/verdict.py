@@ -1,17 +1,21 @@
 """Which modality decides, from the scores, and the paragraph that a reader can quote."""
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from featherseg.data.wording import ATTRIBUTES
 from featherseg.reliance.image import MEAN_COLOUR, OTHER_IMAGE
+from featherseg.reliance.statistics import FEWEST
 from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED
 
 IMAGE_ONLY, LANGUAGE_ONLY, BOTH, NEITHER = "image only", "language only", "image and language", "neither"
 MISLED = "image, though foreign prompts mislead"
 UNDECIDED = "too few to tell"
-FEWEST = 7  # groups: with fewer no corrected p-value of the three tests behind the verdict can be small enough
 LEAST_DROP = 0.02  # in DSC: a smaller one is no reliance, however sure
 LEVEL = 0.05  # of the corrected p-value
+RANDOMLY_MOVED = 0.25  # of ordered pairs, at most, by a model that answers at random
 POOR = 0.1  # own DSC up to which there is little to rely on
 WORDS = {
     NONE: "no prompt", PERMUTED: "prompts permuted", "other_sample": "another sample's prompt",
@@ -35,14 +39,16 @@ def decides(scores: dict[str, Any]) -> str:
     corrected p below `LEVEL`): prompts permuted, or another structure's prompt; images permuted. Such prompts and
     images are of the kind that the model knows, unlike an empty prompt or a grey image, which may confuse a model
     that reads nothing from them. A model that reads its prompt need not need it: where the empty prompt costs less
-    than half of what a foreign one costs, the image decides, and foreign prompts mislead (`MISLED`).
+    than half of what a foreign one costs, the image decides, and foreign prompts mislead (`MISLED`); not so where
+    the mask follows the prompt from structure to structure, since an empty prompt then costs no more than the choice
+    among few.
     """
     if scores["n_groups"] < FEWEST:
         return UNDECIDED
     language, picture = relies(scores, "text", PERMUTED, OTHER_STRUCTURE), relies(scores, "image", OTHER_IMAGE)
     drops = {one["condition"]: one["drop"] for one in scores["conditions"] if one["modality"] == "text"}
     foreign = max(drops.get(PERMUTED, 0.0), drops.get(OTHER_STRUCTURE, 0.0))
-    if language and picture and drops[NONE] < foreign / 2:
+    if language and picture and drops[NONE] < foreign / 2 and not follows(scores):
         return MISLED
     return {(True, True): BOTH, (False, True): IMAGE_ONLY, (True, False): LANGUAGE_ONLY}.get(
         (language, picture), NEITHER)
@@ -54,9 +60,20 @@ def relies(scores: dict[str, Any], modality: str, *conditions: str) -> bool:
                if one["modality"] == modality and one["condition"] in conditions)
 
 
+def follows(scores: dict[str, Any]) -> bool:
+    """Whether a swapped prompt takes the mask along surely more often than at random."""
+    return scores["following"] is not None and scores["following"]["moved"]["low"] > RANDOMLY_MOVED
+
+
 def is_drop(condition: dict[str, Any]) -> bool:
     """Whether an intervention costs at least `LEAST_DROP`, and surely."""
     return condition["drop"] >= LEAST_DROP and condition["p_holm"] < LEVEL
+
+
+def fitting_none(record: dict[str, Any]) -> list[str]:
+    """The interventions that could not be made on any sample, in one sentence; none where each could."""
+    names = ", ".join(title(name) for name in record["fit_no_sample"])
+    return [f"Could not be made on any sample of these data: {names}."] if names else []
 
 
 def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
@@ -69,7 +86,8 @@ def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
     """
     found = {(one["modality"], one["condition"]): one for one in scores["conditions"]}
     own, answer = scores["own"], decides(scores)
-    said = [f"On {data} ({_count(scores['n_samples'], 'structure')} in {_count(scores['n_images'], 'image')}), "
+    empty = f", {scores['n_empty_truth']} with an empty mask" if scores["n_empty_truth"] else ""
+    said = [f"On {data} ({_count(scores['n_samples'], 'structure')}{empty} in {_count(scores['n_images'], 'image')}), "
             f"{_ANSWERS[answer].format(model=model)} Its DSC is {_percent(own)} with each image's own prompt."]
     if own["value"] < POOR:
         said.append("That is so little that nothing about its reliance should be read from it.")
@@ -77,10 +95,12 @@ def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
         (("text", PERMUTED), "prompts are permuted among the samples"),
         (("text", OTHER_STRUCTURE), "the prompt of another structure of the same image is given"),
         (("text", NONE), "the prompt is left empty"),
-        (("image", OTHER_IMAGE), "images are permuted")) if key in found]
+        (("image", OTHER_IMAGE), "images are permuted"),
+        (("image", MEAN_COLOUR), "nothing is left of the image but its mean colour")) if key in found]
+    over = _count(scores["n_groups"], "patient or image", "patients or images")
+    how = f"95 % bootstrap intervals over {over}" if np.isfinite(own["low"]) else f"{over}: too few for intervals"
     if lost:
-        said.append(f"It changes by {_listed(lost)} (95 % bootstrap intervals over "
-                    f"{_count(scores['n_groups'], 'patient or image', 'patients or images')}).")
+        said.append(f"It changes by {_listed(lost)} ({how}).")
     said += [_shared(scores["shapley"]), *_followed(scores["following"]), *_attributes(found)]
     return " ".join(said)
 
@@ -97,8 +117,7 @@ _ANSWERS = {
 
 
 def _lost(condition: dict[str, Any], when: str) -> str:
-    change, low, high = (_points(condition[key]) for key in ("drop", "high", "low"))
-    return f"{change} points ({low} to {high}) when {when}"
+    return f"{_points(condition['drop'])} points{_interval(condition['high'], condition['low'], _points)} when {when}"
 
 
 def _points(drop: float) -> str:
@@ -120,7 +139,8 @@ def _followed(following: dict[str, Any] | None) -> list[str]:
         return []
     return [f"On images with several structures the mask lies most on the one that was asked for in "
             f"{_percent(following['accuracy'])} of cases (at random {100 * following['chance']:.0f} %), and a "
-            f"swapped prompt takes it along in {_percent(following['moved'])} of pairs (at random 25 % at most)."]
+            f"swapped prompt takes it along in {_percent(following['moved'])} of pairs (at random "
+            f"{100 * RANDOMLY_MOVED:.0f} % at most)."]
 
 
 def _attributes(found: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
@@ -138,11 +158,16 @@ def _attributes(found: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
 
 
 def _percent(value: dict[str, float]) -> str:
-    return f"{100 * value['value']:.1f} % ({100 * value['low']:.1f} to {100 * value['high']:.1f})"
+    return f"{100 * value['value']:.1f} %{_interval(value['low'], value['high'], lambda one: f'{100 * one:.1f}')}"
 
 
 def _share(share: dict[str, float]) -> str:
-    return f"{100 * share['value']:.0f} % ({100 * share['low']:.0f} to {100 * share['high']:.0f})"
+    return f"{100 * share['value']:.0f} %{_interval(share['low'], share['high'], lambda one: f'{100 * one:.0f}')}"
+
+
+def _interval(low: float, high: float, said: Callable[[float], str]) -> str:
+    """An interval in brackets; nothing where there is none."""
+    return f" ({said(low)} to {said(high)})" if np.isfinite([low, high]).all() else ""
 
 
 def _count(number: int, one: str, several: str | None = None) -> str:

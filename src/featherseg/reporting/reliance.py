@@ -15,11 +15,11 @@ import pandas as pd
 from featherseg.data.prepared import PreparedDataset
 from featherseg.reliance.image import OTHER_IMAGE
 from featherseg.reliance.scores import NEAR_ZERO
+from featherseg.reliance.statistics import FEWEST
 from featherseg.reliance.suite import unpack
 from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED
 from featherseg.reliance.verdict import (
     BOTH,
-    FEWEST,
     IMAGE_ONLY,
     LANGUAGE_ONLY,
     LEAST_DROP,
@@ -28,6 +28,7 @@ from featherseg.reliance.verdict import (
     NEITHER,
     UNDECIDED,
     decides,
+    fitting_none,
     is_drop,
     title,
 )
@@ -44,7 +45,7 @@ MODALITIES = {"text": ("prompt changed, image its own", "#0072B2"),
               "image": ("image changed, prompt its own", "#D55E00")}
 HEADLINES = {BOTH: "image and language decide together", IMAGE_ONLY: "the image alone decides",
              MISLED: "the image decides, foreign prompts mislead", LANGUAGE_ONLY: "the prompt alone decides",
-             NEITHER: "neither image nor prompt decides",
+             NEITHER: "neither image nor prompt is shown to decide",
              UNDECIDED: "too few images to tell what decides"}
 PLAYERS = {"image": "#D55E00", "text": "#0072B2"}
 SHOWN = ("own", NONE, "class_only", OTHER_STRUCTURE, "other_sample", PERMUTED, "flip_location", "flip_colour",
@@ -267,11 +268,13 @@ def _conventions(record: Record) -> str:
         "differences; a dash where they do not vary.",
         f"A modality decides where one of its exchanges costs at least {100 * LEAST_DROP:.0f} points of DSC with p "
         f"below {LEVEL}; where the empty prompt costs less than half of what a foreign one costs, prompts are said to "
-        f"mislead, not to decide. With fewer than {FEWEST} groups nothing is decided. Shares are given where the gain "
-        f"is at least {100 * NEAR_ZERO:.0f} points and surely above zero.",
+        "mislead, not to decide, unless a swapped prompt takes the mask to another structure surely more often than "
+        f"at random. With fewer than {FEWEST} groups nothing is decided, and a mean has no "
+        f"interval. Shares are given where the gain is at least {100 * NEAR_ZERO:.0f} points and surely above zero.",
         "“Not measured” counts samples that an intervention does not fit (no colour in the prompt, no second "
         "structure), “same prompt” those that kept their own because all share it, or by chance. “Mask changed” is 1 "
         "minus the IoU between the masks with and without the change, which needs no truth.",
+        *fitting_none(record),
         f"Everything drawn follows from seed {record['seed']}. reliance.parquet holds every trial with its prompt."]
     return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in said)}</ul>"
 
