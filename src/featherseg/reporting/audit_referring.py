@@ -197,7 +197,8 @@ def learning_rates(factor: float = 0.1, base: float = 1e-4) -> "pd.DataFrame":
         base: the base rate.
 
     Returns:
-        groups (or our field), part (backbone, head), intended, and the rates in the first epoch, until and after milestone 35.
+        groups (or our field), part (backbone, head), intended, and the rates in the first epoch, until and after
+        milestone 35.
     """
     import pandas as pd
 
@@ -207,8 +208,8 @@ def learning_rates(factor: float = 0.1, base: float = 1e-4) -> "pd.DataFrame":
             f"{OURS}, tower_lr_from 1": _rates_here(factor, base, 1),
             f"{OURS}, tower_lr_from 2 (as released)": _rates_here(factor, base, 2)}
     for way, rates in ways.items():
-        lines += [{"groups": way, "part": part, "intended": rate, FIRST: of[0], LAST_OF: of[1], "from epoch 36": of[MILESTONE]}
-                  for (part, rate), of in zip(intended.items(), rates, strict=True)]
+        lines += [{"groups": way, "part": part, "intended": rate, FIRST: of[0], LAST_OF: of[1],
+                   "from epoch 36": of[MILESTONE]} for (part, rate), of in zip(intended.items(), rates, strict=True)]
     return pd.DataFrame(lines)
 
 
