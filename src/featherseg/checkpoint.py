@@ -15,7 +15,7 @@ from featherseg.adapters.base import trainable
 from featherseg.config import Run
 from featherseg.errors import UserError
 from featherseg.files import atomic_path
-from featherseg.models.base import SegmentationModel
+from featherseg.models.base import SegmentationModel, within
 from featherseg.models.weights import check_keys, is_random, read_state
 
 
@@ -71,6 +71,7 @@ def load(path: Path | str, model: SegmentationModel, run: Run) -> None:
             raise UserError(f"{path} is a checkpoint of {key} {found}, not of {wanted}.")
     own = model.state_dict()
     learned = trainable(model)
-    expected = {name: tensor for name, tensor in own.items() if name in tensors or name in learned}
+    expected = {name: tensor for name, tensor in own.items()
+                if name in tensors or name in learned or within(name, model.untrained)}
     check_keys(tensors, expected, str(path))
     model.load_state_dict(tensors, strict=False)

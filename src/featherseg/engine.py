@@ -137,9 +137,7 @@ class Trainer:
             self.schedule.step(val_dsc)
         elif self.schedule:
             self.schedule.step()
-        if epoch + 1 == self.config.tower_lr_from:
-            for group in self.optimizer.param_groups:
-                group["lr"] *= self.config.tower_lr_factor if group["towers"] else 1
+        slow_towers(self.config, self.optimizer, epoch + 1)
         if all(val_dsc > row["val_dsc"] for row in self.history):
             self.best = changing_tensors(self.model)
         self.history.append({"epoch": epoch, "loss": loss, "val_dsc": val_dsc, "lr": lr})
@@ -274,6 +272,13 @@ def make_optimizer(config: TrainConfig, parameters: Sequence[nn.Parameter],
     if config.tower_lr_from == 1:
         groups[1]["lr"] = config.lr * config.tower_lr_factor
     return kind([group for group in groups if group["params"]], lr=config.lr, weight_decay=config.weight_decay)
+
+
+def slow_towers(config: TrainConfig, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+    """Before a later epoch than the first: give the towers their own rate if it holds from this epoch on."""
+    if epoch == config.tower_lr_from:
+        for group in optimizer.param_groups:
+            group["lr"] *= config.tower_lr_factor if group["towers"] else 1
 
 
 def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler | None:

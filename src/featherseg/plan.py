@@ -29,13 +29,12 @@ from featherseg.data.specs import SPECS
 from featherseg.data.synthetic import NAMES
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, not_run_reason
-from featherseg.models import DEFAULTS, HAVING, MODELS, check_knobs
+from featherseg.models import DEFAULTS, HAVING, MODELS, NAMED, check_knobs
 from featherseg.models.weights import RANDOM, is_random, weights_sha256
 from featherseg.registry import unknown
 
 RECIPES = Path("recipes")
-MODEL_KNOBS = ("frozen_batchnorm", "resize", "text_padding", "decoder_dropout", "tap_offset", "text_dropout",
-               "side_fusion", "recognition")
+MODEL_KNOBS = tuple(knob for knob in NAMED if knob != "word_length")
 
 
 def recipe_names() -> list[str]:
@@ -56,6 +55,10 @@ def read_recipe(name: str) -> Recipe:
     if recipe.model not in MODELS:
         raise unknown(f"model in {path}", recipe.model, list(MODELS))
     check_knobs(recipe.model, recipe, f"{path}: ")
+    if recipe.train is not None:
+        parse(TrainConfig, {key: of_dataset(value) if key == "val_split" else value
+                            for key, value in recipe.train.items()}, f"{path}: train")
+    parse(EvaluateConfig, recipe.evaluate, f"{path}: evaluate")
     config = resolve(recipe.adapter, str(path))
     check_pair(recipe.model, config.name)
     method = METHODS[config.name]
@@ -174,7 +177,7 @@ def _check_knobs(params: Params, source: str, recipes: dict[str, Recipe], adapte
         raise UserError(f"{source}: key 'train.loss' should hold keys and values, but it is {loss!r}.")
     _check_keys(loss, LossConfig, source, "train.loss")
     _check_keys(params.evaluate, EvaluateConfig, source, "evaluate")
-    for knob in ("word_length", *MODEL_KNOBS):
+    for knob in NAMED:
         value = getattr(params.model, knob)
         if value is not None and all(getattr(recipe, knob) is None for recipe in recipes.values()):
             raise _without_effect(source, f"model.{knob}", value)

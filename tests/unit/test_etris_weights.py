@@ -10,7 +10,7 @@ from torch import nn
 
 from featherseg import adapters, models
 from featherseg.adapters.bridger import Bridger, BridgerConfig
-from featherseg.checkpoint import changed_tensors
+from featherseg.checkpoint import changed_tensors, load
 from featherseg.config import ModelConfig, Run
 from featherseg.errors import UserError
 from featherseg.models import etris_config
@@ -180,9 +180,17 @@ def test_a_checkpoint_holds_what_the_base_weights_do_not(tmp_path):
     run = Run(study="tests", recipe="r", dataset="d", adapter=adapter,
               model=ModelConfig(name="etris_r50", weights=str(tmp_path)))
     model = adapters.apply(models.build(run.model, 1), adapter, 1)
-    changed = set(changed_tensors(model, run))
-    assert changed == {key for key in model.state_dict() if not key.startswith("net.backbone.")
-                       or "connect" in key or "positional_embedding" in key}
+    changed = changed_tensors(model, run)
+    assert set(changed) == {key for key in model.state_dict() if not key.startswith("net.backbone.")
+                            or "connect" in key or "positional_embedding" in key}
+    save_file({key: tensor for key, tensor in changed.items() if "connect" not in key}, tmp_path / "cut.safetensors",
+              {"run": run.model_dump_json()})
+    other = adapters.apply(models.build(run.model, 2), adapter, 2)  # whose `connect` is another one
+    with pytest.raises(UserError, match="6 missing .net.backbone.visual.attnpool.connect"):
+        load(tmp_path / "cut.safetensors", other, run)
+    save_file(changed, tmp_path / "whole.safetensors", {"run": run.model_dump_json()})
+    load(tmp_path / "whole.safetensors", other, run)
+    assert equal(other, model)
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {0: torch.zeros(1)}}, {1: torch.zeros(2)}])
@@ -239,20 +247,20 @@ def test_what_would_stay_random_is_not_scored(tmp_path):
     released(tmp_path / "best_model.pth", source("etris_vit"))
     knobs = {"name": "bridger", "dim": 8, "heads": 2}
 
-    def load(file: str, adapter: dict):
+    def loaded(file: str, adapter: dict):
         run = Run(study="tests", recipe="r", dataset="d", adapter=adapter,
                   model=ModelConfig(name="etris_vit", weights=str(tmp_path / file)))
         return load_model(run, tmp_path)
 
-    assert load("best_model.pth", knobs).joint
+    assert loaded("best_model.pth", knobs).joint
     for file, adapter in (("open_clip_model.safetensors", {"name": "zero_shot"}),
                           ("open_clip_model.safetensors", knobs)):
         with pytest.raises(UserError, match="does not hold net.neck.* would stay random"):
-            load(file, adapter)
+            loaded(file, adapter)
     own_folder(tmp_path, source("etris_vit"))
-    assert not load("model.safetensors", {"name": "zero_shot"}).joint
+    assert not loaded("model.safetensors", {"name": "zero_shot"}).joint
     with pytest.raises(UserError, match="does not hold exchange,"):
-        load("model.safetensors", knobs)
+        loaded("model.safetensors", knobs)
 
 
 # ---------------------------------------------------------------- parts of the head

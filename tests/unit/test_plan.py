@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from featherseg.adapters import METHODS
+from featherseg.check import check_project
 from featherseg.cli import main
 from featherseg.config import (
     EvaluateConfig,
     LossConfig,
+    ModelConfig,
     Params,
     PretrainParams,
     TrainConfig,
@@ -20,7 +22,7 @@ from featherseg.config import (
     write_yaml,
 )
 from featherseg.errors import UserError
-from featherseg.models import MODELS
+from featherseg.models import HAVING, MODELS, NAMED
 from featherseg.plan import missing, recipe_names, resolve_study, write_plan
 from featherseg.sources import CODE
 
@@ -166,11 +168,29 @@ def test_a_head_that_no_run_has_is_refused(project, model, words):
     assert re.search(words, refusal())
 
 
-def test_a_recipe_with_a_knob_that_its_model_lacks_is_refused(project):
-    write_yaml("recipes/mine.yaml", {"title": "mine", "model": "clipseg", "adapter": {"name": "decoder"},
-                                     "upsampling": "published_bicubic"})
+@pytest.mark.parametrize(("model", "knob", "value"), [
+    ("clipseg", "upsampling", "published_bicubic"), ("clipseg", "word_length", 9),
+    ("clipseg", "frozen_batchnorm", "fixed"), ("etris_vit", "resize", "squash"), ("etris_r50", "decoder_dropout", 0.2),
+    ("etris_vit", "tap_offset", 1), ("cris", "side_fusion", "fixed")])
+def test_a_recipe_with_a_knob_that_its_model_lacks_is_refused(project, model, knob, value):
+    write_yaml("recipes/mine.yaml", {"title": "mine", "model": model, "adapter": {"name": "decoder"}, knob: value})
     declare(["mine"])
-    assert "recipes/mine.yaml: 'upsampling' is set, but model 'clipseg' has no such knob" in refusal()
+    assert f"recipes/mine.yaml: '{knob}' is set, but model '{model}' has no such knob" in refusal()
+
+
+def test_only_named_knobs_that_exist(project):
+    assert set(NAMED) | set(HAVING) == set(ModelConfig.model_fields) - {"name", "weights", "sha256", "image_size"}
+
+
+@pytest.mark.parametrize(("section", "said"), [
+    ({"train": {"epochz": 3}}, "recipes/mine.yaml: train: unknown key 'epochz'"),
+    ({"train": {"val_split": {"default": "val", "lesions": "test"}}}, None),
+    ({"evaluate": {"splits": []}}, "recipes/mine.yaml: evaluate: key 'splits'")])
+def test_a_recipe_of_no_study_is_read_to_its_last_key(project, section, said):
+    write_yaml("recipes/mine.yaml", {"title": "mine", "model": "clipseg", "adapter": {"name": "decoder"}} | section)
+    declare()
+    found = [fault for fault in check_project(["study"]) if "mine" in fault]
+    assert len(found) == (1 if said else 0) and all(said in fault for fault in found)
 
 
 def test_evaluation_settings_change_no_training_plan(project):
@@ -380,13 +400,13 @@ def test_a_papers_params_cannot_declare_datasets(project):
 
 
 def test_the_word_length_is_the_recipes_the_data_sets_or_the_params(project):
-    recipe = read_yaml("recipes/clipseg-decoder.yaml")
+    recipe = read_yaml("recipes/etris_vit-decoder.yaml")
     write_yaml("recipes/words.yaml", recipe | {"word_length": {"default": 17, "organs": 22}})
     declare(recipes=["words", "clipseg-decoder"], datasets=["lesions", "organs"])
     lengths = {run.name: run.model.word_length for run in resolve_study("study")}
     assert lengths == {"words-lesions-0": 17, "words-organs-0": 22,
                        "clipseg-decoder-lesions-0": None, "clipseg-decoder-organs-0": None}
-    given = {"weights": {"clipseg": "random"}, "word_length": 30}
+    given = {"weights": {"clipseg": "random", "etris_vit": "random"}, "word_length": 30}
     declare(recipes=["words", "clipseg-decoder"], model=given)
     assert [run.model.word_length for run in resolve_study("study")] == [30, None]
     declare(recipes=["clipseg-decoder"], model=given)

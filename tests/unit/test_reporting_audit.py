@@ -62,6 +62,7 @@ def test_a_tower_of_ours_without_its_mask_would_be_found_out():
 def test_every_difference_of_a_published_recipe_is_listed(request, monkeypatch):
     monkeypatch.chdir(request.config.rootpath)
     listed = audit.differences()
-    assert {"towers", "loss"} <= set(listed.field)
+    assert {"towers", "loss", "rate"} <= set(listed.field)
+    assert listed[listed.field == "rate"].evidence.eq("trap 7, below").all()
     assert listed[listed.field == "loss"].evidence.eq("trap 2, below").all()
     assert listed.recipe.str.endswith("-published").all()

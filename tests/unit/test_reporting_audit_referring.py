@@ -45,12 +45,24 @@ def test_the_first_epoch_runs_at_ten_times_the_rate_without_lr():
     released = frame.loc["released code: initial_lr only"]
     assert released.loc["backbone", audit.FIRST] == pytest.approx(1e-4)
     assert released.loc["backbone", audit.LAST_OF] == pytest.approx(1e-5)
-    ours = frame.loc["featherseg: lr"]
+    ours = frame.loc["featherseg, tower_lr_from 1"]
     assert ours.loc["backbone", audit.FIRST] == ours.loc["backbone", audit.LAST_OF] == pytest.approx(1e-5)
     assert ours.loc["head", "from epoch 36"] == pytest.approx(1e-5)
+    epochs = [audit.FIRST, audit.LAST_OF, "from epoch 36"]
+    published = frame.loc["featherseg, tower_lr_from 2 (as released)", epochs]
+    assert published.to_numpy() == pytest.approx(released[epochs].to_numpy()), "our twin does what was released"
     said = audit.rates_verdict(audit.learning_rates())
     assert "initial_lr only: the backbone trains at 10 x the intended rate in the first epoch and at 1 x" in said
-    assert "featherseg: lr: the backbone trains at 1 x the intended rate in the first epoch and at 1 x" in said
+    assert "tower_lr_from 1: the backbone trains at 1 x the intended rate in the first epoch and at 1 x" in said
+
+
+def test_an_optimiser_of_ours_that_forgets_the_towers_would_be_found_out(monkeypatch):
+    from featherseg import engine
+
+    plain = engine.make_optimizer
+    monkeypatch.setattr(engine, "make_optimizer", lambda config, parameters, towers: plain(config, parameters))
+    said = audit.rates_verdict(audit.learning_rates())
+    assert "tower_lr_from 1: the backbone trains at 10 x the intended rate in the first epoch and at 10 x" in said
 
 
 def test_equal_rates_hide_the_fault_as_in_etris():

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 MODELS: Registry[Callable[[ModelConfig], "SegmentationModel"]] = Registry("model")
 SMALL_SIZE = 64
 ETRIS = tuple(etris_config.FULL)
-HAVING = {"head_parts": ETRIS, "upsampling": ETRIS}  # knobs that only some models have
+# knobs that only some models have: a study's value reaches each run of theirs, or those whose recipe names the knob
+HAVING = {"head_parts": ETRIS, "upsampling": ETRIS}
+NAMED = {"word_length": (*ETRIS, "cris"), "frozen_batchnorm": (*ETRIS, "cris", *cnn_config.NAMES),
+         "resize": ("cris",), "text_padding": ("cris",), "decoder_dropout": ("cris",),
+         "tap_offset": biomedclipseg_config.NAMES, "text_dropout": biomedclipseg_config.NAMES,
+         "side_fusion": ("san",), "recognition": ("san",)}
 DEFAULTS = {"head_parts": get_args(HeadPart), "upsampling": "bilinear"}
 ArchitectureT = TypeVar("ArchitectureT", bound=Strict)
 
@@ -188,7 +193,7 @@ def build(config: ModelConfig, seed: int = 0) -> "SegmentationModel":
 
 def check_knobs(model: str, config: ModelConfig | Recipe, source: str = "") -> None:
     """Raises a `UserError` for a knob that is set but that the model lacks; it names `source` and who has it."""
-    for knob, having in HAVING.items():
+    for knob, having in (HAVING | NAMED).items():
         if getattr(config, knob) is not None and model not in having:
             raise UserError(f"{source}'{knob}' is set, but model '{model}' has no such knob; models that have it are "
                             f"{', '.join(having)}.")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from featherseg import adapters, referring
-from featherseg.config import Upsampling
+from featherseg.config import TrainConfig, Upsampling
 from featherseg.metrics import overlap
 from featherseg.models.base import SegmentationModel
 from featherseg.models.etris import build_etris
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 RELEASED = "released code"
 SENTENCE = "the small red circle left of the square"
-FIRST, LAST_OF = "epoch 1", "epochs 2 to 35"
+MILESTONE = 35
+FIRST, LAST_OF = "epoch 1", f"epochs 2 to {MILESTONE}"
 PUBLISHED_SHARES = (1.61, 3.38)  # the abstract's range, in %
 
 
@@ -61,7 +62,8 @@ def training() -> list:
         *shown("Trap 7: a first epoch at ten times the rate",
                "CRIS hands its optimiser groups that name `initial_lr` and no `lr`. A schedule reads the former from "
                "its first step on; before it, every group has the optimiser's own rate. (ETRIS writes the same, but "
-               "with equal rates.) Rates of a backbone meant to train at a tenth of 1e-4, milestone 35.",
+               "with equal rates.) Rates of a backbone meant to train at a tenth of 1e-4, milestone 35; ours are those "
+               "of this package's own optimiser and schedule.",
                tables.show(rates, digits=6), rates_verdict(rates)),
         *shown("Trap 9: frozen, and moving",
                "`requires_grad = False` freezes weights. In `train()` mode a BatchNorm goes on adapting its running "
@@ -187,24 +189,27 @@ def back_verdict(frame: "pd.DataFrame") -> str:
 
 
 def learning_rates(factor: float = 0.1, base: float = 1e-4) -> "pd.DataFrame":
-    """Trap 7: the rate of two parameter groups under a schedule, by how the groups name their rates.
+    """Trap 7: the rates of a backbone and a head under a schedule: by how the optimiser's groups name them, and by
+    this package's `tower_lr_factor` from each `tower_lr_from` on.
 
     Args:
         factor: the backbone's rate by the base rate.
         base: the base rate.
 
     Returns:
-        groups, part (backbone, head), intended, and the rates in the first epoch, until and after milestone 35.
+        groups (or our field), part (backbone, head), intended, and the rates in the first epoch, until and after
+        milestone 35.
     """
     import pandas as pd
 
-    ways = {f"{RELEASED}: initial_lr only": ("initial_lr", True), "initial_lr only, stepped without an epoch":
-            ("initial_lr", False), f"{OURS}: lr": ("lr", False)}
     intended, lines = {"backbone": factor * base, "head": base}, []
-    for way, (key, counted) in ways.items():
-        rates = _rates(key, counted, list(intended.values()))
-        lines += [{"groups": way, "part": part, "intended": rate, FIRST: of[0], LAST_OF: of[1], "from epoch 36": of[35]}
-                  for (part, rate), of in zip(intended.items(), rates, strict=True)]
+    ways = {f"{RELEASED}: initial_lr only": _rates_of_groups(True, list(intended.values())),
+            "initial_lr only, stepped without an epoch": _rates_of_groups(False, list(intended.values())),
+            f"{OURS}, tower_lr_from 1": _rates_here(factor, base, 1),
+            f"{OURS}, tower_lr_from 2 (as released)": _rates_here(factor, base, 2)}
+    for way, rates in ways.items():
+        lines += [{"groups": way, "part": part, "intended": rate, FIRST: of[0], LAST_OF: of[1],
+                   "from epoch 36": of[MILESTONE]} for (part, rate), of in zip(intended.items(), rates, strict=True)]
     return pd.DataFrame(lines)
 
 
@@ -375,15 +380,36 @@ MODELS: Mapping[str, Callable[[int], SegmentationModel]] = {
     "ETRIS with the Bridger": _bridged, "ETRIS, head only": tiny_vit}
 
 
-def _rates(key: str, counted: bool, wanted: Sequence[float], epochs: int = 36) -> list[list[float]]:
-    """Rates by group and epoch of an Adam at the last of `wanted`, whose groups name theirs under `key`."""
+def _rates_here(factor: float, base: float, start: int) -> list[list[float]]:
+    """Rates of a backbone and of a head by epoch, in the engine's own optimiser and schedule."""
+    from featherseg.engine import make_optimizer, make_schedule, slow_towers
+
+    backbone, head = (nn.Parameter(torch.zeros(1)) for _ in range(2))
+    config = TrainConfig(optimizer="adam", lr=base, schedule="multistep", milestones=(MILESTONE,), factor=0.1,
+                         tower_lr_factor=factor, tower_lr_from=start)
+    optimizer = make_optimizer(config, [backbone, head], [backbone])
+    schedule = make_schedule(config, optimizer)
+    rates = []
+    for epoch in range(1, MILESTONE + 2):
+        rates.append([group["lr"] for part in (backbone, head) for group in optimizer.param_groups
+                      if any(part is parameter for parameter in group["params"])])
+        optimizer.step()
+        schedule.step()
+        slow_towers(config, optimizer, epoch + 1)
+    return [list(of) for of in zip(*rates, strict=True)]
+
+
+def _rates_of_groups(counted: bool, wanted: Sequence[float]) -> list[list[float]]:
+    """Rates by group and epoch of an Adam at the last of `wanted`, whose groups name theirs `initial_lr`; `counted`
+    hands the epoch to the schedule.
+    """
     import warnings
 
-    groups = [{"params": [nn.Parameter(torch.zeros(1))], key: rate} for rate in wanted]
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "initial_lr": rate} for rate in wanted]
     optimizer = torch.optim.Adam(groups, lr=wanted[-1])
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[35], gamma=0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[MILESTONE], gamma=0.1)
     rates = []
-    for epoch in range(1, epochs + 1):
+    for epoch in range(1, MILESTONE + 2):
         rates.append([group["lr"] for group in optimizer.param_groups])
         optimizer.step()
         with warnings.catch_warnings():
