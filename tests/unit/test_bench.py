@@ -270,11 +270,10 @@ def test_the_table_holds_every_goal_once_and_says_what_was_not_measured(pretende
     assert all(tuple(row) == bench.COLUMNS for row in rows)
     goals = {(row["part"], row["method"], row["quantity"], row["implementation"]): (row["target"], row["ok"])
              for row in rows if row["target"]}
-    assert len(goals) == sum(bool(row["target"]) for row in rows) == 3 + 2 + 6
+    assert len(goals) == sum(bool(row["target"]) for row in rows) == 3 + 1 + 6
     for recipe, target in (("decoder", ">= 8"), ("vlsm_shallow-vlc", ">= 8"), ("vlsm_dense-vlc", ">= 1.1")):
         assert goals["train", f"clipseg-{recipe}", "speed-up", "ours / reference"] == (target, "yes")
     assert goals["prompts", "clipseg-zero_shot", "speed-up", "ours / reference"] == (">= 8", "yes")
-    assert goals["prompts", "clipseg-zero_shot", "speed-up", "ours / ours"] == (">= 8", "no")
     assert goals["prepare", "", "growth of peak memory", "ours"] == ("<= 1.1", "yes")
     without_gpu = [row for row in rows if row["device"] == "cuda"]
     assert len(without_gpu) == 2 * (11 + 1) + 2 * 4
@@ -300,6 +299,7 @@ def test_the_command_writes_the_table_and_quick_writes_nothing(pretended, tmp_pa
     monkeypatch.setattr(bench, "OUTPUT", tmp_path / "reports" / "benchmarks.csv")
     bench.run_benchmarks(quick=True)
     assert not bench.OUTPUT.exists() and "not measured: no CUDA GPU here" in capsys.readouterr().out
+    monkeypatch.setattr(bench, "PROMPTS_GOAL", 1000.0)
     bench.run_benchmarks()
     with open(bench.OUTPUT, newline="") as file:
         rows = list(csv.DictReader(file))

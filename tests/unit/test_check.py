@@ -20,7 +20,8 @@ def project(tmp_path, monkeypatch) -> Path:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     for path in ("params.yaml", "pipelines/referring/params.yaml"):
-        edit(path, lambda params: params["model"].update(weights={"clipseg": "random", "etris_vit": "random"}))
+        edit(path, lambda params: params["model"].update(weights=dict.fromkeys(
+            ("clipseg", "etris_vit", "unet"), "random")))
     return tmp_path
 
 

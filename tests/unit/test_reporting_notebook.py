@@ -90,7 +90,8 @@ def test_notebooks_hold_no_output_and_no_logic(path):
 
 
 def test_there_are_notebooks():
-    assert [path.stem for path in NOTEBOOKS] == ["00_overview", "10_vlsm_adapter", "20_etris", "30_medvlsm", "90_audit"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "00_overview", "10_vlsm_adapter", "20_etris", "30_medvlsm", "40_reliance", "90_audit"]
 
 
 def test_a_kernel_that_dies_is_one_sentence():
