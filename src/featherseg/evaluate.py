@@ -285,7 +285,8 @@ def probability_maps(model: SegmentationModel, pixels: PixelDataset, trials: lis
             sizes = [(trial.sample.height, trial.sample.width) for trial in some]
             yield from original_resolution(model, model.decode(*features), sizes)
         return
-    text, text_of = encode_prompts(prompts, bank.texts, next(model.parameters()).device, batch_size)
+    text, text_of = encode_prompts(prompts, bank.texts, next(model.parameters()).device, batch_size,
+                                   model.text.dim)
     images = [list(group) for _, group in itertools.groupby(trials, lambda trial: trial.sample.image)]
     for some_images in batches(images, batch_size):
         vision = bank.images([row_of[group[0].sample.image] for group in some_images])

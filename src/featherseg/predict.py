@@ -22,8 +22,9 @@ from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeature
 from featherseg.registry import unknown
 
 IMAGES_AT_ONCE = 8
-# more at once is slower on a CPU: states fall out of its cache, and short prompts are padded to long ones
-STATES_ON_CPU, PROMPTS_ON_CPU = 1040, 4
+# numbers of the widest towers' states; more at once is slower on a CPU: states fall out of its cache, and short
+# prompts are padded to long ones
+STATES_ON_CPU, PROMPTS_ON_CPU = 1040 * 768, 4 * 512
 COLOUR = (255, 220, 0)
 
 
@@ -88,7 +89,7 @@ def iterate_probabilities(model: SegmentationModel, images: Sequence[np.ndarray]
     vision = ImageFeatures.concat(
         [model.encode_image(model.normalise(some)) for some in pixels.split(batch_size)])
     text, text_of = encode_prompts(
-        prompts, lambda some: model.encode_text(model.tokenize(some).to(device)), device, batch_size)
+        prompts, lambda some: model.encode_text(model.tokenize(some).to(device)), device, batch_size, model.text.dim)
     queries = [Query(picture, text_of[prompt], image.shape[:2])
                for picture, prompt, image in zip(picture_of, prompts, images, strict=True)]
     yield from decode_queries(model, vision, text, queries, batch_size)
@@ -104,16 +105,17 @@ class Query:
 
 
 def encode_prompts(prompts: Iterable[str], encode: Callable[[list[str]], TextFeatures],
-                   device: torch.device, batch_size: int) -> tuple[TextFeatures, dict[str, int]]:
+                   device: torch.device, batch_size: int, width: int) -> tuple[TextFeatures, dict[str, int]]:
     """Features of the distinct prompts, and for each prompt its row of them.
 
     Args:
         prompts: at least one; which are encoded together depends on these alone.
         encode: turns some prompts into features, on `device`.
         batch_size: how many are encoded at once, on a CPU at most.
+        width: of the text tower's states.
     """
     ordered = by_length(prompts)
-    size = min(batch_size, PROMPTS_ON_CPU) if device.type == "cpu" else batch_size
+    size = min(batch_size, max(1, PROMPTS_ON_CPU // max(width, 1))) if device.type == "cpu" else batch_size
     text = TextFeatures.concat([encode(some) for some in batches(ordered, size)])
     return text, {prompt: row for row, prompt in enumerate(ordered)}
 
@@ -130,7 +132,7 @@ def decode_queries(model: SegmentationModel, image: ImageFeatures, text: TextFea
     """
     states = image.taps[0]
     places = states.shape[1] if states.ndim == 3 else states.shape[2:].numel()
-    on_cpu = min(batch_size, max(1, STATES_ON_CPU // places))
+    on_cpu = min(batch_size, max(1, STATES_ON_CPU // (places * states.shape[-1 if states.ndim == 3 else 1])))
     for some in batches(queries, on_cpu if states.device.type == "cpu" else batch_size):
         rows = [query.image for query in some]
         shared = len(set(rows)) == 1  # what the decoder does to the image alone is then done once

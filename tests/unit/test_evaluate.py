@@ -143,11 +143,12 @@ def test_each_image_and_each_prompt_is_encoded_once(project, monkeypatch, adapte
 def test_prompts_and_maps_go_through_a_cpu_a_few_at_once(project, monkeypatch):
     seen, encode_text, decode = {"text": [], "maps": []}, CLIPSeg.encode_text, CLIPSeg.decode
     monkeypatch.setattr(predict, "STATES_ON_CPU", 1)
+    monkeypatch.setattr(predict, "PROMPTS_ON_CPU", 1)
     monkeypatch.setattr(CLIPSeg, "encode_text", lambda self, x: seen["text"].append(len(x)) or encode_text(self, x))
     monkeypatch.setattr(CLIPSeg, "decode",
                         lambda self, v, t: seen["maps"].append(len(t.sentence)) or decode(self, v, t))
     scored(project, "full")
-    assert seen == {"text": [4, 4, 4, 4], "maps": [1] * 45}
+    assert seen == {"text": [1] * 16, "maps": [1] * 45}
 
 
 def test_the_batch_size_changes_no_score(project):

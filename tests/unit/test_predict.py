@@ -75,6 +75,7 @@ def test_order_and_batches_do_not_change_a_map(model):
 
 
 def test_twelve_prompts_on_one_image_encode_it_once(model, monkeypatch):
+    monkeypatch.setattr(predict, "PROMPTS_ON_CPU", 4 * model.text.dim)
     encoded = []
     encode_image, encode_text = CLIPSeg.encode_image, CLIPSeg.encode_text
     monkeypatch.setattr(CLIPSeg, "encode_image",
@@ -86,6 +87,7 @@ def test_twelve_prompts_on_one_image_encode_it_once(model, monkeypatch):
 
 
 def test_on_a_cpu_short_prompts_are_not_padded_to_long_ones(model, monkeypatch):
+    monkeypatch.setattr(predict, "PROMPTS_ON_CPU", 4 * model.text.dim)
     shapes, encode_text = [], CLIPSeg.encode_text
     monkeypatch.setattr(CLIPSeg, "encode_text",
                         lambda self, x: shapes.append(tuple(x.shape)) or encode_text(self, x))
@@ -98,7 +100,7 @@ def test_on_a_cpu_few_maps_are_decoded_at_once(model, monkeypatch):
     sizes, decode = [], CLIPSeg.decode
     monkeypatch.setattr(CLIPSeg, "decode",
                         lambda self, v, t: sizes.append(len(t.sentence)) or decode(self, v, t))
-    states = 1 + (model.image_size // 8) ** 2
+    states = (1 + (model.image_size // 8) ** 2) * model.vision.dim
     for limit, batch_size, expected in ((5 * states, 32, [5, 5, 1]), (5 * states, 3, [3, 3, 3, 2]), (1, 32, [1] * 11)):
         monkeypatch.setattr(predict, "STATES_ON_CPU", limit)
         predict_probabilities(model, [picture(0)] * 11, [f"disc {k}" for k in range(11)], batch_size)
@@ -131,7 +133,7 @@ def test_prompts_at_once_by_device(model, device, batch_size, expected):
         return model.encode_text(tokenize(prompts))
 
     prompts = [f"disc {k}" * (20 - k) for k in range(11)]
-    text, row_of = encode_prompts(prompts * 2, encode, torch.device(device), batch_size)
+    text, row_of = encode_prompts(prompts * 2, encode, torch.device(device), batch_size, width=512)
     assert sizes == expected and len(text.sentence) == len(row_of) == 11
     for prompt in prompts:
         alone = model.encode_text(tokenize([prompt])).sentence[0]
