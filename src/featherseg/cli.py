@@ -181,9 +181,10 @@ def reliance(predictor: str | None, run: str | None, data: Path | None, split: s
     examine(predictor, run, data, split, limit, out)
 
 
-def check(study: list[str] | None, params_only: bool) -> None:
+def check(study: list[str] | None, params_only: bool, out: Path | None) -> None:
     """Read every YAML and dataset and say what is wrong, without running anything."""
     from featherseg.check import check_project, list_notes
+    from featherseg.files import write_json
 
     faults = check_project(study, params_only)
     print("\n".join(faults) if faults else "nothing wrong found")
@@ -191,6 +192,8 @@ def check(study: list[str] | None, params_only: bool) -> None:
         print("".join(f"note: {note}\n" for note in list_notes()), end="")
     if faults:
         sys.exit(1)
+    if out:
+        write_json(out, {"faults": faults})
 
 
 def bench(quick: bool) -> None:
@@ -272,6 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(check)
     sub.add_argument("--study", action="append", help="only these studies")
     sub.add_argument("--params-only", action="store_true", help="leave datasets and weights out")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="written if nothing is wrong, for stages that wait for it")
     command(bench).add_argument("--quick", action="store_true")
     sub = command(agreement)
     sub.add_argument("--data", required=True, nargs="+", type=Path, metavar="FOLDER", help="prepared datasets")

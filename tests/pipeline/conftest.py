@@ -14,6 +14,7 @@ import pytest
 from featherseg.config import read_yaml, write_yaml
 
 ROOT = Path(__file__).parents[2]
+CHECK = "pipelines/data/dvc.yaml:check"
 DECODER, DENSE = "clipseg-decoder-lesions-0", "clipseg-vlsm_dense-v-lesions-0"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from conftest import ran
+from conftest import CHECK, ran
 
 
 @pytest.mark.parametrize(("section", "values", "said"), [
@@ -10,15 +10,14 @@ from conftest import ran
     ("study", {"datasets": ["lesion"]}, ["'lesion'", "did you mean 'lesions'?"]),
     ("adapter", {"dmi": 64}, ["'adapter.dmi'", "did you mean 'adapter.dim'?"]),
 ], ids=["recipe", "dataset", "key"])
-def test_repro_on_a_fresh_clone_stops_at_the_plan(clone, tmp_path, section, values, said):
+def test_repro_on_a_fresh_clone_stops_before_anything_is_drawn(clone, tmp_path, section, values, said):
     workspace = clone.copy(tmp_path / "featherseg")
     workspace.edit("params.yaml", lambda params: params[section].update(values))
     output = workspace.dvc("repro", fails=True)
-    assert ran(output) == {"plan"}
-    sentence, = (line for line in output.splitlines() if line.startswith("featherseg: "))
-    assert [part for part in said if part not in sentence] == []
+    assert ran(output) <= {"plan", CHECK, "code"}  # DVC orders what does not depend on each other at will
+    assert len([line for line in output.splitlines() if all(part in line for part in said)]) == 1
     assert "Traceback" not in output
-    assert not (workspace.path / "runs").exists() and not (workspace.path / "data/processed").exists()
+    assert not (workspace.path / "runs/study").exists() and not (workspace.path / "data/processed").exists()
 
 
 def test_set_refuses_a_key_that_the_params_lack(workspace):

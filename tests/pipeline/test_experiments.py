@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import DECODER, DENSE, ran
+from conftest import CHECK, DECODER, DENSE, ran
 from featherseg.config import read_yaml
 
 MINUTES = 60
@@ -21,7 +21,7 @@ def experiments(workspace) -> list[str]:
 
 def test_another_width_trains_exactly_the_runs_that_have_it(workspace):
     done = workspace.dvc("exp", "run", "-S", "adapter.dim=64", "collect")
-    assert ran(done) == {"plan", f"train@{DENSE}", f"evaluate@{DENSE}", "collect"}
+    assert ran(done) == {CHECK, "plan", f"train@{DENSE}", f"evaluate@{DENSE}", "collect"}
     with open(workspace.path / "reports/study/results.csv", encoding="utf-8") as file:
         widths = {(row["run"], row["dim"]) for row in csv.DictReader(file)}
     assert {(run, width and float(width)) for run, width in widths} == {(DECODER, ""), (DENSE, 64.0)}

@@ -1,6 +1,6 @@
 """`dvc repro`: everything once, then exactly what a change reaches."""
 
-from conftest import DECODER, DENSE, ran
+from conftest import CHECK, DECODER, DENSE, ran
 
 STUDY = {"plan", "code", "collect", "notebook@00_overview", "index",
          *(f"{stage}@{run}" for stage in ("train", "evaluate") for run in (DECODER, DENSE))}
@@ -12,10 +12,11 @@ def would_run(workspace) -> set[str]:
     return ran(workspace.dvc("repro", "--dry"))
 
 
-def test_a_fresh_clone_plans_first_and_runs_every_stage_once(reproduced):
+def test_a_fresh_clone_checks_first_and_runs_every_stage_once(reproduced):
     order = [line.split("'")[1] for line in reproduced.first_output.splitlines() if line.startswith("Running stage")]
-    assert order[0] == "plan"
-    assert sorted(order) == sorted({*STUDY, "pipelines/data/dvc.yaml:synthetic@lesions"})
+    drawn = "pipelines/data/dvc.yaml:synthetic@lesions"
+    assert order.index(CHECK) < order.index(drawn) < min(order.index(f"train@{run}") for run in (DECODER, DENSE))
+    assert sorted(order) == sorted({*STUDY, CHECK, drawn})
     for name in ("index.html", "study/00_overview.html", "study/00_overview.ipynb", "study/results.csv"):
         assert (reproduced.path / "reports" / name).stat().st_size > 0
 
@@ -59,7 +60,7 @@ def test_an_evaluation_setting_scores_again_and_trains_nothing(workspace):
 def test_further_seeds_run_only_the_new_runs_and_one_target_only_that_run(workspace):
     new = [run.removesuffix("0") + "1" for run in (DECODER, DENSE)]
     workspace.edit("params.yaml", lambda params: params["study"].update(seeds=[0, 1]))
-    assert ran(workspace.dvc("repro", f"train@{new[0]}")) == {"plan", f"train@{new[0]}"}
+    assert ran(workspace.dvc("repro", f"train@{new[0]}")) == {CHECK, "plan", f"train@{new[0]}"}
     assert ran(workspace.dvc("repro", "collect")) == {
         f"train@{new[1]}", *(f"evaluate@{run}" for run in new), "collect"}
     results = (workspace.path / "reports/study/results.csv").read_text()

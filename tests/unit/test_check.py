@@ -60,6 +60,19 @@ def test_every_fault_is_told_once_and_the_status_is_1(project, capsys):
     assert len(lines) == 3
 
 
+def test_stages_that_wait_for_the_check_find_a_file_only_where_nothing_is_wrong(project):
+    edit("params.yaml", lambda params: params["adapter"].update(dmi=3))
+    with pytest.raises(SystemExit):
+        main(["check", "--params-only", "--out", "runs/check.json"])
+    assert not Path("runs").exists()
+    edit("params.yaml", lambda params: params["adapter"].pop("dmi"))
+    main(["check", "--params-only", "--out", "runs/check.json"])
+    first = Path("runs/check.json").read_bytes()
+    edit("params.yaml", lambda params: params["study"].update(seeds=[0, 1]))
+    main(["check", "--params-only", "--out", "runs/check.json"])
+    assert Path("runs/check.json").read_bytes() == first  # a changed param alone draws and fetches nothing anew
+
+
 def test_a_chosen_study_is_checked_alone(project):
     edit("pipelines/vlsm_adapter/params.yaml", lambda params: params["study"].update(seeds=[]))
     assert check_project(["study"]) == []

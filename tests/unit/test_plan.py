@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from featherseg.adapters import METHODS
-from featherseg.check import check_project
+from featherseg.check import check_project, studies
 from featherseg.cli import main
 from featherseg.config import (
     EvaluateConfig,
@@ -359,6 +359,17 @@ def test_runs_depend_on_the_digests_of_their_code_and_on_no_source(path):
         assert [dep for dep in stages[stage]["deps"] if dep.startswith(("src", "runs/code"))] == [
             f"runs/code/{stage}.json"]
     assert read_yaml(ROOT / "dvc.yaml")["stages"]["code"]["outs"] == ["runs/code"]
+
+
+def test_whatever_is_drawn_taken_over_or_fetched_waits_for_the_check_of_every_study(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    stages = read_yaml(ROOT / "pipelines/data/dvc.yaml")["stages"]
+    assert {name for entry in stages["check"]["params"] for name in entry} == {
+        "params.yaml", *(f"pipelines/{study}/params.yaml" for study in studies() if study != "study")}
+    for name, stage in stages.items():
+        deps = stage.get("do", stage)["deps"]
+        assert name == "check" or any(dep.startswith(("runs/check.json", "data/raw", "data/processed", "data/weights"))
+                                      for dep in deps), name
 
 
 def test_the_pretraining_params_are_valid():
