@@ -275,7 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(check)
     sub.add_argument("--study", action="append", help="only these studies")
     sub.add_argument("--params-only", action="store_true", help="leave datasets and weights out")
-    sub.add_argument("--out", type=Path, metavar="FILE", help="written if nothing is wrong, for stages that wait for it")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="written if nothing is wrong, for stages that wait")
     command(bench).add_argument("--quick", action="store_true")
     sub = command(agreement)
     sub.add_argument("--data", required=True, nargs="+", type=Path, metavar="FOLDER", help="prepared datasets")
