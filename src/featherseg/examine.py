@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from featherseg.data.folder import prepare_folder
 from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.errors import UserError
@@ -16,7 +14,7 @@ from featherseg.files import atomic_path, write_json
 from featherseg.reliance.measure import Settings, measure
 from featherseg.reliance.predictor import load
 from featherseg.reliance.suite import Segment
-from featherseg.reliance.verdict import fitting_none, is_drop, title
+from featherseg.reliance.verdict import LEAST_DROP, LEVEL, is_drop, remarks, tested, title
 
 EVERY_SPLIT = "all"
 
@@ -93,12 +91,13 @@ def terminal_table(record: dict[str, Any]) -> str:
     head = f"{'':<28}{'n':>5}{'DSC %':>8}{'change':>9}{'95 % interval':>18}{'p (Holm)':>10}{'mask changed %':>16}"
     own = record["own"]
     lines = [head, f"{'own image, own prompt':<28}{record['n_samples']:>5}{100 * own['value']:>8.1f}"]
-    for one in record["conditions"]:
-        interval = f"{_points(one['high'])} to {_points(one['low'])}" if np.isfinite(one["low"]) else "–"
+    for one in tested(record):
+        interval = "–" if one["low"] is None else f"{_points(one['high'])} to {_points(one['low'])}"
         mark = " *" if is_drop(one) else ""
         lines.append(f"{title(one['condition']):<28}{one['n']:>5}{100 * one['dsc']:>8.1f}{_points(one['drop']):>9}"
                      f"{interval:>18}{one['p_holm']:>10.4f}{100 * one['changed']['value']:>16.1f}{mark}")
-    return "\n".join([*lines, "* a loss of at least 2 points of DSC, surely", *fitting_none(record)])
+    return "\n".join([*lines, f"* a sure loss (p < {LEVEL}), of {100 * LEAST_DROP:g} points of DSC or more",
+                      *remarks(record)])
 
 
 def _points(drop: float) -> str:

@@ -52,8 +52,10 @@ def test_the_table_says_what_the_record_says(organs):
     low, high = (float(end) for end in row["95 % interval"].split(" to "))
     assert low < float(row["change"]) < high < 0
     assert row["DSC %"] == pytest.approx(100 * permuted["dsc"]) and row["p (Holm)"] == "< 0.001"
-    assert table.loc["level P6", "change"] == "+0.0" and table.loc["own image, own prompt", "DSC %"] == 100
-    assert len(table) == 1 + len(record["conditions"])
+    assert table.loc["level P5", "change"] == "+0.0" and table.loc["own image, own prompt", "DSC %"] == 100
+    assert table["95 % interval"]["own image, own prompt"] == "100.0 to 100.0"
+    assert "level P0" not in table.index and "level P6" not in table.index  # no prompt, and the own one
+    assert len(table) == 1 + sum(one["same_as"] is None for one in record["conditions"])
 
 
 def test_the_comparison_has_a_line_for_each_model_and_dashes_for_what_it_has_not(organs):
@@ -78,7 +80,8 @@ def test_the_chart_of_changes_draws_every_intervention_where_the_record_has_it(o
     drawn_at = {round(line.get_xdata()[0], 6) for line in axis.lines
                 if line.get_marker() == "o" and len(line.get_xdata())}
     assert {round(-100 * one["drop"], 6) for one in record["conditions"]} <= drawn_at
-    assert "images permuted" in [label.get_text() for label in axis.get_yticklabels()]
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert "images permuted" in labels and "no prompt" in labels and "level P0" not in labels
 
 
 def test_bars_of_shares_end_at_the_gain(organs):

@@ -28,8 +28,9 @@ from featherseg.reliance.verdict import (
     NEITHER,
     UNDECIDED,
     decides,
-    fitting_none,
     is_drop,
+    remarks,
+    tested,
     title,
 )
 from featherseg.reporting import style
@@ -56,11 +57,13 @@ _HIT = ("<p>Hit: how often the mask lies most on the structure that was asked fo
 
 
 def effects(record: Record) -> pd.DataFrame:
-    """One line an intervention: DSC, its change with interval, test and effect sizes, and how the mask changed."""
+    """One line an intervention: DSC, its change with interval, test and effect sizes, and how the mask changed; one
+    that asks for the same prompts as another has no line."""
     own = record["own"]
+    between = "–" if own["low"] is None else f"{100 * own['low']:.1f} to {100 * own['high']:.1f}"
     lines = [{"changed": "nothing", "intervention": "own image, own prompt", "masks of": record["n_samples"],
-              "DSC %": 100 * own["value"], "95 % interval": interval(-own["high"], -own["low"], signed=False)}]
-    for one in record["conditions"]:
+              "DSC %": 100 * own["value"], "95 % interval": between}]
+    for one in tested(record):
         lines.append({
             "changed": {"text": "prompt", "image": "image"}[one["modality"]], "intervention": title(one["condition"]),
             "masks of": one["n"], "not measured": one["n_not_measured"], "same prompt": one["n_own_prompt"],
@@ -104,9 +107,9 @@ def with_controls(record: Record) -> dict[str, Record]:
 def changes(records: Mapping[str, Record]) -> "Figure":
     """The change of DSC under every intervention with its interval: a panel a record, filled where it is sure."""
     figure, axes = style.panels(len(records), width=8.4 if len(records) == 1 else 6.4, height=1.2 + 0.23 * max(
-        len(record["conditions"]) for record in records.values()), columns=2)
+        len(tested(record)) for record in records.values()), columns=2)
     for axis, (name, record) in zip(axes, records.items(), strict=True):
-        order = [one for modality in MODALITIES for one in record["conditions"] if one["modality"] == modality]
+        order = [one for modality in MODALITIES for one in tested(record) if one["modality"] == modality]
         for place, one in enumerate(order):
             whisker(axis, place, one, MODALITIES[one["modality"]][1])
         axis.axvline(0, color="#555555", linewidth=1)
@@ -122,7 +125,8 @@ def changes(records: Mapping[str, Record]) -> "Figure":
 
 def whisker(axis: "Axes", place: float, one: Record, colour: str) -> None:
     """An intervention's change of DSC with its interval on a line of a chart; filled where the loss is sure."""
-    axis.plot([-100 * one["high"], -100 * one["low"]], [place, place], color=colour, linewidth=2, alpha=0.6)
+    if one["low"] is not None:
+        axis.plot([-100 * one["high"], -100 * one["low"]], [place, place], color=colour, linewidth=2, alpha=0.6)
     axis.plot(-100 * one["drop"], place, "o", color=colour, markersize=6,
               markerfacecolor=colour if is_drop(one) else "white")
 
@@ -184,7 +188,7 @@ def same_image(trials: pd.DataFrame, dataset: PreparedDataset) -> list["Figure"]
     kept = trials[trials["mask"].notna() & (trials.image_condition == "own")] if "mask" in trials else trials[:0]
     samples = {sample.sample_id: sample for sample in dataset.samples}
     figures = []
-    for _, of_image in kept.groupby("image_id", sort=False):
+    for _, of_image in kept.groupby(["dataset", "image_id"], sort=False):
         own = of_image[of_image.text_condition == "own"].set_index("sample_id")
         sample = samples[own.dsc.idxmax()]
         rows = of_image[of_image.sample_id == sample.sample_id].drop_duplicates(["text_condition", "prompt"])
@@ -219,11 +223,11 @@ def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> st
         "<h2>What each change costs</h2>",
         "<p>Each image is segmented with its own prompt, then with one thing changed: the prompt, or the image. The "
         "change of DSC is that of the same samples; bars are 95 % intervals.</p>",
-        _figure(_png(changes({"": record}))), _table(effects(record)),
+        _figure(_png(changes({"": record}))), _table(effects(record), "effects"),
         "<h2>Beside models whose answer is known</h2>",
         "<p>The controls are made from the true masks of these data, need no training, and are examined in the same "
         f"way on {record['controls']['oracle']['n_images']} of the images. {_meanings(record)}</p>",
-        _table(comparison(compared)), _figure(_png(shares(compared))),
+        _table(comparison(compared), "comparison"), _figure(_png(shares(compared))),
         f"{_HIT if record['following'] else ''}"
         "<p>A bar is the gain in DSC of image and prompt together over neither, split into what is due to each "
         "(Shapley values of two players). Absent are "
@@ -274,7 +278,7 @@ def _conventions(record: Record) -> str:
         "“Not measured” counts samples that an intervention does not fit (no colour in the prompt, no second "
         "structure), “same prompt” those that kept their own because all share it, or by chance. “Mask changed” is 1 "
         "minus the IoU between the masks with and without the change, which needs no truth.",
-        *fitting_none(record),
+        *remarks(record),
         f"Everything drawn follows from seed {record['seed']}. reliance.parquet holds every trial with its prompt."]
     return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in said)}</ul>"
 
@@ -284,11 +288,9 @@ def points(drop: float) -> str:
     return f"{round(-100 * drop, 1) + 0.0:+.1f}"
 
 
-def interval(low: float, high: float, signed: bool = True) -> str:
+def interval(low: float | None, high: float | None) -> str:
     """The interval of a drop, as one of changes in points; a dash where there is none."""
-    if not np.isfinite([low, high]).all():
-        return "–"
-    return f"{points(high)} to {points(low)}" if signed else f"{-100 * high:.1f} to {-100 * low:.1f}"
+    return "–" if low is None else f"{points(high)} to {points(low)}"
 
 
 def _change(one: Record | None) -> str:
@@ -303,8 +305,9 @@ def _p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _table(frame: pd.DataFrame) -> str:
-    return f'<div class="scroll">{show(frame, digits=1).to_html()}</div>'
+def _table(frame: pd.DataFrame, name: str) -> str:
+    """A table under a name of its own, where pandas would draw one, so that equal records give equal pages."""
+    return f'<div class="scroll">{show(frame, digits=1).to_html(table_uuid=name)}</div>'
 
 
 def _figure(data: bytes, kind: str = "png") -> str:
