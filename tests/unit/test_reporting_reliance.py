@@ -11,6 +11,7 @@ from featherseg.files import write_json
 from featherseg.reliance.controls import Controls
 from featherseg.reliance.measure import Settings, measure
 from featherseg.reliance.scores import score
+from featherseg.reliance.verdict import title
 from featherseg.reporting import reliance, reliance_study
 from featherseg.reporting.study import Study
 
@@ -52,10 +53,11 @@ def test_the_table_says_what_the_record_says(organs):
     low, high = (float(end) for end in row["95 % interval"].split(" to "))
     assert low < float(row["change"]) < high < 0
     assert row["DSC %"] == pytest.approx(100 * permuted["dsc"]) and row["p (Holm)"] == "< 0.001"
-    assert table.loc["level P5", "change"] == "+0.0" and table.loc["own image, own prompt", "DSC %"] == 100
+    assert table.loc["own image, own prompt", "DSC %"] == 100
     assert table["95 % interval"]["own image, own prompt"] == "100.0 to 100.0"
-    assert "level P0" not in table.index and "level P6" not in table.index  # no prompt, and the own one
-    assert len(table) == 1 + sum(one["same_as"] is None for one in record["conditions"])
+    tested_elsewhere = {title(one["condition"]) for one in record["conditions"] if one["same_as"]}
+    assert "level P1" in tested_elsewhere and tested_elsewhere.isdisjoint(table.index)  # the class only
+    assert len(table) == 1 + len(record["conditions"]) - len(tested_elsewhere)
 
 
 def test_the_comparison_has_a_line_for_each_model_and_dashes_for_what_it_has_not(organs):
@@ -81,7 +83,7 @@ def test_the_chart_of_changes_draws_every_intervention_where_the_record_has_it(o
                 if line.get_marker() == "o" and len(line.get_xdata())}
     assert {round(-100 * one["drop"], 6) for one in record["conditions"]} <= drawn_at
     labels = [label.get_text() for label in axis.get_yticklabels()]
-    assert "images permuted" in labels and "no prompt" in labels and "level P0" not in labels
+    assert "images permuted" in labels and "the class only" in labels and "level P1" not in labels
 
 
 def test_bars_of_shares_end_at_the_gain(organs):
