@@ -135,7 +135,7 @@ def test_structures_of_one_image_with_equal_prompts_are_not_told_apart(here):
     reliance("--predictor", "mine:right_or_left", "--data", "odd", "--split", "all", "--out", "out")
     record = strictly("out/reliance.json")
     assert (record["n_samples"], record["following"], record["fit_no_sample"][0]) == (14, None, "other_sample")
-    assert "All prompts are the same" in record["paragraph"]
+    assert "All have the same prompt" in record["paragraph"]
 
 
 def test_two_runs_write_the_same_bytes(here):
@@ -224,8 +224,10 @@ def test_a_run_is_examined_on_its_own_data_by_its_own_settings(here):
     assert record["n_images"] == 3 and record["n_empty_truth"] == 1
 
 
-def test_the_suite_imports_no_torch():
-    done = subprocess.run([sys.executable, "-c", "import sys, featherseg.reliance.measure, featherseg.examine\n"
-                           "print(*{'torch', 'transformers', 'matplotlib'} & set(sys.modules))"],
+@pytest.mark.parametrize(("modules", "heavy"), [
+    ("featherseg.reliance.measure, featherseg.examine", {"torch", "transformers", "matplotlib"}),
+    ("featherseg.reporting.reliance, featherseg.reporting.overlays", {"torch", "transformers"})])
+def test_neither_the_suite_nor_its_page_imports_torch(modules, heavy):
+    done = subprocess.run([sys.executable, "-c", f"import sys, {modules}\nprint(*{heavy} & set(sys.modules))"],
                           capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -228,8 +228,8 @@ def test_where_all_prompts_are_the_same_none_is_said_to_have_been_exchanged(root
     images = found(result, "other_image")
     assert found(result, "permuted")["same_as"] == "own" and images["p_holm"] == images["p"]
     text = paragraph(result, "it", "lesions")
-    assert "All prompts are the same" in text and "permuted among" not in text
-    assert "All prompts" not in paragraph(control_scores(data, "text-blind"), "it", "lesions")
+    assert "All have the same prompt" in text and "permuted among" not in text
+    assert "the same prompt" not in paragraph(control_scores(data, "text-blind"), "it", "lesions")
 
 
 def test_patients_not_images_are_counted_and_empty_masks_beside_them(tmp_path):

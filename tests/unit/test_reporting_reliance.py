@@ -60,6 +60,16 @@ def test_the_table_says_what_the_record_says(organs):
     assert len(table) == 1 + len(record["conditions"]) - len(tested_elsewhere)
 
 
+def test_effects_have_the_sign_of_the_change_and_no_negative_zero(organs):
+    record = organs[1]["image-blind"][1]
+    permuted = found(record, "permuted")
+    row = reliance.effects(record).set_index("intervention").loc["prompts permuted"]
+    assert permuted["drop"] > 0 and row["change"].startswith("-")
+    assert row["effect d"] == pytest.approx(-permuted["effect"], abs=0.05)
+    assert row["rank-biserial"] == pytest.approx(-permuted["rank_biserial"], abs=0.05)
+    assert str(reliance._of_change(0.01)) == "0.0" and reliance._of_change(None) is None
+
+
 def test_the_comparison_has_a_line_for_each_model_and_dashes_for_what_it_has_not(organs):
     record = organs[1]["oracle"][1]
     table = reliance.comparison(reliance.with_controls(record)).set_index("model")

@@ -68,4 +68,4 @@ def segment_with(function: Predictor) -> Segment:
 
 def _said(error: BaseException) -> str:
     """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300].removesuffix(": ")
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300].removesuffix(":")

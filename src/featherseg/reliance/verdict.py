@@ -111,7 +111,7 @@ def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
     if lost:
         said.append(f"It changes by {_listed(lost)} ({how}).")
     if found["text", PERMUTED]["same_as"] == OWN:
-        said.append("All prompts are the same, so whether another one would change anything was not tried.")
+        said.append("All have the same prompt, so none could be exchanged.")
     said += [_shared(scores["shapley"]), *_followed(scores["following"]), *_attributes(found)]
     return " ".join(said)
 

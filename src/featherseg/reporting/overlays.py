@@ -9,7 +9,6 @@ import numpy as np
 
 from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.reporting import style
-from featherseg.reporting.etris import accuracy
 from featherseg.reporting.published import AS_RELEASED
 from featherseg.reporting.study import Study, title_of
 
@@ -73,6 +72,8 @@ def two_sentences(study: Study) -> list:
     two prompts give on one image, by the lower DSC of the two; of the Bridger where one was scored, else of the most
     accurate run. Each after a line that names dataset and method."""
     from IPython.display import Markdown
+
+    from featherseg.reporting.etris import accuracy  # needs torch, which outlines do not
 
     rows, shown = accuracy(study.every_result), []
     for dataset, of in rows.groupby("dataset"):

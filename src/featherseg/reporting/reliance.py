@@ -61,16 +61,17 @@ def effects(record: Record) -> pd.DataFrame:
     that asks for the same prompts as another has no line."""
     own = record["own"]
     between = "–" if own["low"] is None else f"{100 * own['low']:.1f} to {100 * own['high']:.1f}"
-    lines = [{"changed": "nothing", "intervention": "own image, own prompt", "masks of": record["n_samples"],
-              "DSC %": 100 * own["value"], "95 % interval": between}]
+    lines = [{"changed": "nothing", "intervention": "own image, own prompt", "n": record["n_samples"],
+              "DSC %": 100 * own["value"], "change": None, "95 % interval": between}]
     for one in tested(record):
         lines.append({
             "changed": {"text": "prompt", "image": "image"}[one["modality"]], "intervention": title(one["condition"]),
-            "masks of": one["n"], "not measured": one["n_not_measured"], "same prompt": one["n_own_prompt"],
-            "empty masks": one["n_empty_prediction"], "DSC %": 100 * one["dsc"], "change": points(one["drop"]),
+            "n": one["n"], "DSC %": 100 * one["dsc"], "change": points(one["drop"]),
             "95 % interval": interval(one["low"], one["high"]), "p (Holm)": _p_value(one["p_holm"]),
-            "effect d": one["effect"], "rank-biserial": one["rank_biserial"],
-            "mask changed %": 100 * one["changed"]["value"], "sure loss": "yes" if is_drop(one) else ""})
+            "sure loss": "yes" if is_drop(one) else "", "effect d": _of_change(one["effect"]),
+            "rank-biserial": _of_change(one["rank_biserial"]), "mask changed %": 100 * one["changed"]["value"],
+            "not measured": one["n_not_measured"], "same prompt": one["n_own_prompt"],
+            "empty masks": one["n_empty_prediction"]})
     frame = pd.DataFrame(lines)
     counts = ["not measured", "same prompt", "empty masks"]
     return frame.astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(["effect d", "rank-biserial"], float))
@@ -207,7 +208,7 @@ def _panels_of(rows: Sequence[Any], image: np.ndarray, truth: np.ndarray, target
         draw_outlines(axis, image, truth, unpack(row.mask, row.height, row.width))
         name = "own prompt" if row.text_condition == "own" else title(row.text_condition)
         axis.set_title(f"{name}\nDSC {100 * row.dsc:.0f} %", fontsize=8.5, loc="left")
-        axis.set_xlabel(caption(row.prompt, 34), fontsize=7.5, loc="left")
+        axis.set_xlabel(caption(row.prompt, 34) if row.prompt else "(empty)", fontsize=7.5, loc="left")
     figure.suptitle(f"asked for: {target}", fontsize=9.5, x=0.01, ha="left")
     return figure
 
@@ -222,7 +223,7 @@ def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> st
         f"<p>{_text(record['paragraph'])}</p>",
         "<h2>What each change costs</h2>",
         "<p>Each image is segmented with its own prompt, then with one thing changed: the prompt, or the image. The "
-        "change of DSC is that of the same samples; bars are 95 % intervals.</p>",
+        "change of DSC is that of the same samples, in points; bars are its 95 % intervals.</p>",
         _figure(_png(changes({"": record}))), _table(effects(record), "effects"),
         "<h2>Beside models whose answer is known</h2>",
         "<p>The controls are made from the true masks of these data, need no training, and are examined in the same "
@@ -268,16 +269,19 @@ def _conventions(record: Record) -> str:
         "Masks are compared at the image's own resolution. Two empty masks agree (DSC 100), one alone scores 0.",
         f"Intervals: bootstrap of {record['draws']} draws over groups. Tests: random signs of groups, two-sided, "
         "corrected by Holm's procedure among the three exchanges behind the answer (prompts permuted, another "
-        "structure's prompt, images permuted), and among all others. Effect d: mean over deviation of the groups' "
-        "differences; a dash where they do not vary.",
+        "structure's prompt, images permuted), and among all others; what asks for the same prompts as another line "
+        "is counted once. Effect d: mean over deviation of the groups' changes; rank-biserial: of the samples' "
+        "changes, 1 where all rise, -1 where all fall; a dash where they do not vary.",
         f"A modality decides where one of its exchanges costs at least {100 * LEAST_DROP:.0f} points of DSC with p "
         f"below {LEVEL}; where the empty prompt costs less than half of what a foreign one costs, prompts are said to "
         "mislead, not to decide, unless a swapped prompt takes the mask to another structure surely more often than "
         f"at random. With fewer than {FEWEST} groups nothing is decided, and a mean has no "
         f"interval. Shares are given where the gain is at least {100 * NEAR_ZERO:.0f} points and surely above zero.",
-        "“Not measured” counts samples that an intervention does not fit (no colour in the prompt, no second "
-        "structure), “same prompt” those that kept their own because all share it, or by chance. “Mask changed” is 1 "
-        "minus the IoU between the masks with and without the change, which needs no truth.",
+        "n counts samples (structures of images), “not measured” those that an intervention does not fit (no colour "
+        "in the prompt, no second structure). “Same prompt” and “empty masks” count masks: those of samples that kept "
+        "their own prompt because all share it, or by chance, and those without a pixel; where an image has further "
+        "structures, each of their prompts gives a sample a mask, and their mean counts.",
+        "“Mask changed” is 1 minus the IoU between the masks with and without the change, which needs no truth.",
         *remarks(record),
         f"Everything drawn follows from seed {record['seed']}. reliance.parquet holds every trial with its prompt."]
     return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in said)}</ul>"
@@ -291,6 +295,11 @@ def points(drop: float) -> str:
 def interval(low: float | None, high: float | None) -> str:
     """The interval of a drop, as one of changes in points; a dash where there is none."""
     return "–" if low is None else f"{points(high)} to {points(low)}"
+
+
+def _of_change(effect: float | None) -> float | None:
+    """An effect size of a drop as one of the change, to a tenth, never a negative zero."""
+    return None if effect is None else round(-effect, 1) + 0.0
 
 
 def _change(one: Record | None) -> str:
