@@ -1,6 +1,7 @@
 """The reliance suite on a run, or on a model of the user's own: files, a page, and a table on the terminal."""
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -115,9 +116,14 @@ def _run(name: str, limit: int | None) -> tuple[Segment, Settings, Path]:
 
 
 def _samples(dataset: PreparedDataset, split: str, folder: Path) -> list[Sample]:
+    """The samples of a split; of a folder that has just been prepared it is said how many of its images they are."""
     samples = dataset.samples if split == EVERY_SPLIT else dataset.split(split)
     if not samples:
         has = ", ".join(sorted({sample.split for sample in dataset.samples})) or "(none)"
         raise UserError(f"{folder} has no samples in split '{split}'; its splits are {has}, and --split "
                         f"{EVERY_SPLIT} takes every one.")
+    taken, there = (len({sample.image for sample in some}) for some in (samples, dataset.samples))
+    if taken < there and dataset.path != folder:
+        print(f"split {split} has {taken} of the {there} images of {folder}; --split {EVERY_SPLIT} takes every one",
+              file=sys.stderr)
     return samples

@@ -152,6 +152,8 @@ def test_a_limit_and_a_split_choose_what_is_examined(here, capsys):
     said = capsys.readouterr().out
     assert "nan" not in said and "None" not in said
     assert record["controls"]["oracle"]["n_images"] == 3
+    reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "train", "--limit", 1, "--out", "out")
+    assert re.search("split train has [1-7] of the 8 images of data; --split all takes", capsys.readouterr().err)
     with pytest.raises(SystemExit, match="no samples in split 'valid'; its splits are .*--split all"):
         reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "valid", "--out", "out")
 

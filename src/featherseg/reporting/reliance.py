@@ -223,7 +223,8 @@ def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> st
         f"<p>{_text(record['paragraph'])}</p>",
         "<h2>What each change costs</h2>",
         "<p>Each image is segmented with its own prompt, then with one thing changed: the prompt, or the image. The "
-        "change of DSC is that of the same samples, in points; bars are its 95 % intervals.</p>",
+        "change of DSC is that of the same samples, in points; bars are its 95 % intervals. The table's first line has "
+        "that of DSC itself.</p>",
         _figure(_png(changes({"": record}))), _table(effects(record), "effects"),
         "<h2>Beside models whose answer is known</h2>",
         "<p>The controls are made from the true masks of these data, need no training, and are examined in the same "
