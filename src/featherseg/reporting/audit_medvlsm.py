@@ -45,7 +45,7 @@ FAULTY = {  # by dataset and list: file name of each row's image, of its mask, a
     "busi": {"train": [("a", "a", "No tumor."), ("b", "b", "tumor")]},
     "camus": {name: [("patient0001_2CH_ED.png", "mask_1/patient0001_2CH_ED_gt.png", said)]
               for name, said in (("val", "of a man"), ("test", "of a woman"))},
-    "colondb": {"test": [("a", "a", "polyp")]}, "cvc300": {"test": [("a", "a", "polyp")]},
+    "colondb": {"test": [("c", "c", "polyp")]}, "cvc300": {"test": [("c", "c", "polyp")]},
     "etis": {"train": [("a", "a", "polyp")], "test": [("b", "b", "polyp")]},
     "kvasir_seg": {"test": [("a", "a", "polyp")], "testB": [("a", "a", "polyp")]},
 }
