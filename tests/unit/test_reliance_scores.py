@@ -150,6 +150,16 @@ def test_an_interval_counts_the_groups_that_have_a_value():
     assert one["n"] == 4 and one["low"] is one["high"] is None
 
 
+def test_a_loss_that_is_not_shown_is_not_said_to_be_none():
+    trials = fabricated(noise=0.3, text=0.85)
+    result = score(trials, seed=0)
+    images = found(result, "other_image")
+    assert decides(result) == LANGUAGE_ONLY and images["low"] < 0 < images["high"]
+    said = f"A loss of up to {100 * images['high']:.1f} points when images are exchanged is not excluded."
+    assert said in paragraph(result, "it", "data")
+    assert "not excluded" not in paragraph(score(fabricated(text=0.9), seed=0), "it", "data")
+
+
 def test_the_paragraph_counts_empty_masks_and_says_what_an_absent_image_costs():
     trials = fabricated()
     trials.loc[trials.sample_id == "s03", "empty_truth"] = True

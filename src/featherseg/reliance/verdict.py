@@ -110,6 +110,7 @@ def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
     how = f"95 % bootstrap intervals over {over}" if own["low"] is not None else f"{over}: too few for intervals"
     if lost:
         said.append(f"It changes by {_listed(lost)} ({how}).")
+    said += _not_excluded(found)
     if found["text", PERMUTED]["same_as"] == OWN:
         said.append("All have the same prompt, so none could be exchanged.")
     said += [_shared(scores["shapley"]), *_followed(scores["following"]), *_attributes(found)]
@@ -129,6 +130,18 @@ _ANSWERS = {
 
 def _lost(condition: dict[str, Any], when: str) -> str:
     return f"{_points(condition['drop'])} points{_interval(condition['high'], condition['low'], _points)} when {when}"
+
+
+def _not_excluded(found: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
+    """For each modality that no exchange shows to decide: the largest loss that its intervals allow, if one counts."""
+    said = []
+    for words, modality, names in (("prompts", "text", (PERMUTED, OTHER_STRUCTURE)),
+                                   ("images", "image", (OTHER_IMAGE,))):
+        made = [found[modality, name] for name in names if (modality, name) in found]
+        largest = max((one["high"] for one in made if one["high"] is not None), default=0.0)
+        if largest >= LEAST_DROP and not any(is_drop(one) for one in made):
+            said.append(f"A loss of up to {100 * largest:.1f} points when {words} are exchanged is not excluded.")
+    return said
 
 
 def _points(drop: float) -> str:

@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 MODALITIES = {"text": ("prompt changed, image its own", "#0072B2"),
               "image": ("image changed, prompt its own", "#D55E00")}
-HEADLINES = {BOTH: "image and language decide together", IMAGE_ONLY: "the image alone decides",
-             MISLED: "the image decides, foreign prompts mislead", LANGUAGE_ONLY: "the prompt alone decides",
+HEADLINES = {BOTH: "image and language decide together", MISLED: "the image decides, foreign prompts mislead",
+             IMAGE_ONLY: "the image decides, the prompt is not shown to",
+             LANGUAGE_ONLY: "the prompt decides, the image is not shown to",
              NEITHER: "neither image nor prompt is shown to decide",
              UNDECIDED: "too few images to tell what decides"}
 PLAYERS = {"image": "#D55E00", "text": "#0072B2"}
