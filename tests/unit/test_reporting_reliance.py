@@ -6,7 +6,7 @@ import pytest
 from reliance_data import control_trials, drawn, found
 from reporting_project import declare, make_project
 
-from featherseg.data.prepared import PreparedDataset
+from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.files import write_json
 from featherseg.reliance.controls import Controls
 from featherseg.reliance.measure import Settings, measure
@@ -128,6 +128,23 @@ def test_one_image_is_shown_under_different_prompts_with_the_masks_that_they_gav
     truth, mask = shown[0]
     assert np.array_equal(truth, mask) and not np.array_equal(truth, shown[1][1])
     assert reliance.same_image(trials.assign(mask=None), data) == []
+
+
+def test_prompts_and_structures_may_be_written_with_dollars(tmp_path):
+    """What stands between two dollars is mathematics to matplotlib, and mostly an error."""
+    with PreparedWriter(tmp_path / "odd", dataset="odd") as writer:
+        for k in range(2):
+            writer.add_image(f"im{k}", np.full((16, 16, 3), 50 * k, np.uint8))
+            for target in ("$_$ <b>", "$^{$"):
+                mask = np.zeros((16, 16), bool)
+                mask[:8, :8] = True
+                writer.add_sample(image_id=f"im{k}", target=target, mask=mask, split="test",
+                                  prompts={"p1": f"find ${target}_$ for 5 $"})
+    data = PreparedDataset.read(tmp_path / "odd")
+    segment = Controls(data, data.samples, "fullest").oracle
+    trials, record = measure(segment, data, data.samples, Settings(draws=50), model="it", data="odd")
+    assert record["following"]["matrix"]["names"] == ["$^{$", "$_$ <b>"]
+    assert "data:image/jpeg" in reliance.report(record, trials, data)
 
 
 def test_a_study_without_measurements_says_how_to_make_them_and_shows_the_controls(study):

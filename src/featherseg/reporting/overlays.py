@@ -51,7 +51,7 @@ def overlays(study: Study, dataset: str) -> "Image":
             draw_outlines(axis, data.image(sample), data.mask(sample), _decode(shown))
             title = f"{title_of(recipe)}: {rank}, DSC {100 * shown.dsc:.1f} %"
             axis.set_title(title, fontsize=8.5, loc="left")
-            axis.set_xlabel(caption(shown.prompt), fontsize=8, loc="left")
+            axis.set_xlabel(caption(shown.prompt), fontsize=8, loc="left", parse_math=False)
     return style.picture(figure)
 
 
@@ -92,7 +92,7 @@ def two_sentences(study: Study) -> list:
                 prediction, sample = predictions.loc[sample_id], samples[sample_id]
                 draw_outlines(axis, data.image(sample), data.mask(sample), _decode(prediction))
                 axis.set_title(f"{rank} pair, DSC {100 * prediction.dsc:.1f} %", fontsize=8.5, loc="left")
-                axis.set_xlabel(caption(prediction.prompt, 30), fontsize=8, loc="left")
+                axis.set_xlabel(caption(prediction.prompt, 30), fontsize=8, loc="left", parse_math=False)
         shown += [Markdown(heading), style.picture(figure)]
     return shown or [style.note("No run of this study has been scored, so there is nothing to show.")]
 

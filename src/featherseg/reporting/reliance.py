@@ -178,8 +178,9 @@ def following(records: Mapping[str, Record]) -> "Figure | None":
                           color="white" if value > 55 else "#222222")
         axis.set_title(name, fontsize=9.5)
         axis.set(xlabel="truth", ylabel="prompt")
-        axis.set_xticks(range(len(values)), matrix["names"], rotation=40, ha="right", rotation_mode="anchor")
-        axis.set_yticks(range(len(values)), matrix["names"])
+        axis.set_xticks(range(len(values)), matrix["names"], rotation=40, ha="right", rotation_mode="anchor",
+                        parse_math=False)
+        axis.set_yticks(range(len(values)), matrix["names"], parse_math=False)
         axis.grid(False)
     return figure
 
@@ -209,8 +210,9 @@ def _panels_of(rows: Sequence[Any], image: np.ndarray, truth: np.ndarray, target
         draw_outlines(axis, image, truth, unpack(row.mask, row.height, row.width))
         name = "own prompt" if row.text_condition == "own" else title(row.text_condition)
         axis.set_title(f"{name}\nDSC {100 * row.dsc:.0f} %", fontsize=8.5, loc="left")
-        axis.set_xlabel(caption(row.prompt, 34) if row.prompt else "(empty)", fontsize=7.5, loc="left")
-    figure.suptitle(f"asked for: {target}", fontsize=9.5, x=0.01, ha="left")
+        axis.set_xlabel(caption(row.prompt, 34) if row.prompt else "(empty)", fontsize=7.5, loc="left",
+                        parse_math=False)  # a prompt may hold a dollar
+    figure.suptitle(f"asked for: {target}", fontsize=9.5, x=0.01, ha="left", parse_math=False)
     return figure
 
 
