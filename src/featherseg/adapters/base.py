@@ -101,7 +101,7 @@ def apply(model: SegmentationModel, adapter: dict[str, Any], seed: int = 0) -> S
     config = resolve(adapter)
     check_pair(model.name, config.name)
     if model.exchange_weights and not METHODS[config.name].in_weights:
-        fitting = ", ".join(name for name in METHODS if METHODS[name].in_weights)
+        fitting = ", ".join(name for name in METHODS if METHODS[name].in_weights and model.name in METHODS[name].models)
         raise UserError(f"the base weights were trained with what the adapter {fitting} adds, which adapter "
                         f"'{config.name}' would leave out; use that adapter, or weights without it.")
     model.requires_grad_(False)
