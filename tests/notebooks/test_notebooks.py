@@ -41,10 +41,10 @@ def test_the_overviews_page_holds_tables_figures_and_pictures(project):
 
 def test_etris_page_shows_masks_that_the_sentence_decides_and_names_every_measure(project):
     page = Path(execute("20_etris", "study")).read_text()
-    assert page.count("<table") == 6 and page.count("data:image/jpeg") == 1 and page.count("data:image/png") == 1
+    assert page.count("<table") == 8 and page.count("data:image/jpeg") == 1 and page.count("data:image/png") == 1
     for name in ("mIoU at 0.35, all sentences", "oIoU at 0.5, all sentences", "first sentence", "P@0.9"):
         assert name in page
-    assert "Traceback" not in page and "not run: no ETRIS on" in page
+    assert "Traceback" not in page and "not run: no ETRIS on" in page and "not run: no DETRIS on" in page
 
 
 def test_medvlsms_page_has_table_2_the_regimes_and_the_grid_of_levels(project):
