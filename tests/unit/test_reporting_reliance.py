@@ -118,12 +118,11 @@ def test_one_image_is_shown_under_different_prompts_with_the_masks_that_they_gav
 def test_a_study_without_measurements_says_how_to_make_them_and_shows_the_controls(study):
     assert reliance_study.measured(study) == []
     assert "evaluate.reliance" in reliance_study.quote(study)
-    assert "Not run" in reliance_study.training_note(study)
     assert [list(records) for records in reliance_study.compared(study).values()] == 2 * [
         [f"control: {name}" for name in ("text-blind", "image-blind", "oracle", "random")]]
     shown = reliance_study.decisions(study)
     assert [shown[0].data, shown[3].data] == [f"### {name} (synthetic stand-in)" for name in ("lesions", "organs")]
-    assert reliance_study.attributes(study).empty and reliance_study.trained_and_tested(study).empty
+    assert reliance_study.attributes(study).empty
     assert "evaluate.reliance" in reliance_study.gallery(study)[0].data
     assert "evaluate.reliance" in reliance_study.attribute_changes(study).data
 
@@ -161,14 +160,6 @@ def test_attributes_are_read_from_the_flips_of_the_record(study, organs):
     axis = reliance_study.attribute_changes(study).axes[0]
     assert round(-100 * location["drop"], 6) in {round(line.get_xdata()[0], 6) for line in axis.lines
                                                  if len(line.get_xdata()) == 1}
-
-
-def test_training_levels_stand_against_tested_ones(study):
-    record = measured(study, DENSE, "image-blind")
-    table = reliance_study.trained_and_tested(study)
-    assert table["trained on"].tolist() == ["random"] and list(table.columns[3:]) == ["P1", "P2"]
-    assert table.P1[0] == pytest.approx(100 * found(record, "level_p1")["dsc"])
-    assert "training on p0, p1" in reliance_study.training_note(study)
 
 
 def test_scores_of_a_table_read_back_are_the_same(organs, tmp_path):
