@@ -30,7 +30,8 @@ def measured(study: Study, recipe: str, dsc: dict[str, float], policy: str | Non
     """A run whose record has these scores by level; one of a policy is the decoder's with other prompts."""
     run = declare("study", DECODER if policy else recipe, "organs")
     if policy:
-        run = run.model_copy(update={"recipe": recipe, "train": run.train.model_copy(update={"prompts": policy})})
+        run = run.model_copy(update={"recipe": recipe, "train": run.train.model_copy(
+            update={"prompts": policy, "val_prompts": policy})})
         write_run(Path("runs/study/plan"), run)
     conditions = [{"condition": f"level_{level}", "modality": "text", "dsc": value} for level, value in dsc.items()]
     write_json(study.evaluate(run.name) / "reliance.json", {
