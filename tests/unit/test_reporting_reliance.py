@@ -143,6 +143,17 @@ def test_runs_stand_beside_the_controls_of_their_dataset(study):
     assert len(reliance_study.gallery(study)) == 2
 
 
+def test_controls_are_those_of_the_most_accurate_run_since_others_may_have_had_no_prompt(study):
+    best = measured(study, DENSE, "text-blind")
+    worse = measured(study, DECODER, "random")
+    run = declare("study", DECODER, "lesions")
+    emptied = {name: control | {"decides": "neither"} for name, control in worse["controls"].items()}
+    write_json(study.evaluate(run.name) / "reliance.json", {"test": worse | {"controls": emptied}})
+    records, = reliance_study.compared(study).values()
+    assert {name.removeprefix("control: "): one["decides"] for name, one in records.items() if "control" in name} == {
+        name: control["decides"] for name, control in best["controls"].items()}
+
+
 def test_attributes_that_no_prompt_names_are_not_measured(study):
     measured(study, DENSE, "oracle")
     assert set(reliance_study.attributes(study).iloc[0, 2:]) == {"not measured"}

@@ -4,7 +4,7 @@ Reliance is measured where `evaluate.reliance` of the study's params asks for it
 stand beside the runs of each dataset, and are made on the spot where no run was measured.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ class Measured:
 def measured(study: Study) -> list[Measured]:
     """The measured runs of the smallest seed of each recipe and dataset, by dataset."""
     found: dict[tuple[str, str], Measured] = {}
-    for run in sorted(study.runs, key=lambda run: (run.dataset, run.seed)):
+    for run in sorted(study.runs, key=lambda run: (run.dataset, run.seed, run.recipe)):
         path = study.evaluate(run.name) / "reliance.json"
         if path.is_file():
             split, record = next(iter(read_json(path).items()))
@@ -68,7 +68,7 @@ def quote(study: Study) -> str:
     """For each dataset the paragraph of its most accurate run, and which answer how many runs have."""
     said = []
     for dataset, runs in by_dataset(study):
-        best = max(runs, key=lambda one: one.record["own"]["value"])
+        best = _most_accurate(runs)
         answers = pd.Series([decides(one.record) for one in runs]).value_counts()
         counts = ", ".join(f"{answer} in {count}" for answer, count in answers.items())
         said.append(f"**{dataset}**: {paragraph(best.record, title_of(best.run.recipe), best.data)} "
@@ -77,10 +77,11 @@ def quote(study: Study) -> str:
 
 
 def compared(study: Study) -> dict[str, dict[str, dict[str, Any]]]:
-    """By dataset, with where it comes from: records of its runs by title, and those of its controls."""
+    """By dataset, with where it comes from: records of its runs by title, and those of its controls, which were given
+    the prompts of the most accurate run."""
     found = {}
     for dataset, runs in by_dataset(study):
-        controls = {f"control: {name}": control for name, control in runs[0].record["controls"].items()}
+        controls = {f"control: {name}": one for name, one in _most_accurate(runs).record["controls"].items()}
         found[dataset] = {title_of(one.run.recipe): one.record for one in runs} | controls
     if found:
         return found
@@ -138,7 +139,7 @@ def gallery(study: Study) -> list:
     """For each dataset the masks of its most accurate run on one image under different prompts."""
     shown = []
     for dataset, runs in by_dataset(study):
-        best = max(runs, key=lambda one: one.record["own"]["value"])
+        best = _most_accurate(runs)
         trials = pd.read_parquet(study.evaluate(best.run.name) / "reliance.parquet",
                                  filters=[("split", "==", best.split)])
         data = PreparedDataset.read(f"data/processed/{best.run.dataset}")
@@ -153,6 +154,10 @@ def by_dataset(study: Study) -> Iterator[tuple[str, list[Measured]]]:
     runs = measured(study)
     for dataset in dict.fromkeys(one.data for one in runs):
         yield dataset, [one for one in runs if one.data == dataset]
+
+
+def _most_accurate(runs: Sequence[Measured]) -> Measured:
+    return max(runs, key=lambda one: one.record["own"]["value"])
 
 
 def _flips(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
