@@ -91,7 +91,7 @@ def test_the_words_say_what_the_grid_says(study):
     assert said.startswith("**organs (synthetic stand-in)** (clipseg, decoder)")
     assert "20.0 % without words (P0), 23.0 % with the class (P1), and highest with P9, 47.0 %" in said
     assert f"{-(71 * 1 + 15) / 72:+.1f} points on average, at worst -15.0 (trained on P9, tested on P1)" in said
-    assert "on random levels, -2.0, at worst -2.0" in said
+    assert "one trained on random levels -2.0, at worst -2.0." in said
 
 
 def test_a_part_of_the_grid_points_to_the_study_that_has_the_whole(study):

@@ -98,12 +98,13 @@ def _reading(dataset: str, method: str, rows: pd.DataFrame) -> str:
     worst, tested = map(_shown, lost.idxmin())
     said = (f"**{dataset}** ({method}): trained and tested on one level, DSC is {own[EMPTY]:.1f} % without words (P0), "
             f"{own['p1']:.1f} % with the class (P1), and highest with {_shown(own.idxmax())}, {own.max():.1f} %. "
-            f"Trained on another level than it is tested on (P1 to P9), a model scores {lost.mean():+.1f} points on "
-            f"average, at worst {lost.min():+.1f} (trained on {worst}, tested on {tested})")
+            f"Against the model that was trained on the level it is tested on (P1 to P9), one trained on another level "
+            f"scores {lost.mean():+.1f} points on average, at worst {lost.min():+.1f} (trained on {worst}, tested on "
+            f"{tested})")
     if RANDOM not in rows.index:
         return f"{said}."
     mixed = (rows.loc[RANDOM] - own)[prompted]
-    return f"{said}; trained on random levels, {mixed.mean():+.1f}, at worst {mixed.min():+.1f}."
+    return f"{said}; one trained on random levels {mixed.mean():+.1f}, at worst {mixed.min():+.1f}."
 
 
 def _scores(one: Measured) -> dict[str, float]:
