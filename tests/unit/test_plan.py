@@ -352,7 +352,7 @@ def test_every_knob_stands_in_the_params_file_since_set_refuses_others(path):
 
 
 @pytest.mark.parametrize("path", ["dvc.yaml", *(f"pipelines/{study}/dvc.yaml" for study in (
-    "vlsm_adapter", "etris", "medvlsm", "referring"))])
+    "vlsm_adapter", "etris", "medvlsm", "prompt_levels", "referring"))])
 def test_runs_depend_on_the_digests_of_their_code_and_on_no_source(path):
     stages = read_yaml(ROOT / path)["stages"]
     for stage in CODE:
