@@ -285,7 +285,7 @@ class FolderParams(Strict):
 
     path: str
     class_name: str | None = None
-    threshold: Annotated[int, Field(ge=0, le=65535)] | None = None
+    threshold: Annotated[float, Field(ge=0, le=65535)] | None = None
     field: str = "general"
     descriptions: dict[str, list[str]] = {}
 
