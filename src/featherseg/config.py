@@ -53,31 +53,24 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
-class ModelConfig(Strict):
-    """Which model, with which weights, at which input size.
+class ModelKnobs(Strict):
+    """The input's size and what a model leaves open; None where the model has no such knob, or its default holds.
 
-    `weights` is a local folder (`config.json` and `model.safetensors`), `random`, or `random-small`, random ones of
-    the small architecture; `sha256` is that of the weights file, filled in by `plan`; `image_size` is the side of the
-    square input in pixels. `word_length` is the number of tokens that a sentence is cut or padded to, in models that
-    keep it fixed. `resize`, `text_padding` and `decoder_dropout` are CRIS's: how a picture gets to the square
-    (squashed, as MedVLSM does, or kept in its aspect, as CRIS was trained), whether the decoder is kept from the
-    padding, and its dropout (0.1, or 0.2 as MedVLSM and VLSM-Adapter tune it). `frozen_batchnorm`
-    says, for models with BatchNorm, whether the statistics of frozen layers stay `fixed` in training (correct) or
-    move, as in the released code (`published_moving`). `head_parts` are the parts that ETRIS's head has, all unless
-    said otherwise. `upsampling` is the way from the head's grid back to the input's: logits `bilinear` (the default),
-    or, as in ETRIS's released code, probabilities by cubic splines whose corners are aligned (`published_bicubic`).
-    `tap_offset` and `text_dropout` are BiomedCLIPSeg's: how many
-    blocks later than CLIPSeg its decoder reads the image (0 is correct, 1 as released), and the dropout in its text
-    tower in training (0 without one, 0.1 as released, where it is on although the tower is frozen). `side_fusion` and
-    `recognition` are SAN's: which of CLIP's states reach which block of the side network, and whether gradients run
-    through what CLIP makes of the proposals.
+    `image_size` is the side of the square input in pixels. `frozen_batchnorm` says, for models with BatchNorm, whether
+    the statistics of frozen layers stay `fixed` in training (correct) or move, as in the released code
+    (`published_moving`). `head_parts` are the parts that ETRIS's head has, all unless said otherwise. `upsampling` is
+    the way from the head's grid back to the input's: logits `bilinear` (the default), or, as in ETRIS's released code,
+    probabilities by cubic splines whose corners are aligned (`published_bicubic`). `resize`, `text_padding` and
+    `decoder_dropout` are CRIS's: how a picture gets to the square (squashed, as MedVLSM does, or kept in its aspect,
+    as CRIS was trained), whether the decoder is kept from the padding, and its dropout (0.1, or 0.2 as MedVLSM and
+    VLSM-Adapter tune it). `tap_offset` and `text_dropout` are BiomedCLIPSeg's: how many blocks later than CLIPSeg its
+    decoder reads the image (0 is correct, 1 as released), and the dropout in its text tower in training (0 without
+    one, 0.1 as released, where it is on although the tower is frozen). `side_fusion` and `recognition` are SAN's:
+    which of CLIP's states reach which block of the side network, and whether gradients run through what CLIP makes of
+    the proposals.
     """
 
-    name: str
-    weights: str = "random"
-    sha256: str | None = None
     image_size: Side | None = None
-    word_length: Positive | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
     head_parts: HeadParts | None = None
     upsampling: Upsampling | None = None
@@ -88,6 +81,20 @@ class ModelConfig(Strict):
     text_dropout: Dropout | None = None
     side_fusion: SideFusion | None = None
     recognition: Recognition | None = None
+
+
+class ModelConfig(ModelKnobs):
+    """Which model, with which weights.
+
+    `weights` is a local folder (`config.json` and `model.safetensors`), `random`, or `random-small`, random ones of
+    the small architecture; `sha256` is that of the weights file, filled in by `plan`. `word_length` is the number of
+    tokens that a sentence is cut or padded to, in models that keep it fixed.
+    """
+
+    name: str
+    weights: str = "random"
+    sha256: str | None = None
+    word_length: Positive | None = None
 
 
 class LossConfig(Strict):
@@ -208,7 +215,7 @@ class Run(Strict):
         return f"{self.recipe}-{self.dataset}-{self.seed}"
 
 
-class Recipe(Strict):
+class Recipe(ModelKnobs):
     """One row of a table: a model, a method, and the settings that differ from the defaults.
 
     `word_length` is one number, or one by dataset beside a `default`. `published` names, for a recipe that
@@ -220,18 +227,7 @@ class Recipe(Strict):
     adapter: dict[str, Any]
     train: dict[str, Any] | None = {}
     evaluate: dict[str, Any] = {}
-    image_size: Side | None = None
     word_length: Positive | dict[str, Positive] | None = None
-    frozen_batchnorm: FrozenBatchNorm | None = None
-    head_parts: HeadParts | None = None
-    upsampling: Upsampling | None = None
-    resize: ResizeKind | None = None
-    text_padding: TextPadding | None = None
-    decoder_dropout: Dropout | None = None
-    tap_offset: TapOffset | None = None
-    text_dropout: Dropout | None = None
-    side_fusion: SideFusion | None = None
-    recognition: Recognition | None = None
     published: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -250,22 +246,11 @@ class StudyParams(Strict):
     seeds: list[Annotated[int, Field(ge=0)]]
 
 
-class ModelParams(Strict):
+class ModelParams(ModelKnobs):
     """Weights by model name (a folder, a file or `random`) and the model's knobs; null keeps the recipe's own."""
 
     weights: dict[str, str] = {}
-    image_size: Side | None = None
     word_length: Positive | None = None
-    frozen_batchnorm: FrozenBatchNorm | None = None
-    head_parts: HeadParts | None = None
-    upsampling: Upsampling | None = None
-    resize: ResizeKind | None = None
-    text_padding: TextPadding | None = None
-    decoder_dropout: Dropout | None = None
-    tap_offset: TapOffset | None = None
-    text_dropout: Dropout | None = None
-    side_fusion: SideFusion | None = None
-    recognition: Recognition | None = None
 
 
 class SyntheticParams(Strict):
