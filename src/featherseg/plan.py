@@ -77,7 +77,11 @@ def dataset_names() -> list[str]:
         for name in given:
             if name not in valid:
                 raise unknown(f"dataset in params.yaml: data.{key}", name, list(valid))
-    single = {*data.synthetic, *data.folders, *data.official, *data.bundled, *data.referring}
+    named = [*data.synthetic, *data.folders, *data.official, *data.bundled, *data.referring]
+    single = set(named)
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise UserError(f"params.yaml: 'data' declares two datasets of the name {twice[0]!r}; rename your own, or name "
+                        "it once.")
     for name, pool in data.pooled.items():
         if name in single:
             raise UserError(f"params.yaml: key 'data.pooled.{name}' is the name of another dataset; rename the pool.")

@@ -487,6 +487,10 @@ def test_a_split_without_a_name(folder, split):
     fails(folder, "row 0: split is ' ?'; give a text")
 
 
+def test_a_target_without_a_letter(folder):
+    fails(folder, "a.png: the target of .*a.png is blank; name it", class_name=" ")
+
+
 def test_two_tables(folder):
     for name in ("x.csv", "y.csv"):
         (folder / name).write_text("image\na.png\n")

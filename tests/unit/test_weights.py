@@ -100,6 +100,15 @@ def test_weights_in_several_files_say_how_to_make_them_one(folder):
         models.build(config(folder))
 
 
+def test_the_file_of_the_weights_may_be_named_itself(folder):
+    stored = read_state(folder)
+    model = models.build(config(folder / "model.safetensors"))
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in model.net.state_dict().items())
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match="config.json does not exist, which says what the weights are of"):
+        models.build(config(folder))
+
+
 def test_a_note_of_git_lfs_is_not_the_weights(folder):
     (folder / "model.safetensors").write_text(
         f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 603011952\n")

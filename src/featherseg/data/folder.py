@@ -265,6 +265,9 @@ def _distinct(rows: list[Row], problems: list[str]) -> list[Row]:
     """The rows without those that repeat an image's target, or whose name is too long for a file."""
     first: dict[str, Row] = {}
     for row in rows:
+        if not row.target.strip():
+            problems.append(f"{row.where}: the target of {row.image} is blank; name it.")
+            continue
         try:
             kept = first.setdefault(mask_name(row.image_id, row.target), row)
         except UserError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from featherseg.errors import UserError
-from featherseg.files import read_object, sha256_file
+from featherseg.files import sha256_file
 
 RANDOM = "random"
 RANDOM_SMALL = "random-small"
@@ -57,9 +57,16 @@ def weights_sha256(folder: Path | str) -> str:
     return found
 
 
-def read_config(folder: Path | str) -> dict[str, Any]:
-    """The architecture in a folder's `config.json`."""
-    return read_object(Path(folder) / "config.json")
+def config_file(weights: Path | str) -> Path:
+    """The `config.json` beside the weights.
+
+    Raises:
+        UserError: there are no weights, or no such file is beside them.
+    """
+    found = weights_file(weights).parent / "config.json"
+    if not found.is_file():
+        raise UserError(f"{found} does not exist, which says what the weights are of; put it beside them.")
+    return found
 
 
 def read_state(folder: Path | str) -> dict[str, Any]:
