@@ -290,6 +290,8 @@ def test_weights_that_are_not_to_be_had_are_handed_on_with_their_reason(project)
     ({"evaluate": {"threshold": 1.5}}, ["threshold", "less than 1"]),
     ({"evaluate": {"prompts": "longest"}}, ["prompts", "'fullest'"]),
     ({"adapter": {"rank": 4}}, ["'adapter.rank'", "no run of this study has that knob", "null"]),
+    ({"adapter": {"rank": 4, "alpha": 8}, "recipes": ["clipseg-decoder"]},
+     ["'adapter.alpha' is 8, 'adapter.rank' is 4, but no run"]),
     ({"adapter": {"targets": []}, "recipes": ["clipseg-lora"]}, ["targets", "at least 1 item"]),
     ({"evaluate": {"splits": []}}, ["splits", "at least 1 item"]),
     ({"evaluate": {"splits": ["val", "val"]}}, ["splits", "a split is named twice"]),
