@@ -1,13 +1,12 @@
 """The reliance suite on a run, or on a model of the user's own: files, a page, and a table on the terminal."""
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from featherseg.data.folder import prepare_folder
 from featherseg.data.prepared import PreparedDataset, Sample
@@ -16,7 +15,7 @@ from featherseg.files import atomic_path, write_json
 from featherseg.reliance.measure import Settings, measure
 from featherseg.reliance.predictor import load
 from featherseg.reliance.suite import Segment
-from featherseg.reliance.verdict import fitting_none, is_drop, title
+from featherseg.reliance.verdict import LEAST_DROP, LEVEL, is_drop, remarks, tested, title
 
 EVERY_SPLIT = "all"
 
@@ -93,12 +92,13 @@ def terminal_table(record: dict[str, Any]) -> str:
     head = f"{'':<28}{'n':>5}{'DSC %':>8}{'change':>9}{'95 % interval':>18}{'p (Holm)':>10}{'mask changed %':>16}"
     own = record["own"]
     lines = [head, f"{'own image, own prompt':<28}{record['n_samples']:>5}{100 * own['value']:>8.1f}"]
-    for one in record["conditions"]:
-        interval = f"{_points(one['high'])} to {_points(one['low'])}" if np.isfinite(one["low"]) else "–"
+    for one in tested(record):
+        interval = "–" if one["low"] is None else f"{_points(one['high'])} to {_points(one['low'])}"
         mark = " *" if is_drop(one) else ""
         lines.append(f"{title(one['condition']):<28}{one['n']:>5}{100 * one['dsc']:>8.1f}{_points(one['drop']):>9}"
                      f"{interval:>18}{one['p_holm']:>10.4f}{100 * one['changed']['value']:>16.1f}{mark}")
-    return "\n".join([*lines, "* a loss of at least 2 points of DSC, surely", *fitting_none(record)])
+    return "\n".join([*lines, f"* a sure loss (p < {LEVEL}), of {100 * LEAST_DROP:g} points of DSC or more",
+                      *remarks(record)])
 
 
 def _points(drop: float) -> str:
@@ -116,9 +116,14 @@ def _run(name: str, limit: int | None) -> tuple[Segment, Settings, Path]:
 
 
 def _samples(dataset: PreparedDataset, split: str, folder: Path) -> list[Sample]:
+    """The samples of a split; of a folder that has just been prepared it is said how many of its images they are."""
     samples = dataset.samples if split == EVERY_SPLIT else dataset.split(split)
     if not samples:
         has = ", ".join(sorted({sample.split for sample in dataset.samples})) or "(none)"
         raise UserError(f"{folder} has no samples in split '{split}'; its splits are {has}, and --split "
                         f"{EVERY_SPLIT} takes every one.")
+    taken, there = (len({sample.image for sample in some}) for some in (samples, dataset.samples))
+    if taken < there and dataset.path != folder:
+        print(f"split {split} has {taken} of the {there} images of {folder}; --split {EVERY_SPLIT} takes every one",
+              file=sys.stderr)
     return samples

@@ -94,9 +94,14 @@ def read_object(path: Path | str, *keys: str) -> dict[str, Any]:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write a value as indented JSON with sorted keys, beside and renamed."""
+    """Write a value as indented JSON with sorted keys, beside and renamed.
+
+    Raises:
+        ValueError: it holds NaN or infinity, which JSON has no word for; what is not known is None.
+    """
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def write_status(folder: Path | str, reason: str | None = None) -> None:

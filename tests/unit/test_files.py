@@ -73,6 +73,15 @@ def test_a_row_that_was_not_made_has_its_reason_in_both_outputs(tmp_path):
     assert read_json(tmp_path / "info" / "run.json") == {"not_run": "no archive"}
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_has_no_word_for_is_not_written(tmp_path, number):
+    path = tmp_path / "a.json"
+    write_json(path, {"mean": None})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"mean": number})
+    assert read_json(path) == {"mean": None} and os.listdir(tmp_path) == ["a.json"]
+
+
 @pytest.mark.parametrize(("text", "fault"), [
     ("[" * 100_000, "nested too deep"), ("[1]", "holds a list instead of an object"), ("null", "holds null"),
     ('"x"', "holds a text"), ("{}", "lacks the key 'b'"), ('{"b": 1' + "0" * 5000 + "}", "not valid JSON"),

@@ -1,5 +1,7 @@
 """`featherseg reliance`: a predictor of one's own, a run, a folder, and what is refused."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,12 +75,85 @@ def test_a_function_and_a_folder_give_a_table_a_record_and_a_page(here, capsys):
     assert "<script" not in page and "http" not in page and str(here) not in page
 
 
+def strictly(path):
+    """A JSON file as any other parser reads it: without NaN."""
+    return json.loads(Path(path).read_text(), parse_constant=lambda word: pytest.fail(f"{path} holds {word}"))
+
+
+def folder_of(root, images):
+    """A folder of images by name, each with its masks by structure."""
+    for name, (image, masks) in images.items():
+        for kind in ("images", "masks"):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(root / f"images/{name}.png")
+        for target, mask in masks.items():
+            Image.fromarray(mask).save(root / f"masks/{name}__{target}.png")
+
+
+def block(height=20, width=30, place=4, empty=False):
+    mask = np.zeros((height, width), bool)
+    mask[4:12, place : place + 8] = not empty
+    return mask
+
+
+def noise(height=20, width=30, kind=np.uint8, seed=0):
+    shape = (height, width, 3) if kind == np.uint8 else (height, width)
+    return np.random.default_rng(seed).integers(0, np.iinfo(kind).max, shape, kind)
+
+
+ODD = {
+    "one image": {"a": (noise(), {"left": block(), "right": block(place=16)})},
+    "one structure of one image": {"a": (noise(), {"left": block()})},
+    "nothing to find anywhere": {
+        f"im{k}": (noise(seed=k), {"left": block(empty=True), "right": block(empty=True)}) for k in range(8)},
+    "sizes, depths and structures that differ": {
+        f"im{k}": (noise(20 + k, 30 + 2 * k, (np.uint8, np.uint16)[k % 2], k),
+                   {name: block(20 + k, 30 + 2 * k, place, empty=k == 5) for name, place in
+                    (("left", 3), ("right", 18))[: 1 + k % 3]}) for k in range(9)},
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_sets_give_a_report_without_a_number_that_is_none(here, capsys, kind):
+    folder_of(here / "odd", ODD[kind])
+    reliance("--predictor", "mine:right_or_left", "--data", "odd", "--split", "all", "--limit", 99, "--out", "out")
+    record, trials = strictly("out/reliance.json"), pd.read_parquet("out/reliance.parquet")
+    assert record["n_images"] == len(ODD[kind]) and len(trials) > 10 * record["n_samples"]
+    assert np.isfinite(trials[["dsc", "iou", "iou_with_own"]]).all(axis=None)
+    if len(ODD[kind]) == 1:
+        assert record["decides"] == "too few to tell" and record["own"]["low"] is None
+    if kind == "nothing to find anywhere":
+        assert record["n_empty_truth"] == 16 and record["following"] is None
+    page = re.sub('"data:image[^"]*"', "", Path("out/reliance.html").read_text())
+    for said in (capsys.readouterr().out, page):
+        assert not re.search(r"\bnan\b|\bNone\b|-0\.0\b", said), re.search(r".*(nan|None|-0\.0).*", said)[0]
+
+
+def test_structures_of_one_image_with_equal_prompts_are_not_told_apart(here):
+    folder_of(here / "odd", {f"im{k}": (noise(seed=k), {"a": block(), "b": block(place=16)}) for k in range(7)})
+    (here / "odd/list.csv").write_text("image,p1\n" + "".join(f"im{k}.png,block\n" for k in range(7)))
+    reliance("--predictor", "mine:right_or_left", "--data", "odd", "--split", "all", "--out", "out")
+    record = strictly("out/reliance.json")
+    assert (record["n_samples"], record["following"], record["fit_no_sample"][0]) == (14, None, "other_sample")
+    assert "All have the same prompt" in record["paragraph"]
+
+
+def test_two_runs_write_the_same_bytes(here):
+    for out in ("one", "two"):
+        reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "all", "--out", out)
+    for name in ("reliance.json", "reliance.parquet", "reliance.html"):
+        assert Path("one", name).read_bytes() == Path("two", name).read_bytes(), name
+
+
 def test_a_limit_and_a_split_choose_what_is_examined(here, capsys):
     reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "all", "--limit", 3, "--out", "out")
     record = read_json("out/reliance.json")
     assert (record["n_images"], record["decides"]) == (3, "too few to tell")
-    assert "nan" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nan" not in said and "None" not in said
     assert record["controls"]["oracle"]["n_images"] == 3
+    reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "train", "--limit", 1, "--out", "out")
+    assert re.search("split train has [1-7] of the 8 images of data; --split all takes", capsys.readouterr().err)
     with pytest.raises(SystemExit, match="no samples in split 'valid'; its splits are .*--split all"):
         reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "valid", "--out", "out")
 
@@ -151,8 +226,10 @@ def test_a_run_is_examined_on_its_own_data_by_its_own_settings(here):
     assert record["n_images"] == 3 and record["n_empty_truth"] == 1
 
 
-def test_the_suite_imports_no_torch():
-    done = subprocess.run([sys.executable, "-c", "import sys, featherseg.reliance.measure, featherseg.examine\n"
-                           "print(*{'torch', 'transformers', 'matplotlib'} & set(sys.modules))"],
+@pytest.mark.parametrize(("modules", "heavy"), [
+    ("featherseg.reliance.measure, featherseg.examine", {"torch", "transformers", "matplotlib"}),
+    ("featherseg.reporting.reliance, featherseg.reporting.overlays", {"torch", "transformers"})])
+def test_neither_the_suite_nor_its_page_imports_torch(modules, heavy):
+    done = subprocess.run([sys.executable, "-c", f"import sys, {modules}\nprint(*{heavy} & set(sys.modules))"],
                           capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 from reliance_data import control_scores, control_trials, drawn, found, halves
 
-from featherseg.reliance import scores
+from featherseg.reliance import scores, suite
+from featherseg.reliance.controls import Controls
 from featherseg.reliance.scores import score
 from featherseg.reliance.statistics import Groups
+from featherseg.reliance.text import TEXT
+from featherseg.reliance.trials import plan
 from featherseg.reliance.verdict import (
     BOTH,
     IMAGE_ONLY,
@@ -96,7 +99,7 @@ def test_a_model_that_is_misled_by_foreign_prompts_but_needs_none_is_told_from_o
     assert ("misleads" in paragraph(score(trials, seed=0), "it", "data")) == (answer == MISLED)
 
 
-@pytest.mark.parametrize(("surely_moved", "answer"), [(0.9, BOTH), (0.2, MISLED), (float("nan"), MISLED)])
+@pytest.mark.parametrize(("surely_moved", "answer"), [(0.9, BOTH), (0.2, MISLED), (None, MISLED)])
 def test_a_model_that_follows_its_prompt_is_not_misled_by_a_foreign_one(surely_moved, answer):
     """Of two structures an empty prompt may give both, which costs a third, and a foreign one the wrong one."""
     trials = fabricated(image=0.8)
@@ -137,14 +140,24 @@ def test_there_are_no_shares_where_nothing_is_gained_for_sure(cells, why):
 def test_the_paragraph_on_few_groups_has_no_interval_and_says_so():
     text = paragraph(score(fabricated(samples=4), seed=0), "it", "data")
     assert "-40.0 points when prompts are permuted" in text and "2 patients or images: too few for intervals" in text
-    assert "nan" not in text and "95 %" not in text
+    assert "nan" not in text and "None" not in text and "95 %" not in text
 
 
 def test_an_interval_counts_the_groups_that_have_a_value():
     trials = fabricated()
     few = trials.sample_id.isin([f"s{k:02}" for k in range(4)])
     one = found(score(trials[few | (trials.text_condition != "permuted")], seed=0), "permuted")
-    assert one["n"] == 4 and np.isnan([one["low"], one["high"]]).all()
+    assert one["n"] == 4 and one["low"] is one["high"] is None
+
+
+def test_a_loss_that_is_not_shown_is_not_said_to_be_none():
+    trials = fabricated(noise=0.3, text=0.85)
+    result = score(trials, seed=0)
+    images = found(result, "other_image")
+    assert decides(result) == LANGUAGE_ONLY and images["low"] < 0 < images["high"]
+    said = f"A loss of up to {100 * images['high']:.1f} points when images are exchanged is not excluded."
+    assert said in paragraph(result, "it", "data")
+    assert "not excluded" not in paragraph(score(fabricated(text=0.9), seed=0), "it", "data")
 
 
 def test_the_paragraph_counts_empty_masks_and_says_what_an_absent_image_costs():
@@ -187,7 +200,46 @@ def test_tests_behind_the_verdict_are_corrected_among_themselves(root):
     smallest = min(one["p"] for one in primary)
     assert len(primary) == 3 and min(one["p_holm"] for one in primary) == pytest.approx(3 * smallest)
     others = [one for one in result["conditions"] if one not in primary]
-    assert min(one["p_holm"] for one in others) == pytest.approx(len(others) * min(one["p"] for one in others))
+    tested = [one for one in others if one["same_as"] is None]
+    assert len(tested) < len(others)
+    assert min(one["p_holm"] for one in tested) == pytest.approx(len(tested) * min(one["p"] for one in tested))
+
+
+def test_prompts_that_two_interventions_share_are_tested_once(root):
+    """In `halves` P0 is empty, P1 the class and P2 the own prompt: three tests fewer, so smaller corrected p-values."""
+    data = halves(root / "shared")
+    result = control_scores(data, "oracle", text=None, image=None)
+    assert {one["condition"]: one["same_as"] for one in result["conditions"] if one["same_as"]} == {
+        "level_p0": "none", "level_p1": "class_only", "level_p2": "own"}
+    for name in ("level_p0", "level_p1"):
+        again, first = found(result, name), found(result, found(result, name)["same_as"])
+        assert all(again[key] == first[key] for key in ("dsc", "drop", "low", "high", "p", "p_holm"))
+    assert (found(result, "level_p2")["drop"], found(result, "level_p2")["p_holm"]) == (0, 1)
+    only = control_scores(data, "oracle", text=[name for name in TEXT if not name.startswith("level_")], image=None)
+    assert [one for one in result["conditions"] if one["same_as"] is None] == only["conditions"]
+
+
+def test_prompts_of_an_exchange_behind_the_verdict_are_tested_there(root):
+    """With the class alone as prompt, another sample's is another structure's; and a level that only some samples have
+    is not tested where it is their own."""
+    data = halves(root / "classes")
+    plan_of = plan(data.samples, "p1", 0, text=("other_sample", "level_p1"), image=())
+    segment = Controls(data, data.samples, "p1").oracle
+    result = score(suite.run(segment, data, plan_of, seed=0), seed=0)
+    assert {one["condition"]: one["same_as"] for one in result["conditions"] if one["same_as"]} == {
+        "other_sample": "other_structure", "level_p1": "own"}
+    assert found(result, "other_sample")["p_holm"] == found(result, "other_structure")["p_holm"]
+
+
+def test_where_all_prompts_are_the_same_none_is_said_to_have_been_exchanged(root):
+    data = drawn(root, "lesions")
+    segment = Controls(data, data.samples, "p1").text_blind
+    result = score(suite.run(segment, data, plan(data.samples, "p1", 0, text=(), image=()), seed=0), seed=0)
+    images = found(result, "other_image")
+    assert found(result, "permuted")["same_as"] == "own" and images["p_holm"] == images["p"]
+    text = paragraph(result, "it", "lesions")
+    assert "All have the same prompt" in text and "permuted among" not in text
+    assert "the same prompt" not in paragraph(control_scores(data, "text-blind"), "it", "lesions")
 
 
 def test_patients_not_images_are_counted_and_empty_masks_beside_them(tmp_path):
@@ -220,11 +272,27 @@ def test_the_paragraph_says_the_numbers_and_the_answer(root):
     assert title("flip_colour") == "colour changed" and title("level_p3") == "level P3"
 
 
-def test_every_number_can_be_stored(root):
+@pytest.mark.parametrize("images", [None, 3, 1])
+def test_every_number_can_be_stored(root, images):
     import json
 
-    stored = json.dumps(control_scores(drawn(root, "scenes"), "image-blind", text=None, image=None), allow_nan=False)
+    data = drawn(root, "scenes")
+    stored = json.dumps(control_scores(data, "image-blind", text=None, image=None, limit=images), allow_nan=False)
     assert '"following"' in stored
+
+
+def test_images_of_one_name_in_two_data_sets_are_two():
+    trials = pd.concat([fabricated(samples=4).assign(dataset=name) for name in ("one", "two")])
+    trials["sample_id"] = trials.dataset + trials.sample_id
+    assert score(trials, seed=0)["n_images"] == 8
+
+
+def test_structures_of_two_data_sets_whose_images_share_a_name_do_not_make_one_image(root):
+    one = control_trials(halves(root / "one"), "oracle")
+    both = pd.concat([one, one.assign(dataset="other", sample_id="other/" + one.sample_id, group="other/" + one.group,
+                                      iou=0.0)])
+    found_both = scores.following(both, seed=0)
+    assert found_both["n_images"] == 16 and found_both["on_diagonal"] == 0.5
 
 
 def test_the_trials_of_a_control_are_the_same_again(root):

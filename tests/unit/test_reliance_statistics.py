@@ -90,4 +90,4 @@ def test_the_bootstrap_resamples_whole_groups_and_passes_over_what_was_not_measu
 @pytest.mark.parametrize(("count", "given"), [(1, False), (2, False), (6, False), (7, True)])
 def test_few_groups_have_no_interval(count, given):
     groups, values = Groups([*map(str, range(count))], 100, 0), np.arange(count, dtype=float)[:, None]
-    assert np.isfinite(groups.interval(groups.bootstrap(values)[:, 0])).all() == given
+    assert (groups.interval(groups.bootstrap(values)[:, 0]) != (None, None)) == given

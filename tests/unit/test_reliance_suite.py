@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from reliance_data import control_trials, halves
 
 from featherseg import metrics
@@ -100,6 +101,11 @@ def answering(value):
     return segment
 
 
+class Unreadable:
+    def __array__(self, *arguments, **options):
+        raise TypeError("on a GPU;\nmove it")
+
+
 @pytest.mark.parametrize(("value", "said"), [
     (lambda image: np.zeros((3, 4)), r"shape \(3, 4\) for an image of 20 rows and 30 columns"),
     (lambda image: np.zeros((1, 20, 30)), r"shape \(1, 20, 30\)"),
@@ -108,12 +114,29 @@ def answering(value):
     (lambda image: np.full((20, 30), 255, np.uint8), "values from 255 to 255 instead of 0 to 1"),
     (lambda image: np.full((20, 30), -0.1), "values from -0.1"),
     (lambda image: np.full((20, 30), "a"), "of type <U1"),
+    (lambda image: np.full((20, 30), 1.01), "values from 1.01 to 1.01"),
+    (lambda image: Unreadable(), "Unreadable, which is no array \\(on a GPU; move it\\)"),
+    (lambda image: [[0.0], [0.0, 1.0]], "list, which is no array"),
     (None, "no mask"),
 ])
 def test_what_is_no_map_is_refused_with_image_and_prompt(data, value, said):
     with pytest.raises(UserError, match=f"my.module:f gives.*{said}.*image 'im[0-3]'.*prompt '") as raised:
         suite.run(answering(value), data, plan(data.samples, "fullest", 0), seed=0, name="my.module:f")
     assert "\n" not in str(raised.value)
+
+
+def test_an_image_of_another_size_than_it_was_prepared_with_is_refused(tmp_path):
+    data = halves(tmp_path / "halves", images=2)
+    path = data.path / data.samples[0].image
+    Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)  # as many pixels
+    with pytest.raises(UserError, match="im0.png is 20x30 pixels instead of 30x20; run the prepare stage again"):
+        suite.run(Recorder(), data, plan(data.samples, "fullest", 0), seed=0)
+
+
+def test_probabilities_may_miss_0_to_1_by_rounding(data):
+    table = suite.run(answering(lambda image: np.full(image.shape[:2], np.float32(1 + 1e-6))), data,
+                      plan(data.samples, "fullest", 0), seed=0)
+    assert not table.empty_prediction.any()
 
 
 def test_bool_and_integer_masks_are_taken(data):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featherseg.data.list_faults import KINDS, Kind
 from featherseg.models.biomedclipseg import BiomedCLIPSeg
 from featherseg.reporting import audit_medvlsm as audit
 
@@ -76,10 +77,26 @@ def write_lists(folder: Path, **rows: list[str]) -> Path:
 def test_faults_of_lists_are_read_off_the_lists(tmp_path):
     sound = write_lists(tmp_path / "sound", train=["a.jpg"], val=["b.jpg"], test=["c.jpg"])
     leaking = write_lists(tmp_path / "leaking", train=["a.jpg", "d.jpg"], val=["b.jpg"], test=["c.jpg", "a.jpg"])
-    frame = audit.published_lists({"kvasir_seg": sound, "bkai": leaking})
-    assert list(frame.dataset) == ["bkai"] and frame["rows"].item() == 1 and "a.jpg" in frame.fault.item()
-    assert audit.lists_verdict(frame).startswith("1 faults in the lists of 1 sets: bkai.")
-    assert audit.lists_verdict(audit.published_lists({"kvasir_seg": sound})).startswith("NOT SHOWN: no published list")
+    frame = audit.faults_of_lists({"kvasir_seg": sound, "bkai": leaking})
+    published = frame[frame.lists == audit.PUBLISHED_LISTS]
+    assert list(published.dataset) == ["bkai"] and published["rows"].item() == 1 and "a.jpg" in published.fault.item()
+    assert "1 faults in the published lists of 1 sets: bkai." in audit.lists_verdict(frame)
+    assert "No published list is here" in audit.lists_verdict(audit.faults_of_lists({"kvasir_seg": sound}))
+
+
+def test_every_kind_of_fault_is_drawn_and_found_once():
+    frame = audit.faults_of_lists({})
+    assert sorted(frame.kind) == sorted(KINDS) and set(frame.lists) == {audit.DRAWN_LISTS}
+    assert "byte for byte that of colondb" in frame.set_index("dataset").fault["cvc300"]
+    assert audit.lists_verdict(frame).startswith("Each of the 7 kinds of fault is found where it was drawn")
+
+
+def test_a_fault_that_is_passed_over_or_made_up_would_be_found_out(monkeypatch):
+    monkeypatch.setitem(KINDS._entries, "row_listed_twice", Kind(lambda lists, here: iter(()), ""))
+    said = audit.lists_verdict(audit.faults_of_lists({}))
+    assert said.startswith("NOT SHOWN: in drawn lists 6 faults") and "not found: row_listed_twice;" in said
+    monkeypatch.setitem(KINDS._entries, "row_listed_twice", Kind(lambda lists, here: iter([(1, "a fault")]), ""))
+    assert "sound lists with a fault: isic2016" in audit.lists_verdict(audit.faults_of_lists({}))
 
 
 def test_lists_are_those_downloaded_or_of_the_mirror(tmp_path, monkeypatch):
@@ -87,7 +104,8 @@ def test_lists_are_those_downloaded_or_of_the_mirror(tmp_path, monkeypatch):
     Path("params.yaml").write_text("study: {datasets: [], recipes: [], seeds: [0]}\ndata: {mirror: shelf}\n")
     write_lists(Path("shelf/medvlsm/bkai_polyp"), train=["a.jpg", "a.jpg"])
     write_lists(Path("data/raw/isic2016/anns"), train=["b.jpg"], test=["b.jpg"])
-    assert set(audit.published_lists().dataset) == {"bkai", "isic2016"}
+    frame = audit.faults_of_lists()
+    assert set(frame[frame.lists == audit.PUBLISHED_LISTS].dataset) == {"bkai", "isic2016"}
 
 
 def test_every_convention_on_every_case_of_empty_masks():

@@ -6,11 +6,12 @@ import pytest
 from reliance_data import control_trials, drawn, found
 from reporting_project import declare, make_project
 
-from featherseg.data.prepared import PreparedDataset
+from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.files import write_json
 from featherseg.reliance.controls import Controls
 from featherseg.reliance.measure import Settings, measure
 from featherseg.reliance.scores import score
+from featherseg.reliance.verdict import title
 from featherseg.reporting import reliance, reliance_study
 from featherseg.reporting.study import Study
 
@@ -52,8 +53,21 @@ def test_the_table_says_what_the_record_says(organs):
     low, high = (float(end) for end in row["95 % interval"].split(" to "))
     assert low < float(row["change"]) < high < 0
     assert row["DSC %"] == pytest.approx(100 * permuted["dsc"]) and row["p (Holm)"] == "< 0.001"
-    assert table.loc["level P6", "change"] == "+0.0" and table.loc["own image, own prompt", "DSC %"] == 100
-    assert len(table) == 1 + len(record["conditions"])
+    assert table.loc["own image, own prompt", "DSC %"] == 100
+    assert table["95 % interval"]["own image, own prompt"] == "100.0 to 100.0"
+    tested_elsewhere = {title(one["condition"]) for one in record["conditions"] if one["same_as"]}
+    assert "level P1" in tested_elsewhere and tested_elsewhere.isdisjoint(table.index)  # the class only
+    assert len(table) == 1 + len(record["conditions"]) - len(tested_elsewhere)
+
+
+def test_effects_have_the_sign_of_the_change_and_no_negative_zero(organs):
+    record = organs[1]["image-blind"][1]
+    permuted = found(record, "permuted")
+    row = reliance.effects(record).set_index("intervention").loc["prompts permuted"]
+    assert permuted["drop"] > 0 and row["change"].startswith("-")
+    assert row["effect d"] == pytest.approx(-permuted["effect"], abs=0.05)
+    assert row["rank-biserial"] == pytest.approx(-permuted["rank_biserial"], abs=0.05)
+    assert str(reliance._of_change(0.01)) == "0.0" and reliance._of_change(None) is None
 
 
 def test_the_comparison_has_a_line_for_each_model_and_dashes_for_what_it_has_not(organs):
@@ -78,7 +92,8 @@ def test_the_chart_of_changes_draws_every_intervention_where_the_record_has_it(o
     drawn_at = {round(line.get_xdata()[0], 6) for line in axis.lines
                 if line.get_marker() == "o" and len(line.get_xdata())}
     assert {round(-100 * one["drop"], 6) for one in record["conditions"]} <= drawn_at
-    assert "images permuted" in [label.get_text() for label in axis.get_yticklabels()]
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert "images permuted" in labels and "the class only" in labels and "level P1" not in labels
 
 
 def test_bars_of_shares_end_at_the_gain(organs):
@@ -113,6 +128,23 @@ def test_one_image_is_shown_under_different_prompts_with_the_masks_that_they_gav
     truth, mask = shown[0]
     assert np.array_equal(truth, mask) and not np.array_equal(truth, shown[1][1])
     assert reliance.same_image(trials.assign(mask=None), data) == []
+
+
+def test_prompts_and_structures_may_be_written_with_dollars(tmp_path):
+    """What stands between two dollars is mathematics to matplotlib, and mostly an error."""
+    with PreparedWriter(tmp_path / "odd", dataset="odd") as writer:
+        for k in range(2):
+            writer.add_image(f"im{k}", np.full((16, 16, 3), 50 * k, np.uint8))
+            for target in ("$_$ <b>", "$^{$"):
+                mask = np.zeros((16, 16), bool)
+                mask[:8, :8] = True
+                writer.add_sample(image_id=f"im{k}", target=target, mask=mask, split="test",
+                                  prompts={"p1": f"find ${target}_$ for 5 $"})
+    data = PreparedDataset.read(tmp_path / "odd")
+    segment = Controls(data, data.samples, "fullest").oracle
+    trials, record = measure(segment, data, data.samples, Settings(draws=50), model="it", data="odd")
+    assert record["following"]["matrix"]["names"] == ["$^{$", "$_$ <b>"]
+    assert "data:image/jpeg" in reliance.report(record, trials, data)
 
 
 def test_a_study_without_measurements_says_how_to_make_them_and_shows_the_controls(study):

@@ -1,9 +1,12 @@
-"""A model of the user's own: any function `(image uint8 (H, W, 3), prompt) -> mask (H, W), bool or probabilities`."""
+"""A model of the user's own: any function `(image uint8 (H, W, 3), prompt) -> mask (H, W), bool or probabilities`.
+
+A function is anything that can be called so: a lambda, a `functools.partial`, an object with `__call__`, a method.
+"""
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +21,14 @@ Predictor = Callable[[np.ndarray, str], np.ndarray]
 def load(name: str) -> Segment:
     """The function `module:function`, its module importable from the current folder, as a `Segment`.
 
+    Args:
+        name: dots lead into the module's packages and to an object's methods, as in `package.module:model.predict`.
+
     Raises:
         UserError: the name has another form, the module is absent or fails on import, or has no such function.
     """
     module_name, separator, function_name = name.partition(":")
-    if not (separator and module_name and function_name):
+    if not (separator and module_name and function_name) or module_name.endswith(".py") or "/" in module_name:
         raise UserError(f"the predictor is {name!r}; write it as module:function, such as my_model:predict.")
     folder = str(Path.cwd())
     if folder not in sys.path:
@@ -31,14 +37,17 @@ def load(name: str) -> Segment:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's module raises; a script may exit
-        if isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or "\0"):
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise UserError(f"predictor {name!r}: there is no module {error.name!r} in {folder} or among the installed "
                             "packages; go to its folder, or correct the name.") from None
         raise UserError(f"predictor {name!r}: importing {module_name} fails with {_said(error)}; correct "
                         "the module.") from error
-    function = getattr(module, function_name, None)
+    function = reduce(lambda found, part: getattr(found, part, None), function_name.split("."), module)
+    if isinstance(function, type):
+        raise UserError(f"predictor {name!r} is a class; make an object of it in the module, and name that.")
     if not callable(function):
-        functions = [known for known, value in vars(module).items() if callable(value) and not known.startswith("_")]
+        functions = [known for known, value in vars(module).items()
+                     if callable(value) and not isinstance(value, type) and not known.startswith("_")]
         raise unknown(f"function in {module_name}", function_name, functions)
     return segment_with(function)
 
@@ -59,4 +68,4 @@ def segment_with(function: Predictor) -> Segment:
 
 def _said(error: BaseException) -> str:
     """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300].removesuffix(": ")
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300].removesuffix(":")

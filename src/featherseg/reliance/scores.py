@@ -24,7 +24,8 @@ MOST_TARGETS = 12  # names up to which the matrix of following is given by name
 
 
 def score(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> dict[str, Any]:
-    """All scores of a table of trials (`suite.run`) of one split, as plain values.
+    """All scores of a table of trials (`suite.run`) of one split, as plain values; an interval's ends `low` and `high`
+    are None where there are too few groups for one.
 
     Returns:
         n_images, n_samples, n_groups, n_empty_truth; own: DSC with its interval, IoU; conditions: a record for each
@@ -36,9 +37,9 @@ def score(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> dict[str, Any]
     groups = Groups(samples.group.tolist(), draws, seed)
     conditions = _conditions(trials, dsc, same, groups)
     return {
-        "n_images": int(samples.image_id.nunique()), "n_samples": len(samples), "n_groups": groups.count,
-        "n_empty_truth": int(samples.empty_truth.sum()), "confidence": CONFIDENCE, "draws": draws,
-        "empty_masks": EMPTY_RULE,
+        "n_images": samples.groupby(["dataset", "image_id"]).ngroups, "n_samples": len(samples),
+        "n_groups": groups.count, "n_empty_truth": int(samples.empty_truth.sum()), "confidence": CONFIDENCE,
+        "draws": draws, "empty_masks": EMPTY_RULE,
         "own": _means(groups, dsc[[OWN]])[0] | {"iou": float(_wide(trials, "iou")[OWN].mean())},
         "conditions": conditions, "perceptual": perceptual(dsc, groups), "shapley": shapley(dsc, groups),
         "following": following(trials, seed, draws)}
@@ -88,7 +89,7 @@ def shapley(dsc: pd.DataFrame, groups: Groups) -> dict[str, Any]:
     if gain < NEAR_ZERO:
         place = "near" if gain > -NEAR_ZERO else "below"
         return found | {"why_no_shares": f"the gain of both over neither is {place} zero ({gain:.3f} DSC)"}
-    if not found["gain"]["low"] > 0:
+    if found["gain"]["low"] is None or found["gain"]["low"] <= 0:
         return found | {"why_no_shares": f"the gain of both over neither ({gain:.3f} DSC) is not surely above zero"}
     shares = {}
     for player, value, over in (("image", image_value, image_drawn), ("text", text_value, text_drawn)):
@@ -116,27 +117,26 @@ def following(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> dict[str, 
     asked = trials[(trials.image_condition == image.OWN) & trials.text_condition.isin([text.OWN, OTHER_STRUCTURE])]
     usable = asked[(asked.prompt_of != "") & ~asked.empty_truth]
     rows, pairs, entries = [], [], []
-    for (image_id, group), of in usable.groupby(["image_id", "group"]):
-        matrix = of.pivot_table(index="prompt_of", columns="target", values="iou")
-        names = [name for name in matrix.columns if name in matrix.index]
-        matrix = matrix.loc[names, names]
-        if len(names) < 2 or matrix.isna().any(axis=None):
+    for number, (_, of) in enumerate(usable.groupby(["dataset", "image_id"])):
+        iou = dict(zip(zip(of.prompt_of, of.target, strict=True), of.iou, strict=True))
+        names, group = sorted(i for i, j in iou if i == j), of.group.iloc[0]
+        if len(names) < 2:
             continue
-        values = matrix.to_numpy()
+        values = np.array([[iou[i, j] for j in names] for i in names])
         entries += [(i, j, values[a, b]) for a, i in enumerate(names) for b, j in enumerate(names)]
         for a in range(len(names)):
             largest = values[a] == values[a].max()
-            rows.append((image_id, group, largest[a] / largest.sum(), 1 / len(names)))
+            rows.append((number, group, largest[a] / largest.sum(), 1 / len(names)))
             pairs += [(group, float(values[a, a] > values[a, b] and values[b, b] > values[b, a]))
                       for b in range(len(names)) if b != a]
     if not rows:
         return None
-    table = pd.DataFrame(rows, columns=["image_id", "group", "hit", "chance"])
+    table = pd.DataFrame(rows, columns=["image", "group", "hit", "chance"])
     moved = pd.DataFrame(pairs, columns=["group", "moved"])
     by_name = pd.DataFrame(entries, columns=["prompt", "truth", "iou"]).pivot_table(
         index="prompt", columns="truth", values="iou")
     n_samples = asked.sample_id.nunique()
-    return {"n_images": int(table.image_id.nunique()), "n_structures": len(table), "n_left_out": n_samples - len(table),
+    return {"n_images": int(table.image.nunique()), "n_structures": len(table), "n_left_out": n_samples - len(table),
             "accuracy": _means(Groups(table.group.tolist(), draws, seed), table[["hit"]])[0],
             "chance": float(table.chance.mean()), "n_pairs": len(moved),
             "moved": _means(Groups(moved.group.tolist(), draws, seed), moved[["moved"]])[0],
@@ -155,26 +155,48 @@ def _conditions(trials: pd.DataFrame, dsc: pd.DataFrame, same: pd.DataFrame, gro
     """A record for each intervention: mean DSC; drop against the same samples' own DSC with its interval, test and
     effect sizes; and `changed`: 1 minus the IoU between the masks with and without it, which needs no truth.
 
-    P-values are corrected (Holm) among the interventions of `PRIMARY`, and among all others.
+    P-values are corrected (Holm) among the interventions of `PRIMARY`, and among all others. What asked for the same
+    prompts as another intervention (`same_as`, else None) is tested with that one, and counted once.
     """
     names = [name for name in dsc.columns if (name[0] == OWN[0]) != (name[1] == OWN[1])]
     drops = dsc[names].rsub(dsc[OWN], axis=0).round(12)  # a mean of equal values may differ from them in its last bit
-    counts = _counts(trials)
+    counts, same_as = _counts(trials), _repeated(trials)
     records = []
     for name, drop, changed in zip(names, _means(groups, drops), _means(groups, 1 - same[names]), strict=True):
         differences, modality = drops[name].to_numpy(), "text" if name[1] == image.OWN else "image"
         records.append({
             "modality": modality, "condition": name[0 if modality == "text" else 1],
+            "same_as": same_as.get(name[0]) if modality == "text" else None,
             "n": int(np.isfinite(differences).sum()), "n_not_measured": int(np.isnan(differences).sum()),
             **{key: int(value) for key, value in counts.loc[name].items()}, "dsc": float(dsc[name].mean()),
             "drop": drop["value"], "low": drop["low"], "high": drop["high"],
             "p": groups.sign_flip_test(differences), "effect": groups.effect(differences),
             "rank_biserial": rank_biserial(differences), "changed": changed})
+    corrected = {text.OWN: 1.0}
     for family in (True, False):
-        members = [record for record in records if ((record["modality"], record["condition"]) in PRIMARY) == family]
-        for record, p in zip(members, holm([member["p"] for member in members]), strict=True):
-            record["p_holm"] = p
-    return records
+        members = [record for record in records if record["same_as"] is None
+                   and ((record["modality"], record["condition"]) in PRIMARY) == family]
+        corrected |= zip((member["condition"] for member in members), holm([member["p"] for member in members]),
+                         strict=True)
+    return [record | {"p_holm": corrected[record["same_as"] or record["condition"]]} for record in records]
+
+
+def _repeated(trials: pd.DataFrame) -> dict[str, str]:
+    """Text interventions that asked for nothing of their own, by name: `own` where each prompt is the sample's own one,
+    else an intervention that asked for the very same prompts, one of `PRIMARY` or else the first."""
+    asked = trials[trials.image_condition == image.OWN]
+    prompts = {name: frozenset(zip(of.sample_id, of.prompt, strict=True))
+               for name, of in asked.groupby("text_condition")}
+    first, repeated = {}, {}
+    others = [name for name in TEXT if name in prompts and name != text.OWN]
+    for name in sorted(others, key=lambda name: ("text", name) not in PRIMARY):
+        if prompts[name] <= prompts[text.OWN]:
+            repeated[name] = text.OWN
+        elif prompts[name] in first:
+            repeated[name] = first[prompts[name]]
+        else:
+            first[prompts[name]] = name
+    return repeated
 
 
 def _counts(trials: pd.DataFrame) -> pd.DataFrame:

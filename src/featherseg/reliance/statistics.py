@@ -44,8 +44,8 @@ class Groups:
         """How many groups have a value of each column of `values` (N, K), NaN left out: (K,)."""
         return np.count_nonzero(self._totals(values)[1], axis=0)
 
-    def interval(self, drawn: np.ndarray, count: int | None = None) -> tuple[float, float]:
-        """Bootstrap interval of `CONFIDENCE` from the draws of one statistic; NaN where it has not `FEWEST` groups.
+    def interval(self, drawn: np.ndarray, count: int | None = None) -> tuple[float, float] | tuple[None, None]:
+        """Bootstrap interval of `CONFIDENCE` from the draws of one statistic; None where it has not `FEWEST` groups.
 
         Percentiles are widened to those that make a mean's interval that of Student's t (Hesterberg 2015, doi
         10.1080/00031305.2015.1089789): plain ones are too narrow where groups are few.
@@ -56,7 +56,7 @@ class Groups:
         """
         drawn, count = drawn[np.isfinite(drawn)], self.count if count is None else count
         if count < FEWEST or not len(drawn):
-            return float("nan"), float("nan")
+            return None, None
         quantile = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.sqrt(count / (count - 1))
         low, high = np.quantile(drawn, stats.norm.cdf([-quantile, quantile]))
         return float(low), float(high)

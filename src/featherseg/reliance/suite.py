@@ -23,6 +23,7 @@ from featherseg.reliance.trials import ImageTrials, Trial
 
 Segment = Callable[[Sequence[np.ndarray], Sequence[str]], Iterable[np.ndarray]]
 IMAGES_AT_ONCE, PIXELS_AT_ONCE = 8, 2**22
+ROUNDING = 1e-3  # by which a probability may miss 0 to 1, as interpolated ones do
 _Key = tuple[str, str, str]  # image, its intervention, prompt
 
 
@@ -81,9 +82,10 @@ def run(segment: Segment, dataset: PreparedDataset, plan: Sequence[ImageTrials],
         empty_prediction, height, width, mask (compressed bits of the shown ones, else None).
 
     Raises:
-        UserError: an image or mask cannot be read, or `segment` gives what is no map; image and prompt are named.
+        UserError: an image or mask cannot be read or has another size than it was prepared with, or `segment` gives
+            what is no map; image and prompt are named.
     """
-    read = lru_cache(maxsize=3)(lambda path: dataset.image(by_path[path]))
+    read = lru_cache(maxsize=3)(lambda path: _picture(dataset, by_path[path]))
     by_path = {trials.image: trials.sample for trials in plan}
     most = sorted(plan, key=lambda trials: -len({trial.sample.target for trial in trials.trials}))
     kept, rows = {trials.image for trials in most[:shown]}, []
@@ -110,6 +112,14 @@ def _parts(plan: Sequence[ImageTrials]) -> Iterator[list[ImageTrials]]:
         pixels += size
     if some:
         yield some
+
+
+def _picture(dataset: PreparedDataset, sample: Sample) -> np.ndarray:
+    picture = dataset.image(sample)
+    if picture.shape[:2] != (sample.height, sample.width):
+        raise UserError(f"{dataset.path / sample.image} is {picture.shape[1]}x{picture.shape[0]} pixels instead of "
+                        f"{sample.width}x{sample.height}; run the prepare stage again.")
+    return picture
 
 
 def _pictures(trials: ImageTrials, read: Callable[[str], np.ndarray],
@@ -155,7 +165,7 @@ def _checked(given: Any, size: tuple[int, int]) -> np.ndarray:
     try:
         array = np.asarray(given)
     except Exception as error:  # whatever a foreign array type raises
-        raise BadMap(f"gives {type(given).__name__}, which is no array ({error})") from error
+        raise BadMap(f"gives {type(given).__name__}, which is no array ({' '.join(str(error).split())})") from error
     if array.dtype.kind not in "biuf":
         raise BadMap(f"gives {type(given).__name__} of type {array.dtype}")
     if array.shape != size:
@@ -165,15 +175,14 @@ def _checked(given: Any, size: tuple[int, int]) -> np.ndarray:
     low, high = (array.min(), array.max()) if array.size else (0, 0)
     if not np.isfinite([low, high]).all():
         raise BadMap("gives values that are no numbers (NaN or infinite)")
-    if low < 0 or high > 1:
+    if low < -ROUNDING or high > 1 + ROUNDING:
         raise BadMap(f"gives values from {low:g} to {high:g} instead of 0 to 1")
     return array
 
 
 def _rows(trials: ImageTrials, masks: dict[_Key, Mask], dataset: PreparedDataset, keep: bool) -> list[dict[str, Any]]:
-    truths = {trial.sample.sample_id: None for trial in trials.trials}
-    for sample in {trial.sample.sample_id: trial.sample for trial in trials.trials}.values():
-        truths[sample.sample_id] = Mask.of(dataset.mask(sample))
+    samples = {trial.sample.sample_id: trial.sample for trial in trials.trials}
+    truths = {sample_id: Mask.of(dataset.mask(sample)) for sample_id, sample in samples.items()}
     own = {trial.sample.sample_id: masks[trials.image, OWN_IMAGE, trial.prompt] for trial in trials.trials
            if (trial.text, trial.image) == (OWN_TEXT, OWN_IMAGE)}
     return [_row(trial, masks[key], truths[trial.sample.sample_id], own[trial.sample.sample_id], keep)

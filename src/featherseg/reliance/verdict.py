@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from featherseg.data.wording import ATTRIBUTES
 from featherseg.reliance.image import MEAN_COLOUR, OTHER_IMAGE
 from featherseg.reliance.statistics import FEWEST
-from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED
+from featherseg.reliance.text import NONE, OTHER_STRUCTURE, OWN, PERMUTED
 
 IMAGE_ONLY, LANGUAGE_ONLY, BOTH, NEITHER = "image only", "language only", "image and language", "neither"
 MISLED = "image, though foreign prompts mislead"
@@ -18,7 +16,7 @@ LEVEL = 0.05  # of the corrected p-value
 RANDOMLY_MOVED = 0.25  # of ordered pairs, at most, by a model that answers at random
 POOR = 0.1  # own DSC up to which there is little to rely on
 WORDS = {
-    NONE: "no prompt", PERMUTED: "prompts permuted", "other_sample": "another sample's prompt",
+    OWN: "own prompt", NONE: "no prompt", PERMUTED: "prompts permuted", "other_sample": "another sample's prompt",
     OTHER_STRUCTURE: "another structure's prompt", "class_only": "the class only",
     **{f"flip_{name}": f"{name} changed" for name in ATTRIBUTES}, "contradictory": "contradictory prompt",
     "under": "under-descriptive prompt", "over": "over-descriptive prompt", "shuffled_words": "words shuffled",
@@ -62,7 +60,8 @@ def relies(scores: dict[str, Any], modality: str, *conditions: str) -> bool:
 
 def follows(scores: dict[str, Any]) -> bool:
     """Whether a swapped prompt takes the mask along surely more often than at random."""
-    return scores["following"] is not None and scores["following"]["moved"]["low"] > RANDOMLY_MOVED
+    following = scores["following"]
+    return bool(following and following["moved"]["low"] is not None and following["moved"]["low"] > RANDOMLY_MOVED)
 
 
 def is_drop(condition: dict[str, Any]) -> bool:
@@ -70,10 +69,19 @@ def is_drop(condition: dict[str, Any]) -> bool:
     return condition["drop"] >= LEAST_DROP and condition["p_holm"] < LEVEL
 
 
-def fitting_none(record: dict[str, Any]) -> list[str]:
-    """The interventions that could not be made on any sample, in one sentence; none where each could."""
-    names = ", ".join(title(name) for name in record["fit_no_sample"])
-    return [f"Could not be made on any sample of these data: {names}."] if names else []
+def remarks(record: dict[str, Any]) -> list[str]:
+    """Which interventions could not be made on any sample, and which asked for nothing of their own: a sentence each,
+    none where there is nothing to say."""
+    unmade = ", ".join(title(name) for name in record["fit_no_sample"])
+    same = ", ".join(f"{title(one['condition'])} ({title(one['same_as'])})" for one in record["conditions"]
+                     if one["same_as"])
+    return [*([f"Could not be made on any sample of these data: {unmade}."] if unmade else []),
+            *([f"The same prompts as another line, and tested once: {same}."] if same else [])]
+
+
+def tested(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The interventions that asked for something of their own."""
+    return [one for one in record["conditions"] if one["same_as"] is None]
 
 
 def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
@@ -96,11 +104,15 @@ def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
         (("text", OTHER_STRUCTURE), "the prompt of another structure of the same image is given"),
         (("text", NONE), "the prompt is left empty"),
         (("image", OTHER_IMAGE), "images are permuted"),
-        (("image", MEAN_COLOUR), "nothing is left of the image but its mean colour")) if key in found]
+        (("image", MEAN_COLOUR), "nothing is left of the image but its mean colour"))
+        if key in found and found[key]["same_as"] != OWN]
     over = _count(scores["n_groups"], "patient or image", "patients or images")
-    how = f"95 % bootstrap intervals over {over}" if np.isfinite(own["low"]) else f"{over}: too few for intervals"
+    how = f"95 % bootstrap intervals over {over}" if own["low"] is not None else f"{over}: too few for intervals"
     if lost:
         said.append(f"It changes by {_listed(lost)} ({how}).")
+    said += _not_excluded(found)
+    if found["text", PERMUTED]["same_as"] == OWN:
+        said.append("All have the same prompt, so none could be exchanged.")
     said += [_shared(scores["shapley"]), *_followed(scores["following"]), *_attributes(found)]
     return " ".join(said)
 
@@ -118,6 +130,18 @@ _ANSWERS = {
 
 def _lost(condition: dict[str, Any], when: str) -> str:
     return f"{_points(condition['drop'])} points{_interval(condition['high'], condition['low'], _points)} when {when}"
+
+
+def _not_excluded(found: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
+    """For each modality that no exchange shows to decide: the largest loss that its intervals allow, if one counts."""
+    said = []
+    for words, modality, names in (("prompts", "text", (PERMUTED, OTHER_STRUCTURE)),
+                                   ("images", "image", (OTHER_IMAGE,))):
+        made = [found[modality, name] for name in names if (modality, name) in found]
+        largest = max((one["high"] for one in made if one["high"] is not None), default=0.0)
+        if largest >= LEAST_DROP and not any(is_drop(one) for one in made):
+            said.append(f"A loss of up to {100 * largest:.1f} points when {words} are exchanged is not excluded.")
+    return said
 
 
 def _points(drop: float) -> str:
@@ -165,9 +189,9 @@ def _share(share: dict[str, float]) -> str:
     return f"{100 * share['value']:.0f} %{_interval(share['low'], share['high'], lambda one: f'{100 * one:.0f}')}"
 
 
-def _interval(low: float, high: float, said: Callable[[float], str]) -> str:
+def _interval(low: float | None, high: float | None, said: Callable[[float], str]) -> str:
     """An interval in brackets; nothing where there is none."""
-    return f" ({said(low)} to {said(high)})" if np.isfinite([low, high]).all() else ""
+    return "" if low is None else f" ({said(low)} to {said(high)})"
 
 
 def _count(number: int, one: str, several: str | None = None) -> str:

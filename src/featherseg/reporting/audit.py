@@ -53,6 +53,7 @@ def differences() -> "pd.DataFrame":
     sections = {"towers": "trap 1, below", "loss": "trap 2, below", "selection": "trap 5, below",
                 "threshold": "trap 6, below", "rate": "trap 7, below",
                 "batchnorm": "trap 9, below", "taps": "trap 4, below",
+                "fusion": "SAN, below", "recognition": "SAN, below",
                 "padding": "trap 13, below", "prompts": "trap 8, below", "upsampling": "the way back, below"}
     lines = []
     for path in sorted(Path("recipes").glob("*-published.yaml")):

@@ -5,6 +5,7 @@ As in `audit.py`, each verdict is read off its measurement.
 """
 
 import random
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,15 +15,16 @@ import torch
 from torch import Tensor
 
 from featherseg.config import read_params
-from featherseg.data.list_faults import downloaded_lists, list_faults, lists_of_medvlsm
+from featherseg.data.list_faults import KINDS, downloaded_lists, list_faults, lists_of_medvlsm
 from featherseg.data.prepared import Sample
+from featherseg.files import write_json
 from featherseg.metrics import dice, hd95
 from featherseg.models import biomedclipseg_config, cris_config
 from featherseg.models.base import SegmentationModel
 from featherseg.models.biomedclipseg import BiomedCLIPSeg
 from featherseg.models.clipseg import CLIPSeg, small_config
 from featherseg.models.cris import CRIS
-from featherseg.reporting import style, tables
+from featherseg.reporting import tables
 from featherseg.reporting.audit import shown
 
 if TYPE_CHECKING:
@@ -37,6 +39,17 @@ DRAWN, SEEDED, FULLEST = (
     "drawn one after another (released code)", "random, seeded by the sample (here)", "fullest (here)")
 PROMPTS = ("", "polyp", "one small pink round polyp located in the center of the image")
 UNMASKED, MASKED = "published_unmasked", "masked"
+DRAWN_LISTS, PUBLISHED_LISTS = "drawn here", "published"
+FAULTY = {  # by dataset and list: file name of each row's image, of its mask, and P1; each kind of fault occurs once
+    "bkai": {"train": [("a", "a", "polyp"), ("a", "a", "polyp"), ("b", "b", "polyp")], "test": [("b", "b", "polyp")]},
+    "busi": {"train": [("a", "a", "No tumor."), ("b", "b", "tumor")]},
+    "camus": {name: [("patient0001_2CH_ED.png", "mask_1/patient0001_2CH_ED_gt.png", said)]
+              for name, said in (("val", "of a man"), ("test", "of a woman"))},
+    "colondb": {"test": [("c", "c", "polyp")]}, "cvc300": {"test": [("c", "c", "polyp")]},
+    "etis": {"train": [("a", "a", "polyp")], "test": [("b", "b", "polyp")]},
+    "kvasir_seg": {"test": [("a", "a", "polyp")], "testB": [("a", "a", "polyp")]},
+}
+SOUND = {"isic2016": {"train": [("a", "a", "skin")], "val": [("b", "b", "skin")], "test": [("c", "c", "skin")]}}
 CASES = ("masks that overlap", "nothing to find, nothing found", "nothing to find, something found",
          "something to find, nothing found")
 LEFT_OUT, COUNTED, HERE = "MONAI, ignore_empty=True (its default)", "MONAI, ignore_empty=False", "featherseg"
@@ -65,7 +78,7 @@ def models() -> list:
 
 def scores() -> list:
     """Traps 8, 11 and 12 for a notebook: a heading, its prose, a table and a verdict each."""
-    drawn, faults, empty = prompt_draws(), published_lists(), empty_masks()
+    drawn, faults, empty = prompt_draws(), faults_of_lists(), empty_masks()
     return [
         *shown("Trap 8: a score that depends on what was drawn before",
                "The released code draws the prompt of every validation and test sample from a global generator, so "
@@ -73,9 +86,9 @@ def scores() -> list:
                "DSC of fifty evaluations that differ in nothing but what had been drawn, and in the order of samples.",
                tables.show(drawn), draws_verdict(drawn)),
         *shown("Trap 11: the published lists",
-               "MedVLSM's lists of splits and prompts, read row by row, those that are here: downloaded, or below the "
-               "mirror.", tables.show(faults) if len(faults) else style.note("Nothing was found."),
-               lists_verdict(faults)),
+               "MedVLSM's lists of splits and prompts, read row by row: lists of a row or two that are drawn here with "
+               "every kind of fault, under the names of the sets that have it, and the published ones as far as they "
+               "are here, downloaded or below the mirror.", tables.show(faults), lists_verdict(faults)),
         *shown("Trap 12: what an empty mask counts",
                "A mean DSC over images with nothing to find depends on a flag. Each case by MONAI and by this package, "
                "and the mean of a set like BUSI, 133 empty masks among 780, for a model of DSC 0.8 wherever there is "
@@ -194,27 +207,42 @@ def draws_verdict(frame: "pd.DataFrame") -> str:
             f"it moves by {ours:.2f}, be the prompt the fullest one or drawn from the seed and the sample's id.")
 
 
-def published_lists(folders: Mapping[str, Path] | None = None) -> "pd.DataFrame":
-    """Trap 11: faults of the published lists that are here, a line each.
+def faults_of_lists(folders: Mapping[str, Path] | None = None) -> "pd.DataFrame":
+    """Trap 11: faults of the lists that are drawn here and of the published lists that are here, a line each.
 
     Args:
-        folders: dataset -> the folder of its lists; None for the downloaded ones and those of the mirror.
+        folders: dataset -> the folder of its published lists; None for the downloaded ones and those of the mirror.
+
+    Returns:
+        lists (drawn here, published), dataset, kind (of fault), rows, fault, what prepare does.
     """
     import pandas as pd
 
-    faults = list_faults(_lists_here() if folders is None else folders)
-    return pd.DataFrame([{"dataset": fault.dataset, "rows": fault.count, "fault": fault.found,
-                          "what prepare does": fault.corrected} for fault in faults],
-                        columns=["dataset", "rows", "fault", "what prepare does"])
+    with tempfile.TemporaryDirectory() as folder:
+        faults = [(DRAWN_LISTS, fault) for fault in list_faults(_draw_lists(Path(folder)))]
+    faults += [(PUBLISHED_LISTS, fault) for fault in list_faults(_lists_here() if folders is None else folders)]
+    return pd.DataFrame([{"lists": lists, "dataset": fault.dataset, "kind": fault.kind, "rows": fault.count,
+                          "fault": fault.found, "what prepare does": fault.corrected} for lists, fault in faults],
+                        columns=["lists", "dataset", "kind", "rows", "fault", "what prepare does"])
 
 
 def lists_verdict(frame: "pd.DataFrame") -> str:
-    """One sentence: how many faults in how many sets' lists, or that no list is here."""
-    if frame.empty:
-        return ("NOT SHOWN: no published list is here, or none has a fault. `featherseg download kvasir_seg` (or "
-                "another set) fetches its lists; `data.mirror` reads them from a folder.")
-    return (f"{len(frame)} faults in the lists of {frame.dataset.nunique()} sets: {', '.join(frame.dataset.unique())}. "
-            "`featherseg prepare` corrects those that can be, `featherseg check` tells them; "
+    """Whether every kind of fault is found where it was drawn and nowhere else, and what the published lists have."""
+    drawn, published = (frame[frame.lists == lists] for lists in (DRAWN_LISTS, PUBLISHED_LISTS))
+    kinds = set(KINDS)
+    unseen, alarms = sorted(kinds - set(drawn.kind)), sorted(set(drawn.dataset) & set(SOUND))
+    if unseen or alarms or len(drawn) > len(kinds):
+        said = (f"NOT SHOWN: in drawn lists {len(drawn)} faults are found where there are {len(kinds)}; kinds that are "
+                f"not found: {', '.join(unseen) or 'none'}; sound lists with a fault: {', '.join(alarms) or 'none'}. ")
+    else:
+        said = f"Each of the {len(kinds)} kinds of fault is found where it was drawn, and none in lists drawn without. "
+    if published.empty:
+        said += ("No published list is here, or none has a fault: `featherseg download kvasir_seg` (or another set) "
+                 "fetches its lists, `data.mirror` reads them from a folder. ")
+    else:
+        said += (f"{len(published)} faults in the published lists of {published.dataset.nunique()} sets: "
+                 f"{', '.join(published.dataset.unique())}. ")
+    return (f"{said}`featherseg prepare` corrects those that can be, `featherseg check` tells them; "
             "`data.keep_published_faults` keeps the rows as they are.")
 
 
@@ -316,6 +344,15 @@ def _drawn_set(images: int) -> tuple[list[Sample], dict[tuple[str, str], float]]
 def _mean(scored: Mapping[tuple[str, str], float], chosen) -> float:
     found = sorted(scored[sample.sample_id, text] for sample, text in chosen)
     return sum(found) / len(found)
+
+
+def _draw_lists(root: Path) -> dict[str, Path]:
+    """Write the lists of `FAULTY` and `SOUND`; their folders by dataset."""
+    for dataset, lists in (FAULTY | SOUND).items():
+        for name, rows in lists.items():
+            write_json(root / dataset / f"{name}.json",
+                       [{"img_name": image, "mask_name": mask, "prompts": {"p1": said}} for image, mask, said in rows])
+    return {dataset: root / dataset for dataset in FAULTY | SOUND}
 
 
 def _lists_here() -> dict[str, Path]:

@@ -31,6 +31,7 @@ def parameters_and_dsc(study: Study) -> "Figure":
             else:
                 axis.axhline(row.dsc, linestyle="--", linewidth=1.4, **look)
         axis.set(xscale="log", title=f"{dataset} ({rows.data.iloc[0]})", xlabel="trainable parameters")
+        style.few_ticks(axis)
         axis.margins(x=0.12, y=0.15)
     _legend(figure, axes[1:])
     return figure
@@ -138,15 +139,14 @@ def training_curves(study: Study) -> "Figure | Markdown":
 
 def accuracy_and_cost(study: Study) -> "Figure | Markdown":
     """Accuracy in % of ETRIS's tuning methods against trainable parameters and against peak memory: a row a dataset."""
-    from matplotlib.ticker import MaxNLocator
-
     frame = etris.methods(etris.accuracy(study.every_result))
     if frame.empty:
         return style.note("No tuning method of ETRIS has been run in this study.")
     frame = frame.assign(memory=[etris.memory_of(study.facts(run)) for run in frame.run]).astype({"memory": float})
+    frame["memory"] /= 1024
     datasets = sorted(frame.dataset.unique())
     figure, axes = style.panels(2 * len(datasets), width=4.9, height=3.4, columns=2)
-    costs = {"trainable_parameters": "trainable parameters", "memory": "peak memory in training (MiB)"}
+    costs = {"trainable_parameters": "trainable parameters", "memory": "peak memory in training (GiB)"}
     for place, axis in enumerate(axes):
         dataset, (cost, label) = datasets[place // 2], list(costs.items())[place % 2]
         rows = frame[frame.dataset == dataset]
@@ -158,8 +158,7 @@ def accuracy_and_cost(study: Study) -> "Figure | Markdown":
         wide = rows[cost].max() > 10 * rows[cost].min()
         axis.set(title=f"{dataset} ({rows.data.iloc[0]}), {rows.split.iloc[0]}", xlabel=label,
                  ylabel=f"{rows.measure.iloc[0]} (%)", xscale="log" if wide else "linear")
-        if not wide:
-            axis.xaxis.set_major_locator(MaxNLocator(4))
+        style.few_ticks(axis)
         if rows[cost].isna().all():
             axis.text(0.5, 0.5, "not recorded here", transform=axis.transAxes, ha="center", color="#666666")
         axis.margins(x=0.15, y=0.18)
@@ -169,29 +168,32 @@ def accuracy_and_cost(study: Study) -> "Figure | Markdown":
 
 def ablations_and_cost(study: Study) -> "Figure | Markdown":
     """Accuracy in % of ETRIS's ablations against trainable parameters and against peak memory: a row for each model on
-    each dataset, a line for each knob."""
-    from matplotlib.ticker import MaxNLocator
-
+    each dataset, a line for each knob; the point that all knobs share is the recipe itself."""
     frame = etris.ablations(study)
     frame = frame[frame.accuracy.notna()]
     if frame.empty or frame.groupby(["dataset", "model", "knob"]).size().max() < 2:
         return style.note("No ablation of ETRIS has been run in this study: every knob has one value.")
+    frame["memory"] = frame["memory (MiB)"] / 1024
     groups = list(frame.groupby(["dataset", "model"], sort=False))
     figure, axes = style.panels(2 * len(groups), width=4.9, height=3.6, columns=2)
-    costs = {"trainable": "trainable parameters", "memory (MiB)": "peak memory in training (MiB)"}
+    costs = {"trainable": "trainable parameters", "memory": "peak memory in training (GiB)"}
     for place, axis in enumerate(axes):
         ((dataset, model), rows), (cost, label) = groups[place // 2], list(costs.items())[place % 2]
+        knobs, alike = rows.knob.nunique(), rows.groupby([*costs, "accuracy"], dropna=False).knob.transform("nunique")
+        itself = rows[(alike == knobs) & (knobs > 1)]
         for (knob, line), (colour, mark) in zip(rows.groupby("knob", sort=False), style.SERIES, strict=False):
             known = line[line[cost].notna()].astype({cost: float}).sort_values(cost)
             axis.plot(known[cost], known.accuracy, color=colour, marker=mark, label=knob, linewidth=1, alpha=0.9,
                       linestyle="-" if knob in ("dim", "stages") else "")
-            for point in known.to_dict("records"):
-                if len(known) > 1:
-                    axis.annotate(str(point["value"]), (point[cost], point["accuracy"]), xytext=(4, 4),
-                                  textcoords="offset points", fontsize=7.5, color=colour)
+            for point in known[~known.index.isin(itself.index)].to_dict("records"):
+                axis.annotate(str(point["value"]), (point[cost], point["accuracy"]), xytext=(4, 4),
+                              textcoords="offset points", fontsize=7.5, color=colour)
+        for point in itself[itself[cost].notna()].drop_duplicates([cost, "accuracy"]).to_dict("records"):
+            axis.annotate("the recipe itself", (point[cost], point["accuracy"]), xytext=(4, -9),
+                          textcoords="offset points", fontsize=7.5)
         axis.set(title=f"{model}, {dataset} ({rows[FROM].iloc[0]})", xlabel=label,
                  ylabel=f"{rows.measure.iloc[0]} (%)")
-        axis.xaxis.set_major_locator(MaxNLocator(4))
+        style.few_ticks(axis)
         if rows[cost].isna().all():
             axis.text(0.5, 0.5, "not recorded here", transform=axis.transAxes, ha="center", color="#666666")
         axis.margins(x=0.2, y=0.18)
@@ -213,6 +215,7 @@ def _published_panel(axis: "Axes") -> None:
                       ha="right" if large else "left", fontsize=8.5)
     axis.set(xscale="log", title="published: mean of eight sets", xlabel="trainable parameters",
              ylabel="DSC (%)")
+    style.few_ticks(axis)
     axis.margins(x=0.18, y=0.15)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.reporting import style
-from featherseg.reporting.etris import accuracy
 from featherseg.reporting.published import AS_RELEASED
 from featherseg.reporting.study import Study, title_of
 
@@ -52,7 +51,7 @@ def overlays(study: Study, dataset: str) -> "Image":
             draw_outlines(axis, data.image(sample), data.mask(sample), _decode(shown))
             title = f"{title_of(recipe)}: {rank}, DSC {100 * shown.dsc:.1f} %"
             axis.set_title(title, fontsize=8.5, loc="left")
-            axis.set_xlabel(caption(shown.prompt), fontsize=8, loc="left")
+            axis.set_xlabel(caption(shown.prompt), fontsize=8, loc="left", parse_math=False)
     return style.picture(figure)
 
 
@@ -74,6 +73,8 @@ def two_sentences(study: Study) -> list:
     accurate run. Each after a line that names dataset and method."""
     from IPython.display import Markdown
 
+    from featherseg.reporting.etris import accuracy  # needs torch, which outlines do not
+
     rows, shown = accuracy(study.every_result), []
     for dataset, of in rows.groupby("dataset"):
         bridgers = of[(of.adapter == "bridger") & ~of.recipe.str.endswith(AS_RELEASED)]
@@ -91,7 +92,7 @@ def two_sentences(study: Study) -> list:
                 prediction, sample = predictions.loc[sample_id], samples[sample_id]
                 draw_outlines(axis, data.image(sample), data.mask(sample), _decode(prediction))
                 axis.set_title(f"{rank} pair, DSC {100 * prediction.dsc:.1f} %", fontsize=8.5, loc="left")
-                axis.set_xlabel(caption(prediction.prompt, 30), fontsize=8, loc="left")
+                axis.set_xlabel(caption(prediction.prompt, 30), fontsize=8, loc="left", parse_math=False)
         shown += [Markdown(heading), style.picture(figure)]
     return shown or [style.note("No run of this study has been scored, so there is nothing to show.")]
 

@@ -28,8 +28,9 @@ from featherseg.reliance.verdict import (
     NEITHER,
     UNDECIDED,
     decides,
-    fitting_none,
     is_drop,
+    remarks,
+    tested,
     title,
 )
 from featherseg.reporting import style
@@ -43,8 +44,9 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 MODALITIES = {"text": ("prompt changed, image its own", "#0072B2"),
               "image": ("image changed, prompt its own", "#D55E00")}
-HEADLINES = {BOTH: "image and language decide together", IMAGE_ONLY: "the image alone decides",
-             MISLED: "the image decides, foreign prompts mislead", LANGUAGE_ONLY: "the prompt alone decides",
+HEADLINES = {BOTH: "image and language decide together", MISLED: "the image decides, foreign prompts mislead",
+             IMAGE_ONLY: "the image decides, the prompt is not shown to",
+             LANGUAGE_ONLY: "the prompt decides, the image is not shown to",
              NEITHER: "neither image nor prompt is shown to decide",
              UNDECIDED: "too few images to tell what decides"}
 PLAYERS = {"image": "#D55E00", "text": "#0072B2"}
@@ -56,18 +58,21 @@ _HIT = ("<p>Hit: how often the mask lies most on the structure that was asked fo
 
 
 def effects(record: Record) -> pd.DataFrame:
-    """One line an intervention: DSC, its change with interval, test and effect sizes, and how the mask changed."""
+    """One line an intervention: DSC, its change with interval, test and effect sizes, and how the mask changed; one
+    that asks for the same prompts as another has no line."""
     own = record["own"]
-    lines = [{"changed": "nothing", "intervention": "own image, own prompt", "masks of": record["n_samples"],
-              "DSC %": 100 * own["value"], "95 % interval": interval(-own["high"], -own["low"], signed=False)}]
-    for one in record["conditions"]:
+    between = "–" if own["low"] is None else f"{100 * own['low']:.1f} to {100 * own['high']:.1f}"
+    lines = [{"changed": "nothing", "intervention": "own image, own prompt", "n": record["n_samples"],
+              "DSC %": 100 * own["value"], "change": None, "95 % interval": between}]
+    for one in tested(record):
         lines.append({
             "changed": {"text": "prompt", "image": "image"}[one["modality"]], "intervention": title(one["condition"]),
-            "masks of": one["n"], "not measured": one["n_not_measured"], "same prompt": one["n_own_prompt"],
-            "empty masks": one["n_empty_prediction"], "DSC %": 100 * one["dsc"], "change": points(one["drop"]),
+            "n": one["n"], "DSC %": 100 * one["dsc"], "change": points(one["drop"]),
             "95 % interval": interval(one["low"], one["high"]), "p (Holm)": _p_value(one["p_holm"]),
-            "effect d": one["effect"], "rank-biserial": one["rank_biserial"],
-            "mask changed %": 100 * one["changed"]["value"], "sure loss": "yes" if is_drop(one) else ""})
+            "sure loss": "yes" if is_drop(one) else "", "effect d": _of_change(one["effect"]),
+            "rank-biserial": _of_change(one["rank_biserial"]), "mask changed %": 100 * one["changed"]["value"],
+            "not measured": one["n_not_measured"], "same prompt": one["n_own_prompt"],
+            "empty masks": one["n_empty_prediction"]})
     frame = pd.DataFrame(lines)
     counts = ["not measured", "same prompt", "empty masks"]
     return frame.astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(["effect d", "rank-biserial"], float))
@@ -104,9 +109,9 @@ def with_controls(record: Record) -> dict[str, Record]:
 def changes(records: Mapping[str, Record]) -> "Figure":
     """The change of DSC under every intervention with its interval: a panel a record, filled where it is sure."""
     figure, axes = style.panels(len(records), width=8.4 if len(records) == 1 else 6.4, height=1.2 + 0.23 * max(
-        len(record["conditions"]) for record in records.values()), columns=2)
+        len(tested(record)) for record in records.values()), columns=2)
     for axis, (name, record) in zip(axes, records.items(), strict=True):
-        order = [one for modality in MODALITIES for one in record["conditions"] if one["modality"] == modality]
+        order = [one for modality in MODALITIES for one in tested(record) if one["modality"] == modality]
         for place, one in enumerate(order):
             whisker(axis, place, one, MODALITIES[one["modality"]][1])
         axis.axvline(0, color="#555555", linewidth=1)
@@ -122,7 +127,8 @@ def changes(records: Mapping[str, Record]) -> "Figure":
 
 def whisker(axis: "Axes", place: float, one: Record, colour: str) -> None:
     """An intervention's change of DSC with its interval on a line of a chart; filled where the loss is sure."""
-    axis.plot([-100 * one["high"], -100 * one["low"]], [place, place], color=colour, linewidth=2, alpha=0.6)
+    if one["low"] is not None:
+        axis.plot([-100 * one["high"], -100 * one["low"]], [place, place], color=colour, linewidth=2, alpha=0.6)
     axis.plot(-100 * one["drop"], place, "o", color=colour, markersize=6,
               markerfacecolor=colour if is_drop(one) else "white")
 
@@ -172,8 +178,9 @@ def following(records: Mapping[str, Record]) -> "Figure | None":
                           color="white" if value > 55 else "#222222")
         axis.set_title(name, fontsize=9.5)
         axis.set(xlabel="truth", ylabel="prompt")
-        axis.set_xticks(range(len(values)), matrix["names"], rotation=40, ha="right", rotation_mode="anchor")
-        axis.set_yticks(range(len(values)), matrix["names"])
+        axis.set_xticks(range(len(values)), matrix["names"], rotation=40, ha="right", rotation_mode="anchor",
+                        parse_math=False)
+        axis.set_yticks(range(len(values)), matrix["names"], parse_math=False)
         axis.grid(False)
     return figure
 
@@ -184,7 +191,7 @@ def same_image(trials: pd.DataFrame, dataset: PreparedDataset) -> list["Figure"]
     kept = trials[trials["mask"].notna() & (trials.image_condition == "own")] if "mask" in trials else trials[:0]
     samples = {sample.sample_id: sample for sample in dataset.samples}
     figures = []
-    for _, of_image in kept.groupby("image_id", sort=False):
+    for _, of_image in kept.groupby(["dataset", "image_id"], sort=False):
         own = of_image[of_image.text_condition == "own"].set_index("sample_id")
         sample = samples[own.dsc.idxmax()]
         rows = of_image[of_image.sample_id == sample.sample_id].drop_duplicates(["text_condition", "prompt"])
@@ -203,8 +210,9 @@ def _panels_of(rows: Sequence[Any], image: np.ndarray, truth: np.ndarray, target
         draw_outlines(axis, image, truth, unpack(row.mask, row.height, row.width))
         name = "own prompt" if row.text_condition == "own" else title(row.text_condition)
         axis.set_title(f"{name}\nDSC {100 * row.dsc:.0f} %", fontsize=8.5, loc="left")
-        axis.set_xlabel(caption(row.prompt, 34), fontsize=7.5, loc="left")
-    figure.suptitle(f"asked for: {target}", fontsize=9.5, x=0.01, ha="left")
+        axis.set_xlabel(caption(row.prompt, 34) if row.prompt else "(empty)", fontsize=7.5, loc="left",
+                        parse_math=False)  # a prompt may hold a dollar
+    figure.suptitle(f"asked for: {target}", fontsize=9.5, x=0.01, ha="left", parse_math=False)
     return figure
 
 
@@ -218,12 +226,13 @@ def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> st
         f"<p>{_text(record['paragraph'])}</p>",
         "<h2>What each change costs</h2>",
         "<p>Each image is segmented with its own prompt, then with one thing changed: the prompt, or the image. The "
-        "change of DSC is that of the same samples; bars are 95 % intervals.</p>",
-        _figure(_png(changes({"": record}))), _table(effects(record)),
+        "change of DSC is that of the same samples, in points; bars are its 95 % intervals. The table's first line has "
+        "that of DSC itself.</p>",
+        _figure(_png(changes({"": record}))), _table(effects(record), "effects"),
         "<h2>Beside models whose answer is known</h2>",
         "<p>The controls are made from the true masks of these data, need no training, and are examined in the same "
         f"way on {record['controls']['oracle']['n_images']} of the images. {_meanings(record)}</p>",
-        _table(comparison(compared)), _figure(_png(shares(compared))),
+        _table(comparison(compared), "comparison"), _figure(_png(shares(compared))),
         f"{_HIT if record['following'] else ''}"
         "<p>A bar is the gain in DSC of image and prompt together over neither, split into what is due to each "
         "(Shapley values of two players). Absent are "
@@ -264,17 +273,20 @@ def _conventions(record: Record) -> str:
         "Masks are compared at the image's own resolution. Two empty masks agree (DSC 100), one alone scores 0.",
         f"Intervals: bootstrap of {record['draws']} draws over groups. Tests: random signs of groups, two-sided, "
         "corrected by Holm's procedure among the three exchanges behind the answer (prompts permuted, another "
-        "structure's prompt, images permuted), and among all others. Effect d: mean over deviation of the groups' "
-        "differences; a dash where they do not vary.",
+        "structure's prompt, images permuted), and among all others; what asks for the same prompts as another line "
+        "is counted once. Effect d: mean over deviation of the groups' changes; rank-biserial: of the samples' "
+        "changes, 1 where all rise, -1 where all fall; a dash where they do not vary.",
         f"A modality decides where one of its exchanges costs at least {100 * LEAST_DROP:.0f} points of DSC with p "
         f"below {LEVEL}; where the empty prompt costs less than half of what a foreign one costs, prompts are said to "
         "mislead, not to decide, unless a swapped prompt takes the mask to another structure surely more often than "
         f"at random. With fewer than {FEWEST} groups nothing is decided, and a mean has no "
         f"interval. Shares are given where the gain is at least {100 * NEAR_ZERO:.0f} points and surely above zero.",
-        "“Not measured” counts samples that an intervention does not fit (no colour in the prompt, no second "
-        "structure), “same prompt” those that kept their own because all share it, or by chance. “Mask changed” is 1 "
-        "minus the IoU between the masks with and without the change, which needs no truth.",
-        *fitting_none(record),
+        "n counts samples (structures of images), “not measured” those that an intervention does not fit (no colour "
+        "in the prompt, no second structure). “Same prompt” and “empty masks” count masks: those of samples that kept "
+        "their own prompt because all share it, or by chance, and those without a pixel; where an image has further "
+        "structures, each of their prompts gives a sample a mask, and their mean counts.",
+        "“Mask changed” is 1 minus the IoU between the masks with and without the change, which needs no truth.",
+        *remarks(record),
         f"Everything drawn follows from seed {record['seed']}. reliance.parquet holds every trial with its prompt."]
     return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in said)}</ul>"
 
@@ -284,11 +296,14 @@ def points(drop: float) -> str:
     return f"{round(-100 * drop, 1) + 0.0:+.1f}"
 
 
-def interval(low: float, high: float, signed: bool = True) -> str:
+def interval(low: float | None, high: float | None) -> str:
     """The interval of a drop, as one of changes in points; a dash where there is none."""
-    if not np.isfinite([low, high]).all():
-        return "–"
-    return f"{points(high)} to {points(low)}" if signed else f"{-100 * high:.1f} to {-100 * low:.1f}"
+    return "–" if low is None else f"{points(high)} to {points(low)}"
+
+
+def _of_change(effect: float | None) -> float | None:
+    """An effect size of a drop as one of the change, to a tenth, never a negative zero."""
+    return None if effect is None else round(-effect, 1) + 0.0
 
 
 def _change(one: Record | None) -> str:
@@ -303,8 +318,9 @@ def _p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _table(frame: pd.DataFrame) -> str:
-    return f'<div class="scroll">{show(frame, digits=1).to_html()}</div>'
+def _table(frame: pd.DataFrame, name: str) -> str:
+    """A table under a name of its own, where pandas would draw one, so that equal records give equal pages."""
+    return f'<div class="scroll">{show(frame, digits=1).to_html(table_uuid=name)}</div>'
 
 
 def _figure(data: bytes, kind: str = "png") -> str:

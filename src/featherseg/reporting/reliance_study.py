@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from featherseg.config import Run
@@ -189,7 +188,7 @@ def _flips(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _cell(one: dict[str, Any] | None) -> str:
-    if one is None or not np.isfinite(one["drop"]):
+    if one is None:
         return "not measured"
     sure = " *" if is_drop(one) else ""
     return f"{reliance.points(one['drop'])} ({reliance.interval(one['low'], one['high'])}){sure}"

@@ -83,6 +83,16 @@ def panels(
     return figure, axes[:count]
 
 
+def few_ticks(axis: "Axes") -> None:
+    """Few ticks, with prefixes (100 k, 2 M), on a horizontal axis, be it linear or logarithmic."""
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    log = axis.get_xscale() == "log"
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12) if log else MaxNLocator(4))
+    axis.xaxis.set_major_formatter(EngFormatter())
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
 def note(text: str) -> "Markdown":
     """What stands in the place of a figure when there is nothing to draw: a sentence that says why."""
     from IPython.display import Markdown
