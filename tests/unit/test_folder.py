@@ -329,6 +329,13 @@ def test_no_image(folder):
     fails(folder, "holds no image")
 
 
+@pytest.mark.parametrize("name", ["z ", " z", "z\\y"])
+def test_a_name_that_no_sample_can_have(folder, name):
+    save(folder / f"images/{name}.png", colours())
+    save(folder / f"masks/{name}.png", box())
+    fails(folder, f"{re.escape(name)}.png' has a blank at an end of its name or a backslash")
+
+
 def test_a_missing_mask(folder):
     (folder / "masks/b.png").unlink()
     fails(folder, r"images/b.png has no mask; add .*masks/b.png")

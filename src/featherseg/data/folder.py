@@ -186,6 +186,8 @@ def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
             problems.append(f"{path} lies in a folder of its own; put all images directly into {folder}.")
         elif (stem := _named(path.name)) in images:
             problems.append(f"{path} and {images[stem]} have one name; rename one of them and its mask.")
+        elif stem != stem.strip() or "/" in stem:
+            problems.append(f"'{path}' has a blank at an end of its name or a backslash in it; rename it and its mask.")
         else:
             images[stem] = path
     if not images:
