@@ -10,12 +10,22 @@ from featherseg.config import ModelConfig, Params, parse, read_yaml
 from featherseg.models import HAVING, MODELS
 from featherseg.models.base import SegmentationModel, parameters_of
 from featherseg.plan import MODEL_KNOBS, of_dataset, read_recipe, resolve_adapter, resolve_model
-from featherseg.reporting.published import BACKBONES, TABLE_1, etris_counts, published_millions, read
+from featherseg.reporting.published import (
+    DETRIS_TOWERS,
+    TABLE_1,
+    detris_shares,
+    published_millions,
+    read,
+    released_counts,
+)
 
 GROUPS = ("vision", "text", "positions", "decoder", "adapter", "unused")
 METHODS_OWN = ("image_neck.", "text_neck.", "vision_prompt.", "text_prompt.", "exchange.")
 ETRIS_VARIANTS = {"etris_r50-bridger": "CLIP ResNet-50", "etris_r101-bridger": "CLIP ResNet-101",
                   "etris_vit-bridger": "CLIP ViT-B/16"}
+DETRIS_VARIANTS = {f"{model}-dense_aligner": towers for model, towers in DETRIS_TOWERS.items()}
+ADDED = ("Bridger", "Dense Aligners", "Text Adapters")  # as data/published/derived.csv calls what the methods add
+SHARES = {"bridger": "Bridger", "dense_aligner": "DETRIS's adapters", "with_positions": "with positional embeddings"}
 NOT_IN_CLIP = ".attnpool.connect."
 
 
@@ -29,7 +39,7 @@ def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, A
 
     Returns:
         recipe, title, image_size, groups {group: {total, trainable}}, total, trainable, decoder_parts {module: the
-        same}, backbone_share (see the function; None without a Bridger), and multiply_adds for one image with one
+        same}, backbone_share (see the function; None without an exchange), and multiply_adds for one image with one
         prompt of prompt_tokens (the model's word length, or its longest prompt, or 0 where it reads no prompt).
         `positions` are the positional embeddings of ETRIS's towers, which it trains; `unused` counts what never
         reaches the mask.
@@ -85,7 +95,8 @@ def decoder_parts(model: SegmentationModel) -> dict[str, dict[str, int]]:
 
 
 def backbone_share(model: SegmentationModel) -> dict[str, float] | None:
-    """What a Bridger adds to CLIP's own parameters, alone (`bridger`) and `with_positions`; None without one.
+    """What an exchange adds to the towers' own parameters, alone (`bridger` or `dense_aligner`) and, where positions
+    are trained, `with_positions`; None without one.
 
     The branch of a ResNet's attention pool that CLIP's weights lack is not counted as CLIP's.
     """
@@ -94,8 +105,9 @@ def backbone_share(model: SegmentationModel) -> dict[str, float] | None:
     groups = parameter_groups(model)
     own = sum(parameter.numel() for name, parameter in model.named_parameters()
               if name.startswith("net.backbone.") and NOT_IN_CLIP not in name)
-    added = groups["adapter"]["trainable"]
-    return {"bridger": added / own, "with_positions": (added + groups["positions"]["trainable"]) / own}
+    added, positions = groups["adapter"]["trainable"], groups["positions"]["trainable"]
+    shares = {"dense_aligner" if model.name in DETRIS_TOWERS else "bridger": added / own}
+    return shares | ({"with_positions": (added + positions) / own} if positions else {})
 
 
 def _prompt_tokens(model: SegmentationModel) -> int:
@@ -131,18 +143,20 @@ def published_parameters(recipe: str) -> str | None:
         rows = read("etris")
         (printed,) = set(rows[(rows.model == "ETRIS") & (rows.variant == ETRIS_VARIANTS[name])].train_params_m)
         return f"{float(printed):g} M (ETRIS, {ETRIS_VARIANTS[name]}, without the head)"
+    if name in DETRIS_VARIANTS:
+        return "{:g} % to {:g} % of the backbone (DETRIS, abstract)".format(*detris_shares())
     return None
 
 
 def released_code(recipe: str) -> dict[str, int]:
     """Trainable parameters of the released code by group or module, for the recipes whose model it builds."""
     name = recipe.removesuffix("-published")
-    if name not in ETRIS_VARIANTS:
+    if name not in ETRIS_VARIANTS | DETRIS_VARIANTS:
         return {}
-    title = next(title for title, model in BACKBONES.items() if name.startswith(model))
-    counted = etris_counts()[title]
-    return {"adapter": counted["Bridger"], "decoder": counted["HA+GA+Projector"], "  neck": counted["HA (neck)"],
-            "  decoder": counted["GA (decoder)"], "  proj": counted["Projector"]}
+    counted = (released_counts("ETRIS")[ETRIS_VARIANTS[name]] if name in ETRIS_VARIANTS
+               else released_counts("DETRIS")[DETRIS_VARIANTS[name]])
+    return {"adapter": sum(counted.get(part, 0) for part in ADDED), "decoder": counted["HA+GA+Projector"],
+            "  neck": counted["HA (neck)"], "  decoder": counted["GA (decoder)"], "  proj": counted["Projector"]}
 
 
 def table(described: dict[str, Any]) -> str:
@@ -160,8 +174,8 @@ def table(described: dict[str, Any]) -> str:
     prompt = f", with a prompt of {described['prompt_tokens']} tokens" if described["prompt_tokens"] else ""
     rows.append(f"multiply-adds per image{prompt}: {described['multiply_adds'] / 1e9:.2f} G")
     if described["backbone_share"]:
-        alone, with_positions = (f"{share:.2%}" for share in described["backbone_share"].values())
-        rows.append(f"share of the backbone: Bridger {alone}, with positional embeddings {with_positions}")
+        shares = (f"{SHARES[name]} {share:.2%}" for name, share in described["backbone_share"].items())
+        rows.append(f"share of the backbone: {', '.join(shares)}")
     if described["published"]:
         rows.append(f"published trainable parameters: {described['published']}")
     return "\n".join(rows)

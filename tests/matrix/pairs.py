@@ -7,11 +7,19 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from featherseg.models import biomedclipseg_config, cnn_config, cris_config, etris_config, small_model
+from featherseg.models import (
+    biomedclipseg_config,
+    cnn_config,
+    cris_config,
+    detris_config,
+    etris_config,
+    small_model,
+)
 from featherseg.models.base import SegmentationModel
 from featherseg.models.biomedclipseg import BiomedCLIPSeg
 from featherseg.models.clipseg import CLIPSeg, small_config
 from featherseg.models.cris import CRIS
+from featherseg.models.detris import DETRIS
 from featherseg.models.etris import build_etris
 
 PROMPTS = ["a red circle", "left lung", "", "one large polyp at the top"]
@@ -30,6 +38,10 @@ def _etris_r50() -> SegmentationModel:
     return build_etris("etris_r50", etris_config.small_resnet_config(image_size=64), word_length=9)
 
 
+def _detris(name: str) -> SegmentationModel:
+    return DETRIS(name, detris_config.small_config(image_size=32), word_length=9)
+
+
 def _cris() -> SegmentationModel:
     return CRIS("cris", cris_config.small_config(), word_length=9)
 
@@ -41,6 +53,7 @@ def _biomedclipseg(name: str) -> SegmentationModel:
 
 SMALL: dict[str, Callable[[], SegmentationModel]] = {
     "clipseg": _clipseg, "etris_vit": _etris_vit, "etris_r50": _etris_r50, "cris": _cris,
+    "detris_b": functools.partial(_detris, "detris_b"),
     **{name: functools.partial(_biomedclipseg, name) for name in biomedclipseg_config.NAMES},
     **{name: functools.partial(small_model, name, 64) for name in ("san", *cnn_config.NAMES)}}
 
@@ -62,11 +75,14 @@ BRIDGERS = [{"name": "bridger", "dim": 8, "heads": 2},
             {"name": "bridger", "dim": 8, "heads": 2, "stages": 1, "positional_embeddings": False},
             *({"name": "bridger", "dim": 8, "heads": 2, "direction": direction}
               for direction in ("text_to_vision", "vision_to_text"))]
+DENSE_ALIGNERS = [{"name": "dense_aligner", "dim": 16, "text_dim": 16},
+                  {"name": "dense_aligner", "dim": 32, "text_dim": 16, "blocks": 1}]
 METHODS_OF = {"clipseg": [*EVERYWHERE, *WITH_VISION_BLOCKS, *DENSE, *SHALLOW],
               "biomedclipseg": [adapter for adapter in BIOMEDCLIPSEG if adapter["name"] != "zero_shot"],
               "biomedclipseg_d": BIOMEDCLIPSEG,
               "etris_vit": [*EVERYWHERE, *WITH_VISION_BLOCKS, *BRIDGERS],
               "etris_r50": [*EVERYWHERE, *BRIDGERS], "cris": EVERYWHERE,
+              "detris_b": [*EVERYWHERE, *WITH_VISION_BLOCKS, *DENSE_ALIGNERS],
               "san": [{"name": "decoder"}, {"name": "full"}],
               **{name: [{"name": "full"}] for name in cnn_config.NAMES}}
 PAIRS: list[Pair] = [(model, adapter) for model, cases in METHODS_OF.items() for adapter in cases]

@@ -84,7 +84,8 @@ def test_training_moves_exactly_what_is_trainable(name, adapter):
     step(model, optimizer)  # LoRA's A has no gradient until B has moved
     for key, parameter in trainable(model).items():
         assert torch.isfinite(parameter.grad).all(), key
-        assert parameter.grad.abs().sum() > 0, f"{key} is trainable but gets no gradient"
+        if not key.endswith(".conv.bias"):  # in DETRIS's adapters, where BatchNorm takes the bias away again
+            assert parameter.grad.abs().sum() > 0, f"{key} is trainable but gets no gradient"
     trained = {key.rpartition(".")[0] for key in trainable(model)}  # their BatchNorm statistics may move
     for key, tensor in model.state_dict().items():
         module, _, tensor_name = key.rpartition(".")

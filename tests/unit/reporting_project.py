@@ -30,12 +30,14 @@ ADAPTERS = {
     "etris_r50-bridger": {"name": "bridger", "dim": 16, "heads": 4, "stages": 3, "direction": "both"},
     "etris_vit-lora": {"name": "lora", "rank": 4, "alpha": 8, "positions": "VL", "head": True},
     "etris_vit-full": {"name": "full"},
+    "detris_b-dense_aligner": {"name": "dense_aligner", "dim": 16, "text_dim": 16, "blocks": 6},
+    "detris_b-decoder": {"name": "decoder"},
     "unet-full": {"name": "full"},
     "cris-full-medvlsm": {"name": "full"},
     "clipseg-decoder-medvlsm-published": {"name": "decoder"},
 }
 TRAINABLE = dict(zip(ADAPTERS, (0, 260_000, 3_900_000, 30_000, 46_000, 50_000, 21_000, 24_000, 900_000, 950_000,
-                                950_000, 930_000, 990_000, 910_000, 3_800_000,
+                                950_000, 930_000, 990_000, 910_000, 3_800_000, 980_000, 905_000,
                                 3_000_000, 3_500_000, 260_000), strict=True))
 CLIPSEG = tuple(recipe for recipe in ADAPTERS if recipe.startswith("clipseg") and "medvlsm" not in recipe)
 REFERRED = {"scenes_ref": ("testA", "testB"), "refcoco": ("val", "testA", "testB"), "refcoco_plus": ("val", "testB")}

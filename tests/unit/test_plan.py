@@ -113,10 +113,10 @@ def test_another_width_reaches_exactly_the_runs_that_have_it(project):
     declare(recipe_names(), datasets=["lesions", "organs"])
     before = planned()
     declare(recipe_names(), datasets=["lesions", "organs"], adapter={"dim": 48})
-    wide = ("vlsm_", "bridger", "houlsby")
+    wide = ("vlsm_", "bridger", "houlsby", "dense_aligner")
     with_dim = {f"{name}-{dataset}-0.yaml" for name in recipe_names() if any(method in name for method in wide)
                 for dataset in ("lesions", "organs")}
-    assert len(with_dim) == 2 * (8 + 17 + 8 + 2)
+    assert len(with_dim) == 2 * (8 + 17 + 8 + 2 + 4)
     assert changed(before, planned()) == with_dim
 
 
@@ -133,7 +133,7 @@ def test_a_knob_reaches_exactly_the_runs_that_have_it(project, knob, reached):
 
 
 PARTS = ("hierarchical_alignment", "global_alignment", "projector")
-ETRIS = {path.stem for path in (ROOT / "recipes").glob("etris_*.yaml")}
+WITH_ITS_HEAD = {path.stem for path in (ROOT / "recipes").glob("*etris_*.yaml")}
 
 
 @pytest.mark.parametrize(("knob", "value", "has_it"), [
@@ -144,7 +144,7 @@ def test_a_knob_of_etriss_head_reaches_its_runs_alone(project, knob, value, has_
     declare(recipe_names())
     before = planned()
     declare(recipe_names(), model={"weights": dict.fromkeys(MODELS, "random"), knob: value})
-    reached = {name for name in ETRIS if not re.search(has_it, name)}
+    reached = {name for name in WITH_ITS_HEAD if not re.search(has_it, name)}
     assert changed(before, planned()) == {f"{name}-lesions-0.yaml" for name in reached}
 
 
@@ -359,7 +359,7 @@ def test_every_knob_stands_in_the_params_file_since_set_refuses_others(path):
 
 
 @pytest.mark.parametrize("path", ["dvc.yaml", *(f"pipelines/{study}/dvc.yaml" for study in (
-    "vlsm_adapter", "etris", "medvlsm", "referring"))])
+    "vlsm_adapter", "etris", "medvlsm", "prompt_levels", "referring"))])
 def test_runs_depend_on_the_digests_of_their_code_and_on_no_source(path):
     stages = read_yaml(ROOT / path)["stages"]
     for stage in CODE:

@@ -1,14 +1,13 @@
 """MedVLSM's tables: the regime of a run, published beside made here, and what was tested elsewhere."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from reporting_project import declare, make_project
+from reporting_project import REPOSITORY, declare, make_project
 
-from featherseg.config import PoolParams, read_run, write_run
+from featherseg.config import Params, PoolParams, parse, read_run, read_yaml, write_run
 from featherseg.files import read_json, write_json, write_status
 from featherseg.reporting import medvlsm, published, tables
 from featherseg.reporting.collect import SYNTHETIC, collect
@@ -18,6 +17,10 @@ RECIPES = ("clipseg-zero_shot", "clipseg-decoder", "unet-full")
 DATASETS = ("kvasir_seg", "endoscopy", "all_but_endoscopy", "kvasir_seg_to_endoscopy", "lesions", "both",
             "lesions_to_organs")
 NOT_RUN = "CRIS has no open address."
+
+
+def read_params_of_the_project() -> Params:
+    return parse(Params, read_yaml(REPOSITORY / "params.yaml"), "params.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +66,27 @@ def lines(frame: pd.DataFrame, regime: str, dataset: str) -> dict[str, dict]:
 def test_the_regime_follows_from_the_method_and_the_pool():
     one, two = (PoolParams(train=list(names), test=["c"]) for names in ("a", "ab"))
     pools = {"all": two, "all_but_c": two, "a_to_c": one}
-    assert medvlsm.regime_of("c", "zero_shot", pools) == medvlsm.regime_of("all", "zero_shot", pools) == "zero-shot"
-    found = {name: medvlsm.regime_of(name, "full", pools) for name in ("a", *pools)}
+    assert {medvlsm.regime_of(name, "zero_shot", pools, "c") for name in ("c", "all")} == {"zero-shot"}
+    found = {name: medvlsm.regime_of(name, "full", pools, "c") for name in ("a", *pools)}
     assert found == {"a": "individual", "all": "pooled: all", "all_but_c": "left out: c", "a_to_c": "individual"}
+
+
+def test_a_set_for_testing_only_is_left_out_with_its_domain_and_else_an_unseen_set():
+    pools = read_params_of_the_project().data.pooled
+    for domain, own in (("skin", ["isic2016", "dfu"]), ("ultrasound", ["camus", "busi"]), ("xray", ["chexlocalize"])):
+        tested = {name: medvlsm.regime_of(f"all_but_{domain}", "full", pools, name)
+                  for name in pools[f"all_but_{domain}"].test}
+        assert tested == dict.fromkeys(own, f"left out: {domain}") | dict.fromkeys(
+            ("cvc300", "colondb", "etis"), f"unseen set: {domain} left out")
+    tested = {medvlsm.regime_of("all_but_endoscopy", "full", pools, name) for name in pools["all_but_endoscopy"].test}
+    assert tested == {"left out: endoscopy"}
+
+
+def test_every_pooled_regime_scores_every_set_for_testing_only():
+    pools = read_params_of_the_project().data.pooled
+    scored = {name for name, pool in pools.items() if {"cvc300", "colondb", "etis"} <= set(pool.test)}
+    declared = read_yaml(REPOSITORY / "pipelines/medvlsm/params.yaml")["study"]["datasets"]
+    assert {name for name in declared if name in pools} == scored
 
 
 def test_the_published_table_is_whole():
@@ -134,7 +155,7 @@ def test_regimes_that_the_paper_lacks_follow_without_a_published_line(study):
     assert zero["CLIPSeg"] == f"{mean_of('clipseg-zero_shot-lesions-0', 'lesions'):.2f}" and zero["U-Net"] == "–"
 
 
-@pytest.mark.parametrize("table", [medvlsm.table_2, medvlsm.regimes, medvlsm.domain_shift, medvlsm.levels])
+@pytest.mark.parametrize("table", [medvlsm.table_2, medvlsm.regimes, medvlsm.domain_shift])
 def test_every_line_says_where_it_comes_from_and_stand_ins_carry_their_label(study, table):
     frame = table(study)
     assert len(frame) and (frame["where from"] != "").all()
@@ -174,41 +195,6 @@ def test_regimes_stand_side_by_side(study):
     assert etis["individual"].isna().item()
 
 
-def git(*arguments: str) -> str:
-    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def test_levels_of_this_study_and_of_experiments_that_changed_only_the_prompts(copied):
-    params = Path("params.yaml")
-    before = params.read_text() + "train: {prompts: null}\nevaluate: {prompts: null}\nadapter: {dim: 16}\n"
-    params.write_text(before)
-    git("init", "-q"), git("add", "params.yaml", "reports"), git("commit", "-q", "-m", "baseline")
-    baseline, results = git("rev-parse", "HEAD"), Path("reports/study/results.csv").read_text()
-    for name, trained, dim in (("level", "p3", "16"), ("other", "p4", "8")):
-        changed = before.replace("train: {prompts: null}", f"train: {{prompts: {trained}}}")
-        changed = changed.replace("evaluate: {prompts: null}", "evaluate: {prompts: p5}")
-        params.write_text(changed.replace("dim: 16", f"dim: {dim}"))
-        Path("reports/study/results.csv").write_text(results.replace(",random,fullest,", f",{trained},p5,"))
-        git("commit", "-q", "-a", "-m", name)
-        git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}", "HEAD")
-        git("reset", "-q", "--hard", baseline)
-    frame = medvlsm.levels(Study("study"))
-    of = frame[(frame.dataset == "lesions") & (frame.method == "CLIPSeg, decoder")].set_index("trained with")
-    assert list(of.index) == ["p3", "random"], "an experiment that changed another knob counts"
-    assert of.loc["p3", "scored with p5"] == of.loc["random", "scored with fullest"] > 0
-    assert pd.isna(of.loc["p3", "scored with fullest"])
-    assert "Of the grid's 100 cells" in (said := medvlsm.levels_note(Study("study"))) and " 1 have been run" in said
-    assert len(shown := medvlsm.levels_shown(Study("study"))) == 2 and shown[0].axes
-
-
-def test_zero_shot_runs_are_trained_with_nothing(study):
-    frame = medvlsm.levels(study)
-    assert set(frame[frame.method == "CLIPSeg, zero-shot"]["trained with"]) == {"nothing"}
-    assert "-S 'params.yaml:train.prompts=p0,p1," in medvlsm.levels_note(study)
-    assert " 0 have been run here" in medvlsm.levels_note(study)
-
-
 def test_figures_draw_each_set_once_and_every_number_of_the_matrix(study):
     figure = medvlsm.regime_figure(study)
     assert [axis.get_title() for axis in figure.axes[:3]] == [
@@ -237,9 +223,7 @@ def test_a_study_in_which_nothing_can_be_had_says_why(tmp_path, monkeypatch):
     assert len(medvlsm.domain_shift(study)) == 1 and list(medvlsm.regimes(study).dataset) == [
         "kvasir_seg, clinicdb, etis"]
     assert "No run of this study" in medvlsm.shift_figure(study).data and medvlsm.regime_figure(study).axes
-    assert "more than one policy" in medvlsm.levels_shown(study)[0].data
-    assert " 0 have been run" in medvlsm.levels_note(study)
-    for table in (medvlsm.table_2, medvlsm.regimes, medvlsm.domain_shift, medvlsm.levels):
+    for table in (medvlsm.table_2, medvlsm.regimes, medvlsm.domain_shift):
         tables.show(table(study)).to_html()
 
 

@@ -150,12 +150,11 @@ def test_prompts_and_structures_may_be_written_with_dollars(tmp_path):
 def test_a_study_without_measurements_says_how_to_make_them_and_shows_the_controls(study):
     assert reliance_study.measured(study) == []
     assert "evaluate.reliance" in reliance_study.quote(study)
-    assert "Not run" in reliance_study.training_note(study)
     assert [list(records) for records in reliance_study.compared(study).values()] == 2 * [
         [f"control: {name}" for name in ("text-blind", "image-blind", "oracle", "random")]]
     shown = reliance_study.decisions(study)
     assert [shown[0].data, shown[3].data] == [f"### {name} (synthetic stand-in)" for name in ("lesions", "organs")]
-    assert reliance_study.attributes(study).empty and reliance_study.trained_and_tested(study).empty
+    assert reliance_study.attributes(study).empty
     assert "evaluate.reliance" in reliance_study.gallery(study)[0].data
     assert "evaluate.reliance" in reliance_study.attribute_changes(study).data
 
@@ -176,6 +175,17 @@ def test_runs_stand_beside_the_controls_of_their_dataset(study):
     assert len(reliance_study.gallery(study)) == 2
 
 
+def test_controls_are_those_of_the_most_accurate_run_since_others_may_have_had_no_prompt(study):
+    best = measured(study, DENSE, "text-blind")
+    worse = measured(study, DECODER, "random")
+    run = declare("study", DECODER, "lesions")
+    emptied = {name: control | {"decides": "neither"} for name, control in worse["controls"].items()}
+    write_json(study.evaluate(run.name) / "reliance.json", {"test": worse | {"controls": emptied}})
+    records, = reliance_study.compared(study).values()
+    assert {name.removeprefix("control: "): one["decides"] for name, one in records.items() if "control" in name} == {
+        name: control["decides"] for name, control in best["controls"].items()}
+
+
 def test_attributes_that_no_prompt_names_are_not_measured(study):
     measured(study, DENSE, "oracle")
     assert set(reliance_study.attributes(study).iloc[0, 2:]) == {"not measured"}
@@ -193,14 +203,6 @@ def test_attributes_are_read_from_the_flips_of_the_record(study, organs):
     axis = reliance_study.attribute_changes(study).axes[0]
     assert round(-100 * location["drop"], 6) in {round(line.get_xdata()[0], 6) for line in axis.lines
                                                  if len(line.get_xdata()) == 1}
-
-
-def test_training_levels_stand_against_tested_ones(study):
-    record = measured(study, DENSE, "image-blind")
-    table = reliance_study.trained_and_tested(study)
-    assert table["trained on"].tolist() == ["random"] and list(table.columns[3:]) == ["P1", "P2"]
-    assert table.P1[0] == pytest.approx(100 * found(record, "level_p1")["dsc"])
-    assert "training on p0, p1" in reliance_study.training_note(study)
 
 
 def test_scores_of_a_table_read_back_are_the_same(organs, tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from featherseg.config import Strict, parse
 from featherseg.errors import UserError
 from featherseg.models.base import SegmentationModel, TowerSpec, parameters_of
+from featherseg.models.weights import check_keys
 from featherseg.registry import Registry, unknown
 
 Positions = Literal["V", "VL", "VLC"]
@@ -57,7 +58,7 @@ class Method(ABC):
 
     Config: ClassVar[type[AdapterConfig]] = AdapterConfig
     models: ClassVar[tuple[str, ...]] = ("clipseg", "biomedclipseg", "biomedclipseg_d", "cris", "etris_r50",
-                                         "etris_r101", "etris_vit")
+                                         "etris_r101", "etris_vit", "detris_b", "detris_l")
     trains: ClassVar[bool] = True
     in_weights: ClassVar[bool] = False
 
@@ -100,7 +101,7 @@ def apply(model: SegmentationModel, adapter: dict[str, Any], seed: int = 0) -> S
     config = resolve(adapter)
     check_pair(model.name, config.name)
     if model.exchange_weights and not METHODS[config.name].in_weights:
-        fitting = ", ".join(name for name in METHODS if METHODS[name].in_weights)
+        fitting = ", ".join(name for name in METHODS if METHODS[name].in_weights and model.name in METHODS[name].models)
         raise UserError(f"the base weights were trained with what the adapter {fitting} adds, which adapter "
                         f"'{config.name}' would leave out; use that adapter, or weights without it.")
     model.requires_grad_(False)
@@ -143,6 +144,20 @@ def unfreeze_head(model: SegmentationModel, head: bool | None) -> None:
     """Make the decoder trainable, or leave it frozen; None follows the model, as `HeadConfig` says."""
     if model.trains_head if head is None else head:
         unfreeze(model, model.decoder_modules)
+
+
+def set_exchange(model: SegmentationModel, exchange: nn.Module, said: str) -> None:
+    """Set what the towers exchange by, with the base weights' tensors of one where they hold any.
+
+    Raises:
+        UserError: those tensors, called `said` in the message, are not of this exchange.
+    """
+    if model.exchange_weights:
+        check_keys(model.exchange_weights, exchange.state_dict(), said)
+        exchange.load_state_dict(model.exchange_weights)
+    else:
+        model.untrained = (*model.untrained, "exchange")
+    model.exchange = exchange
 
 
 class AdapterBlock(nn.Module):

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from featherseg.adapters.base import METHODS, AdapterConfig, Method, unfreeze
+from featherseg.adapters.base import METHODS, AdapterConfig, Method, set_exchange, unfreeze
 from featherseg.config import Positive
 from featherseg.errors import UserError
 from featherseg.models.etris_config import FULL, STAGES
 from featherseg.models.etris_head import GatedAttention, convolution
-from featherseg.models.weights import check_keys
 
 if TYPE_CHECKING:
     from featherseg.models.clip_towers import ExchangeSpec
@@ -142,13 +141,7 @@ class BridgerMethod(Method):
         Raises:
             UserError: `dim` is not a multiple of `heads`, or the base weights' Bridger is one of other knobs.
         """
-        exchange = Bridger(model.exchange_spec, config)
-        if model.exchange_weights:
-            check_keys(model.exchange_weights, exchange.state_dict(), "the Bridger in the base weights")
-            exchange.load_state_dict(model.exchange_weights)
-        else:
-            model.untrained = (*model.untrained, "exchange")
-        model.exchange = exchange
+        set_exchange(model, Bridger(model.exchange_spec, config), "the Bridger in the base weights")
         unfreeze(model, model.decoder_modules)
         if config.positional_embeddings:
             for name, parameter in model.net.backbone.named_parameters():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 from featherseg.config import HeadPart, ModelConfig, Recipe, Strict, parse
 from featherseg.errors import UserError
 from featherseg.files import read_object
-from featherseg.models import biomedclipseg_config, cnn_config, cris_config, etris_config, san_config
+from featherseg.models import biomedclipseg_config, cnn_config, cris_config, detris_config, etris_config, san_config
 from featherseg.models.clipseg_config import ClipsegFile
 from featherseg.models.weights import (
     OWN_FILE,
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 MODELS: Registry[Callable[[ModelConfig], "SegmentationModel"]] = Registry("model")
 SMALL_SIZE = 64
-ETRIS = tuple(etris_config.FULL)
+ETRIS, DETRIS = tuple(etris_config.FULL), tuple(detris_config.FULL)
+WITH_ETRIS_HEAD = (*ETRIS, *DETRIS)
 # knobs that only some models have: a study's value reaches each run of theirs, or those whose recipe names the knob
-HAVING = {"head_parts": ETRIS, "upsampling": ETRIS}
-NAMED = {"word_length": (*ETRIS, "cris"), "frozen_batchnorm": (*ETRIS, "cris", *cnn_config.NAMES),
+HAVING = {"head_parts": WITH_ETRIS_HEAD, "upsampling": WITH_ETRIS_HEAD}
+NAMED = {"word_length": (*WITH_ETRIS_HEAD, "cris"), "frozen_batchnorm": (*ETRIS, "cris", *cnn_config.NAMES),
          "resize": ("cris",), "text_padding": ("cris",), "decoder_dropout": ("cris",),
          "tap_offset": biomedclipseg_config.NAMES, "text_dropout": biomedclipseg_config.NAMES,
          "side_fusion": ("san",), "recognition": ("san",)}
@@ -78,6 +79,20 @@ def _etris(config: ModelConfig) -> "SegmentationModel":
 
 for _name in ETRIS:
     MODELS.register(_name)(_etris)
+
+
+def _detris(config: ModelConfig) -> "SegmentationModel":
+    from featherseg.models.detris import DETRIS as Model
+
+    architecture = _architecture(config, detris_config.Architecture, detris_config.FULL[config.name])
+    if config.weights == RANDOM_SMALL:
+        architecture = detris_config.small_config(image_size=config.image_size or SMALL_SIZE)
+    with _sizes_that_fit(config):
+        return Model(config.name, architecture, config.image_size, config.word_length, config.head_parts)
+
+
+for _name in DETRIS:
+    MODELS.register(_name)(_detris)
 
 
 def _biomedclipseg(config: ModelConfig) -> "SegmentationModel":

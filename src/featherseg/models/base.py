@@ -144,9 +144,10 @@ class SegmentationModel(nn.Module, ABC):
         reads_text: whether the prompt reaches the mask.
         masks_padding: whether the decoder is kept from tokens that only fill up the length.
         trains_head: whether the decoder comes untrained with the public weights, so that a method trains it along.
-        exchange: what the towers tell each other on their way, nothing unless a method sets it (the Bridger). A
+        exchange: what the towers tell each other on their way, nothing unless a method sets it. The Bridger is a
             module with forward(stage, vision, text, carry) -> (vision, text, carry), called after each of the three
             stages; vision is (B, C, h, w), text (B, L, C), and carry what its previous call returned, None at first.
+            DETRIS's adapters are a module with hearing(words), a context in which the vision tower runs.
         exchange_weights: tensors of an exchange that came with the base weights, for the method that sets one.
         frozen_batchnorm_moves: whether frozen BatchNorm layers go on adapting their statistics in training, as in
             released code, which freezes weights only.

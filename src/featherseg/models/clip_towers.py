@@ -1,4 +1,4 @@
-"""CLIP's towers, walked in three stages: what ETRIS and CRIS put a head on.
+"""CLIP's towers, walked in three stages: what ETRIS, CRIS and DETRIS put a head on.
 
 Towers are open_clip's modules with OpenAI CLIP's names. After each stage the two towers may exchange (ETRIS's
 Bridger); without an exchange they are encoded apart.
@@ -136,17 +136,13 @@ class CLIPTowers(SegmentationModel):
         return self._image_features(maps, vision), self._text_features(text, tokens)
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Maps (B, C, h, w) after each stage, the last one projected.
+        """Maps (B, C, h, w) after each stage, the last one projected (CLIP) or normalised (DINOv2).
 
         Raises:
             RuntimeError: the towers exchange, so that there are no features without a prompt.
         """
         self._check_apart()
-        vision, maps = self._vision_input(pixels), []
-        for stage in range(STAGES):
-            vision = self._vision_stage(stage, vision)
-            maps.append(self._as_map(vision))
-        return self._image_features(maps, vision)
+        return self._walk_image(pixels)
 
     def encode_text(self, tokens: Tensor) -> TextFeatures:
         """The projected end-of-text state (B, D), and the words (B, L, width) with their padding.
@@ -155,10 +151,7 @@ class CLIPTowers(SegmentationModel):
             RuntimeError: the towers exchange, so that there are no features without an image.
         """
         self._check_apart()
-        text = self._text_input(tokens)
-        for stage in range(STAGES):
-            text = self._text_stage(stage, text)
-        return self._text_features(text, tokens)
+        return self._walk_text(tokens)
 
     def decode(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         """Logits (B, h, w) at a quarter of the input's resolution (patch 16, ResNets), or half of it (patch 8)."""
@@ -179,8 +172,7 @@ class CLIPTowers(SegmentationModel):
         own = self.net.state_dict()
         if POSITIONS in state and POSITIONS in own:
             state = state | {POSITIONS: interpolate_positions(state[POSITIONS], own[POSITIONS].shape)}
-        return {f"exchange.{name.removeprefix('bridger.')}" if name.startswith("bridger.") else f"net.{name}": tensor
-                for name, tensor in state.items()}
+        return {_full_name(name): tensor for name, tensor in state.items()}
 
     def load_base(self, state: dict[str, Tensor], source: str) -> None:
         """Load weights in one of the layouts of `base_tensors`; a Bridger's wait for the method `bridger`.
@@ -207,6 +199,19 @@ class CLIPTowers(SegmentationModel):
         self.exchange_weights = {name.removeprefix("exchange."): tensor for name, tensor in tensors.items()
                                  if name.startswith("exchange.")}
 
+    def _walk_image(self, pixels: Tensor) -> ImageFeatures:
+        vision, maps = self._vision_input(pixels), []
+        for stage in range(STAGES):
+            vision = self._vision_stage(stage, vision)
+            maps.append(self._as_map(vision))
+        return self._image_features(maps, vision)
+
+    def _walk_text(self, tokens: Tensor) -> TextFeatures:
+        text = self._text_input(tokens)
+        for stage in range(STAGES):
+            text = self._text_stage(stage, text)
+        return self._text_features(text, tokens)
+
     def _check_apart(self) -> None:
         if self.joint:
             raise RuntimeError("the towers exchange on their way, so image and text are encoded together: call encode")
@@ -232,13 +237,7 @@ class CLIPTowers(SegmentationModel):
     def _text_stage(self, stage: int, states: Tensor) -> Tensor:
         length = states.shape[1]
         causal = torch.full((length, length), float("-inf"), device=states.device, dtype=states.dtype).triu(1)
-        return self._walk(self.net.backbone.transformer.resblocks, stage, states, attn_mask=causal)
-
-    def _walk(self, blocks: nn.ModuleList, stage: int, states: Tensor, **options: Tensor) -> Tensor:
-        ends = (0, *self.config.stages)
-        for block in blocks[ends[stage] : ends[stage + 1]]:
-            states = block(states, **options)
-        return states
+        return walk(self.net.backbone.transformer.resblocks, self.config.stages, stage, states, attn_mask=causal)
 
     def _text_features(self, states: Tensor, tokens: Tensor) -> TextFeatures:
         words = self.net.backbone.ln_final(self.text_prompt.remove(states))
@@ -323,6 +322,11 @@ class ResNetTowers(CLIPTowers):
 class ViTTowers(CLIPTowers):
     """CLIP's ViTs: the stages end after the same blocks as the text tower's."""
 
+    @property
+    def prefix(self) -> int:
+        """Tokens before those of the patches: the class token and learned ones."""
+        return 1 + self.vision_prompt.count
+
     def _divisor(self) -> int:
         return self.config.patch_size
 
@@ -341,21 +345,34 @@ class ViTTowers(CLIPTowers):
         return visual.ln_pre(self.vision_prompt.insert(states + visual.positional_embedding))
 
     def _vision_stage(self, stage: int, states: Tensor) -> Tensor:
-        return self._walk(self.net.backbone.visual.transformer.resblocks, stage, states)
+        return walk(self.net.backbone.visual.transformer.resblocks, self.config.stages, stage, states)
 
     def _as_map(self, states: Tensor) -> Tensor:
         side = self.image_size // self.config.patch_size
-        return states[:, 1 + self.vision_prompt.count :].transpose(1, 2).unflatten(2, (side, side))
+        return states[:, self.prefix :].transpose(1, 2).unflatten(2, (side, side))
 
     def _with_map(self, states: Tensor, seen: Tensor) -> Tensor:
-        others = states[:, : 1 + self.vision_prompt.count]
+        others = states[:, : self.prefix]
         return torch.cat([others, seen.flatten(2).transpose(1, 2).to(others.dtype)], dim=1)
 
     def _vision_output(self, states: Tensor) -> Tensor:
         visual = self.net.backbone.visual
-        projected = visual.ln_post(states[:, 1 + self.vision_prompt.count :]) @ visual.proj
+        projected = visual.ln_post(states[:, self.prefix :]) @ visual.proj
         side = self.image_size // self.config.patch_size
         return projected.transpose(1, 2).unflatten(2, (side, side))
+
+
+def _full_name(name: str) -> str:
+    module, _, rest = name.partition(".")
+    return f"exchange.{rest}" if module in ("bridger", "exchange") else f"net.{name}"
+
+
+def walk(blocks: nn.ModuleList, ends: Sequence[int], stage: int, states: Tensor, **options: Tensor) -> Tensor:
+    """States after a stage's blocks; `ends` are the numbers of blocks after which the stages end."""
+    first = ends[stage - 1] if stage else 0
+    for block in blocks[first : ends[stage]]:
+        states = block(states, **options)
+    return states
 
 
 def interpolate_positions(positions: Tensor, wanted: Sequence[int]) -> Tensor:

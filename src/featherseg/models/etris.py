@@ -24,9 +24,13 @@ class ETRIS(CLIPTowers):
 
     Args:
         head_parts: parts of the head, None for all; a simple layer without the text stands in for each other one.
+
+    Attributes:
+        sums_neck: whether hierarchical alignment adds what its last convolutions are given, as in DETRIS.
     """
 
     trains_head = True
+    sums_neck = False
 
     def __init__(self, name: str, architecture: Architecture, image_size: int | None = None,
                  word_length: int | None = None, head_parts: Sequence[HeadPart] | None = None) -> None:
@@ -38,12 +42,16 @@ class ETRIS(CLIPTowers):
 
     def _build_head(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         config, spec, parts = self.config, self.exchange_spec, self.head_parts
-        width, heads, sentence = config.head_width, config.head_heads, config.embed_dim
+        width, heads, sentence, last = config.head_width, config.head_heads, config.embed_dim, self._last_width()
         return (
-            HierarchicalAlignment((*spec.widths[:2], sentence), sentence, width, heads, spec.strides)
-            if "hierarchical_alignment" in parts else LastMap(sentence, width, spec.strides[-1]),
+            HierarchicalAlignment((*spec.widths[:2], last), sentence, width, heads, spec.strides, self.sums_neck)
+            if "hierarchical_alignment" in parts else LastMap(last, width, spec.strides[-1]),
             GlobalAlignment(width, heads, config.head_mlp) if "global_alignment" in parts else NoAlignment(),
             Projector(sentence, width // 2) if "projector" in parts else PlainProjector(width))
+
+    def _last_width(self) -> int:
+        """Channels of the last map."""
+        return self.config.embed_dim
 
 
 class ResNetETRIS(ETRIS, ResNetTowers):

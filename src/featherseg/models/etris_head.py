@@ -56,11 +56,13 @@ class HierarchicalAlignment(nn.Module):
         sentence_dim: width of the sentence vector.
         width, heads: of the attention and of the joint map.
         strides: of the convolutions that bring the maps to one grid; the last one is transposed.
+        sums: whether the joint map is added to what the last convolutions make of it, as in DETRIS.
     """
 
     def __init__(self, widths: Sequence[int], sentence_dim: int, width: int, heads: int,
-                 strides: Sequence[int]) -> None:
+                 strides: Sequence[int], sums: bool = False) -> None:
         super().__init__()
+        self.sums = sums
         self.fusion3, self.fusion4, self.fusion5 = (GatedAttention(width, heads) for _ in range(3))
         self.txt_proj = nn.Linear(sentence_dim, width)
         self.f3_proj = convolution(widths[0], width, strides[0], strides[0])
@@ -78,7 +80,8 @@ class HierarchicalAlignment(nn.Module):
             features = project(features)
             states = gate(features.flatten(2).transpose(1, 2), memory)
             gated.append(states.transpose(1, 2).unflatten(2, features.shape[2:]))
-        return self.coordconv(self.aggr(torch.cat(gated, dim=1)))
+        joint = self.aggr(torch.cat(gated, dim=1))
+        return joint + self.coordconv(joint) if self.sums else self.coordconv(joint)
 
 
 class LastMap(nn.Module):

@@ -3,12 +3,14 @@
 The revision that a first download meets is recorded in data/checksums.json with the sha256 of each file, and
 later downloads ask for that revision and are checked against it.
 
-BiomedCLIPSeg-D, which nobody publishes as one file, is put together from the two that it is made of.
+What nobody publishes as one file, BiomedCLIPSeg-D and DETRIS before its training, is put together from the two that
+it is made of.
 """
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from featherseg.data.checksums import Checksums
 from featherseg.data.download import CHECKSUMS
@@ -17,6 +19,11 @@ from featherseg.files import atomic_path, not_run_reason, write_json, write_stat
 from featherseg.models.weights import OWN_FILE, read_state
 from featherseg.models.word_pieces import FILE as VOCABULARY
 from featherseg.registry import unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from featherseg.config import Strict
 
 FOLDER = Path("data/weights")
 
@@ -42,6 +49,9 @@ WEIGHTS = {
                                   "Apache-2.0"),
     "biomedclip": PublicWeights("microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
                                 ("open_clip_pytorch_model.bin", VOCABULARY), "MIT"),
+    # DINOv2 with four registers under timm's names
+    "dinov2-b14-reg": PublicWeights("timm/vit_base_patch14_reg4_dinov2.lvd142m", (OWN_FILE,), "Apache-2.0"),
+    "dinov2-l14-reg": PublicWeights("timm/vit_large_patch14_reg4_dinov2.lvd142m", (OWN_FILE,), "Apache-2.0"),
     # what segmentation-models-pytorch fetches for its encoder: torchvision's weights
     "resnet50-imagenet": PublicWeights("smp-hub/resnet50.imagenet", ("model.safetensors",), "BSD-3-Clause"),
     "cris": PublicWeights(None, ("best_model.pth",), "MIT", elsewhere="the checkpoint that the authors of CRIS share "
@@ -49,8 +59,9 @@ WEIGHTS = {
 }
 
 
-# towers, then what the decoder is taken from
-ASSEMBLED = {"biomedclipseg-d": ("biomedclip", "clipseg-rd64-refined")}
+# both towers, then what the decoder is taken from; or the vision tower, then what the text tower is taken from
+ASSEMBLED = {"biomedclipseg-d": ("biomedclip", "clipseg-rd64-refined"),
+             "detris-b": ("dinov2-b14-reg", "clip-vit-b16"), "detris-l": ("dinov2-l14-reg", "clip-vit-b16")}
 PUBLIC = (*WEIGHTS, *ASSEMBLED)
 
 
@@ -86,30 +97,47 @@ def fetch_weights(name: str, mirror: str | None = None) -> None:
 
 
 def _assemble(name: str, mirror: str | None) -> None:
-    """Write one file of BiomedCLIP's towers and CLIPSeg's decoder; both are fetched first where they are not there."""
-    towers, decoder = (FOLDER / part for part in ASSEMBLED[name])
-    for part in (towers, decoder):
+    """Write one file out of two; both are fetched first where they are not there."""
+    first, second = (FOLDER / part for part in ASSEMBLED[name])
+    for part in (first, second):
         if not part.is_dir():
             fetch_weights(part.name, mirror)
-    reason = "; ".join(filter(None, map(not_run_reason, (towers, decoder)))) or None
+    reason = "; ".join(filter(None, map(not_run_reason, (first, second)))) or None
     with atomic_path(FOLDER / name) as folder:
         folder.mkdir()
         if reason is None:
-            _join(towers, decoder, folder)
+            _join(name, first, second, folder)
         write_status(folder, reason)
     print(reason or f"weights of {name} are in data/weights/{name}")
 
 
-def _join(towers: Path, decoder: Path, folder: Path) -> None:
+def _join(name: str, first: Path, second: Path, folder: Path) -> None:
     from safetensors.torch import save_file
 
+    join = _biomedclipseg_d if name == "biomedclipseg-d" else _detris
+    state, architecture = join(name, read_state(first), read_state(second))
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, folder / OWN_FILE)
+    write_json(folder / "config.json", architecture.model_dump(mode="json"))
+    if (first / VOCABULARY).is_file():
+        shutil.copyfile(first / VOCABULARY, folder / VOCABULARY)
+
+
+def _biomedclipseg_d(name: str, towers: dict[str, "Tensor"],
+                     clipseg: dict[str, "Tensor"]) -> tuple[dict[str, "Tensor"], "Strict"]:
     from featherseg.models.biomedclipseg_config import FULL
 
-    state = {f"clip.{key}": tensor.contiguous() for key, tensor in read_state(towers).items()}
-    state |= {key: tensor.contiguous() for key, tensor in read_state(decoder).items() if key.startswith("decoder.")}
-    save_file(state, folder / OWN_FILE)
-    write_json(folder / "config.json", FULL.model_dump(mode="json"))
-    shutil.copyfile(towers / VOCABULARY, folder / VOCABULARY)
+    decoder = {key: tensor for key, tensor in clipseg.items() if key.startswith("decoder.")}
+    return {f"clip.{key}": tensor for key, tensor in towers.items()} | decoder, FULL
+
+
+def _detris(name: str, vision: dict[str, "Tensor"],
+            clip: dict[str, "Tensor"]) -> tuple[dict[str, "Tensor"], "Strict"]:
+    from featherseg.models.clip_towers import NOT_TENSORS_OF_THE_MODEL
+    from featherseg.models.detris_config import FULL
+
+    text = {f"backbone.{key}": tensor for key, tensor in clip.items()
+            if not key.startswith("visual.") and key not in NOT_TENSORS_OF_THE_MODEL}
+    return {f"backbone.visual.{key}": tensor for key, tensor in vision.items()} | text, FULL[name.replace("-", "_")]
 
 
 def _fetch(weights: PublicWeights, file: str, mirrors: list[Path], inbox: Path, target: Path,

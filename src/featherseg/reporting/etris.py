@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import pandas as pd
@@ -9,6 +10,7 @@ from torch.nn import Parameter
 
 from featherseg.config import HeadPart, ModelConfig
 from featherseg.describe import without_weights
+from featherseg.models import WITH_ETRIS_HEAD
 from featherseg.referring import ALL, FIRST, MEASURES, MIOU, OIOU
 from featherseg.reporting import published
 from featherseg.reporting.experiments import with_experiments
@@ -28,35 +30,64 @@ COUNTED_FOR = ("etris_r50", "etris_vit")
 CONNECT = "attnpool.connect"
 
 
+@dataclass(frozen=True)
+class Paper:
+    """A paper's rows beside ours.
+
+    Attributes:
+        name: of the paper's model.
+        models: title -> our model.
+        method: what tunes it.
+        measure: the name of the printed numbers.
+        values: the printed numbers in %, by our data set and split, a column a title.
+        sources: where those of a data set and split were read.
+    """
+
+    name: str
+    models: Mapping[str, str]
+    method: str
+    measure: str
+    values: Callable[[], pd.DataFrame]
+    sources: Callable[[str, str], str]
+
+    def recipes(self, suffix: str) -> dict[str, str]:
+        """Title -> the recipe of its row."""
+        return {title: f"{model}-{self.method}{suffix}" for title, model in self.models.items()}
+
+
+ETRIS = Paper("ETRIS", BACKBONES, BRIDGER, IOU_PRINTED, published.etris, published.etris_sources)
+
+
 def named(measure: str, threshold: float, sentences: str = ALL) -> str:
     """A measure under its whole name: `mIoU@0.35, all sentences`."""
     return f"{measure} at {threshold:g}, {SETS[sentences]}"
 
 
-def main_table(study: Study) -> pd.DataFrame:
-    """ETRIS on each split: the published number, and below it what was made here, by the measures of `MAIN`.
+def main_table(study: Study, paper: Paper = ETRIS) -> pd.DataFrame:
+    """A paper on each split: the published number, and below it what was made here, by the measures of `MAIN`.
 
     The distance to the published number stands in brackets beside mIoU at 0.35 over all sentences, which is what
     the released code prints as IoU. Data sets that the paper lacks follow, without a published line; those that
     were not scored sentence by sentence have the mean IoU at the run's threshold.
     """
-    values, lines = published.etris(), []
-    declared = set(study.every_result.dataset[study.every_result.recipe.isin(_recipes("") | _recipes(AS_RELEASED))])
+    values, lines = paper.values(), []
+    recipes = {*paper.recipes("").values(), *paper.recipes(AS_RELEASED).values()}
+    declared = set(study.every_result.dataset[study.every_result.recipe.isin(recipes)])
     for (dataset, split), row in values.iterrows():
         theirs = row.dropna().to_dict()
-        lines.append({"dataset": dataset, "split": split, "measure": IOU_PRINTED, "": "published", "data": "",
-                      FROM: f"published: {published.etris_sources(dataset, split)}"}
-                     | {title: f"{theirs[title]:.2f}" if title in theirs else "not verified" for title in BACKBONES})
-        lines += _lines_here(study, dataset, split, theirs) if dataset in declared else []
+        lines.append({"dataset": dataset, "split": split, "measure": paper.measure, "": "published", "data": "",
+                      FROM: f"published: {paper.sources(dataset, split)}"}
+                     | {title: f"{theirs[title]:.2f}" if title in theirs else "not verified" for title in paper.models})
+        lines += _lines_here(study, paper, dataset, split, theirs) if dataset in declared else []
     for dataset in values.index.unique("dataset"):
         if dataset not in declared:
             lines.append({"dataset": dataset, "split": "all", "measure": "all", "": "here", "data": "",
-                          FROM: f"not run: no ETRIS on '{dataset}' in study '{study.name}'"}
-                         | dict.fromkeys(BACKBONES, "not run"))
+                          FROM: f"not run: no {paper.name} on '{dataset}' in study '{study.name}'"}
+                         | dict.fromkeys(paper.models, "not run"))
     own = study.every_result[study.every_result.dataset.isin(declared - set(values.index.unique("dataset")))]
     for dataset, split in own[["dataset", "split"]].drop_duplicates().itertuples(index=False):
-        lines += _lines_here(study, dataset, split, {})
-    columns = ["dataset", "split", "measure", "", *BACKBONES, FROM, "data"]
+        lines += _lines_here(study, paper, dataset, split, {})
+    columns = ["dataset", "split", "measure", "", *paper.models, FROM, "data"]
     return honest(pd.DataFrame(lines, columns=columns))
 
 
@@ -175,9 +206,9 @@ def accuracy(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def methods(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of ETRIS's tuning methods: no recipe as released, and of the Bridger's only the usual one of each model
-    and those in one direction, no other ablation."""
-    rows = rows[rows.model.str.startswith("etris") & ~rows.recipe.str.endswith(AS_RELEASED)]
+    """The rows of ETRIS's and DETRIS's tuning methods: no recipe as released, and of the Bridger's only the usual one
+    of each model and those in one direction, no other ablation."""
+    rows = rows[rows.model.isin(WITH_ETRIS_HEAD) & ~rows.recipe.str.endswith(AS_RELEASED)]
     ablated = pd.Series(False, rows.index)
     for _, part in rows[rows.adapter == BRIDGER].groupby("model"):
         usual = _usual(part)
@@ -325,12 +356,13 @@ def _alike(rows: pd.DataFrame, usual: pd.Series, knob: str) -> pd.Series:
     return alike
 
 
-def _lines_here(study: Study, dataset: str, split: str, theirs: Mapping[str, float]) -> list[dict[str, Any]]:
+def _lines_here(study: Study, paper: Paper, dataset: str, split: str,
+                theirs: Mapping[str, float]) -> list[dict[str, Any]]:
     """Lines for what a study made on a split: the correct recipes, then those as released."""
     rows = study.every_result[study.every_result.dataset == dataset]
     lines = []
     for label, suffix in (("here", ""), ("here, as released", AS_RELEASED)):
-        recipes = {title: f"{model}-{BRIDGER}{suffix}" for title, model in BACKBONES.items()}
+        recipes = paper.recipes(suffix)
         declared = rows[rows.recipe.isin(recipes.values())]
         if declared.empty:
             continue
@@ -338,7 +370,7 @@ def _lines_here(study: Study, dataset: str, split: str, theirs: Mapping[str, flo
         if made.empty:
             reasons = sorted(set(declared.reason) - {""}) or [f"split '{split}' was not scored"]
             lines.append({"dataset": dataset, "split": split, "measure": "all", "": label, "data": "",
-                          FROM: f"not run: {'; '.join(reasons)}"} | dict.fromkeys(BACKBONES, "not run"))
+                          FROM: f"not run: {'; '.join(reasons)}"} | dict.fromkeys(paper.models, "not run"))
             continue
         said = list(dict.fromkeys(made_here(study, row) for row in made.drop_duplicates("run").itertuples()))
         known = {"dataset": dataset, "split": split, "": label, FROM: "; ".join(said), "data": made.data.iloc[0]}
@@ -346,11 +378,6 @@ def _lines_here(study: Study, dataset: str, split: str, theirs: Mapping[str, flo
             title: _cell(values[values.recipe == recipe], theirs.get(title) if name == named(*MAIN[0]) else None)
             for title, recipe in recipes.items()} for name, values in _by_measure(made)]
     return lines
-
-
-def _recipes(suffix: str) -> set[str]:
-    """Names of the recipes of ETRIS's rows."""
-    return {f"{model}-{BRIDGER}{suffix}" for model in BACKBONES.values()}
 
 
 def _by_measure(made: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

@@ -13,8 +13,6 @@ from featherseg.reporting.study import Study, read_results, whole_sets
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = {"train.prompts": "train_prompts", "evaluate.prompts": "prompts"}  # of the results, where named otherwise
-
 
 def with_experiments(study: Study, knobs: Sequence[str] = ("adapter.dim",)) -> "pd.DataFrame":
     """Every result of the study, and of the current commit and its experiments whose params differ from the
@@ -28,7 +26,7 @@ def with_experiments(study: Study, knobs: Sequence[str] = ("adapter.dim",)) -> "
         results = _git("show", f"{commit}:{(study.reports / 'results.csv').as_posix()}")
         if text and results and _without(knobs, text) == own:
             frames.append(whole_sets(read_results(io.StringIO(results))))
-    columns = [COLUMNS.get(knob, knob.partition(".")[2]) for knob in knobs]
+    columns = [knob.partition(".")[2] for knob in knobs]
     once = ["run", *columns, "split", "text_condition", "sentences", "threshold", "metric"]
     found = pd.concat(frames).fillna({"head_parts": ""})  # which older results lack
     return found.drop_duplicates(once).reset_index(drop=True)

@@ -1,7 +1,8 @@
 """MedVLSM's tables: training regimes, published beside made here, and what a model scores where it was not trained.
 
 A regime follows from a run: `zero-shot` where nothing is trained, `individual` where the training images are of one
-set, `left out: <domain>` and `pooled: <name>` by the name of a pooled set (`data.pooled` of params.yaml).
+set, `left out: <domain>` and `pooled: <name>` by the name of a pooled set (`data.pooled` of params.yaml). Where a
+domain is left out, a set for testing only of a domain that stayed in stands apart: `unseen set: <domain> left out`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from featherseg.config import PROMPT_LEVELS, PoolParams, read_params, study_params_path
+from featherseg.config import PoolParams, read_params
+from featherseg.data.spec import DatasetSpec
+from featherseg.data.specs import SPECS
 from featherseg.reporting import published, style, tables
-from featherseg.reporting.experiments import with_experiments
 from featherseg.reporting.published import AS_RELEASED, MEDVLSM_REGIMES, MEDVLSM_SETS, STATE_OF_THE_ART
 from featherseg.reporting.study import Study, title_of
 from featherseg.reporting.tables import FROM, honest
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas.io.formats.style import Styler
 
-ZERO_SHOT, INDIVIDUAL, POOLED, LEFT_OUT = "zero-shot", "individual", "pooled: ", "left out: "
+ZERO_SHOT, INDIVIDUAL, POOLED, LEFT_OUT, UNSEEN = "zero-shot", "individual", "pooled: ", "left out: ", "unseen set: "
 ALL_BUT = "all_but_"
 HERE, RELEASED = "here", "here, as released"
 ENDOSCOPY = ("kvasir_seg", "clinicdb", "bkai")
@@ -70,13 +72,22 @@ COLUMNS = (
 )
 
 
-def regime_of(dataset: str, adapter: str, pools: Mapping[str, PoolParams]) -> str:
-    """The training regime of a run on a data set, by its method and the pools that are declared."""
+def regime_of(dataset: str, adapter: str, pools: Mapping[str, PoolParams], tested: str) -> str:
+    """The training regime of a run on a data set, for a set that it is tested on, by its method and the pools that
+    are declared."""
     if adapter == "zero_shot":
         return ZERO_SHOT
     if dataset in pools and dataset.startswith(ALL_BUT):
-        return f"{LEFT_OUT}{dataset.removeprefix(ALL_BUT)}"
+        domain = dataset.removeprefix(ALL_BUT)
+        return f"{UNSEEN}{domain} left out" if _stayed_in(tested, pools[dataset]) else f"{LEFT_OUT}{domain}"
     return f"{POOLED}{dataset}" if dataset in pools and len(pools[dataset].train) > 1 else INDIVIDUAL
+
+
+def _stayed_in(tested: str, pool: PoolParams) -> bool:
+    """Whether a set is for testing only, and of the domain of a set that the pool trains on."""
+    spec = SPECS.get(tested)
+    return isinstance(spec, DatasetSpec) and spec.test_only and any(
+        getattr(SPECS.get(name), "field", None) == spec.field for name in pool.train)
 
 
 def scores(study: Study) -> pd.DataFrame:
@@ -95,13 +106,13 @@ def scores(study: Study) -> pd.DataFrame:
             pool = pools.get(row.dataset)
             if row.status == "ok" and pool and not row.member:
                 continue  # the mean over a pool is of no set
-            regime = regime_of(row.dataset, row.adapter, pools)
-            trained = {ZERO_SHOT: NOTHING_TRAINED, INDIVIDUAL: pool.train[0] if pool else row.dataset}
-            lines += [{"run": row.run, "recipe": row.recipe, "adapter": row.adapter, "regime": regime,
-                       "trained": trained.get(regime, row.dataset), "tested": tested, "seed": row.seed,
-                       "dsc": 100 * row.mean if row.status == "ok" else None, "n": row.n, "data": row.data,
-                       "status": row.status, "reason": row.reason}
-                      for tested in ([row.member or row.dataset] if row.status == "ok" or not pool else pool.test)]
+            for tested in [row.member or row.dataset] if row.status == "ok" or not pool else pool.test:
+                regime = regime_of(row.dataset, row.adapter, pools, tested)
+                trained = {ZERO_SHOT: NOTHING_TRAINED, INDIVIDUAL: pool.train[0] if pool else row.dataset}
+                lines.append({"run": row.run, "recipe": row.recipe, "adapter": row.adapter, "regime": regime,
+                              "trained": trained.get(regime, row.dataset), "tested": tested, "seed": row.seed,
+                              "dsc": 100 * row.mean if row.status == "ok" else None, "n": row.n, "data": row.data,
+                              "status": row.status, "reason": row.reason})
     columns = ["run", "recipe", "adapter", "regime", "trained", "tested", "seed", "dsc", "n", "data", "status",
                "reason"]
     frame = pd.DataFrame(lines, columns=columns).astype({"dsc": float})
@@ -187,42 +198,6 @@ def domain_shift(study: Study) -> pd.DataFrame:
     return honest(frame.astype(dict.fromkeys(tested, float)))
 
 
-def levels(study: Study) -> pd.DataFrame:
-    """DSC in % by the prompts that were trained on and scored: MedVLSM's ablation, every level against every other.
-
-    Runs are those of this study, and of the experiments of this commit that changed the two policies alone. What a
-    model that trains on one policy scores with another needs no other training, but another evaluation.
-    """
-    rows = with_experiments(study, ["train.prompts", "evaluate.prompts"])
-    own = rows[(rows.text_condition == "own") & (rows.metric == "dsc") & (rows.status == "ok") & (rows.prompts != "")
-               & rows.prompts.notna()]
-    scored, lines = sorted(set(own.prompts), key=_level), []
-    for (dataset, recipe, trained), of in own.groupby(["dataset", "recipe", "train_prompts"], sort=False):
-        means = 100 * of.groupby("prompts")["mean"].mean()
-        lines.append({"dataset": dataset, "method": _named(recipe), "trained with": trained or NOTHING_TRAINED,
-                      **{f"scored with {level}": means.get(level) for level in scored},
-                      FROM: of.data.iloc[0], "data": of.data.iloc[0]})
-    lines.sort(key=lambda line: (line["dataset"], line["method"], _level(line["trained with"])))
-    columns = [f"scored with {level}" for level in scored]
-    frame = pd.DataFrame(lines, columns=["dataset", "method", "trained with", *columns, FROM, "data"])
-    return honest(frame.astype(dict.fromkeys(columns, float)))
-
-
-def levels_note(study: Study) -> str:
-    """One sentence: how much of the paper's grid of levels is there, and how to run the rest."""
-    frame = levels(study)
-    there = {(line["trained with"], name.removeprefix("scored with ")) for line in frame.to_dict("records")
-             for name in frame.columns if name.startswith("scored with ") and pd.notna(line[name])}
-    grid = [(trained, scored) for trained in PROMPT_LEVELS for scored in PROMPT_LEVELS]
-    made = sum(cell in there for cell in grid)
-    if made == len(grid):
-        return f"All {made} cells of the grid of levels have been run."
-    path, every = study_params_path(study.name).as_posix(), ",".join(PROMPT_LEVELS)
-    swept = " ".join(f"-S '{path}:{section}.prompts={every}'" for section in ("train", "evaluate"))
-    return (f"Of the grid's {len(grid)} cells (trained with p0 to p9, scored with p0 to p9) {made} have been run here; "
-            f"the rest: `dvc exp run --queue {swept}`, `dvc queue start`, and then this notebook's stage again.")
-
-
 def regime_figure(study: Study) -> "Figure":
     """DSC in % by training regime, a line a method: the paper's means, then a panel for each set tested here."""
     here = scores(study)
@@ -274,35 +249,9 @@ def shift_figure(study: Study) -> "Figure | Markdown":
     for axis, recipe in zip(axes, crossed, strict=True):
         rows = made[made.recipe == recipe]
         grid = rows.pivot_table(index="trained", columns="tested", values="dsc").reindex(index=trained, columns=tested)
-        _heat(axis, grid, 0, 100)
+        style.heat(axis, grid, 0, 100)
         axis.set(title=f"{_named(recipe)}\n({', '.join(sorted(set(rows.data)))})", xlabel="tested on",
                  ylabel="trained on")
-    return figure
-
-
-def levels_shown(study: Study) -> list:
-    """The grid of levels for a notebook, drawn and as a table; a note where there is one policy only."""
-    figure = levels_figure(study)
-    if not hasattr(figure, "axes"):
-        return [figure]
-    return [figure, tables.show(levels(study), "DSC by prompts trained with and scored with (%)")]
-
-
-def levels_figure(study: Study) -> "Figure | Markdown":
-    """DSC in % by level trained with and level scored with: a panel a method and set where there are several."""
-    frame = levels(study)
-    columns = [name for name in frame.columns if name.startswith("scored with ")]
-    groups = [(key, rows) for key, rows in frame.groupby(["dataset", "method"], sort=False)
-              if len(rows) > 1 or rows[columns].notna().sum(axis=None) > 1]
-    if not groups:
-        return style.note("No method has been run here with more than one policy to train with or to score with, so "
-                          "there is no grid to draw.")
-    figure, axes = style.panels(len(groups), width=1.8 + 0.6 * len(columns),
-                                height=2.2 + 0.35 * len(frame) / len(groups), columns=2)
-    for axis, ((dataset, method), rows) in zip(axes, groups, strict=True):
-        grid = rows.set_index("trained with")[columns].rename(columns=lambda name: name.removeprefix("scored with "))
-        _heat(axis, grid, None, None)
-        axis.set(title=f"{method}\n{dataset} ({rows[FROM].iloc[0]})", xlabel="scored with", ylabel="trained with")
     return figure
 
 
@@ -383,12 +332,8 @@ def _known_first(names: Iterable[str]) -> list[str]:
 
 
 def _order(regime: str) -> tuple[int, str]:
-    starts = (ZERO_SHOT, LEFT_OUT, INDIVIDUAL, POOLED)
+    starts = (ZERO_SHOT, LEFT_OUT, UNSEEN, INDIVIDUAL, POOLED)
     return next(place for place, start in enumerate(starts) if regime.startswith(start)), regime
-
-
-def _level(policy: str) -> tuple[int, str]:
-    return (PROMPT_LEVELS.index(policy) if policy in PROMPT_LEVELS else len(PROMPT_LEVELS)), policy
 
 
 def _short_regime(regime: str) -> str:
@@ -399,24 +344,6 @@ def _look(recipe: str, rows: pd.DataFrame) -> dict[str, Any]:
     """One colour a recipe, and a dashed line for one as released."""
     recipes = list(dict.fromkeys(rows.recipe))
     return {"color": f"C{recipes.index(recipe) % 10}", "linestyle": "--" if recipe.endswith(AS_RELEASED) else "-"}
-
-
-def _heat(axis, grid: pd.DataFrame, low: float | None, high: float | None) -> None:
-    """A grid of numbers in %, each in its cell; an empty cell is hatched nothing but left white."""
-    axis.imshow(grid.to_numpy(float), cmap="viridis", vmin=low, vmax=high, aspect="auto")
-    values = grid.to_numpy(float)
-    bottom, top = (low, high) if low is not None else (pd.Series(values.ravel()).min(), pd.Series(values.ravel()).max())
-    for (row, column), value in _cells(values):
-        ink = "white" if (value - bottom) < 0.6 * ((top - bottom) or 1) else "black"
-        axis.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8.5, color=ink)
-    axis.set_xticks(range(grid.shape[1]), grid.columns, rotation=30, ha="right")
-    axis.set_yticks(range(grid.shape[0]), grid.index)
-    axis.grid(visible=False)
-
-
-def _cells(values):
-    return [((row, column), value) for row, line in enumerate(values) for column, value in enumerate(line)
-            if value == value]
 
 
 def _legend(figure: "Figure", axes: list) -> None:

@@ -147,18 +147,12 @@ IOU_PRINTED = "IoU, as printed (mIoU at 0.35, all sentences, in the released cod
 
 def etris() -> "pd.DataFrame":
     """ETRIS's IoU in % by our data set and split, a column a backbone; NaN where no source could be verified."""
-    import pandas as pd
-
-    values = _etris_rows().pivot(index=["dataset", "split"], columns="title", values="value")
-    order = pd.MultiIndex.from_tuples(REFERRING.values(), names=["dataset", "split"])
-    return values.reindex(index=order, columns=list(BACKBONES))
+    return _by_split(_etris_rows(), list(BACKBONES))
 
 
 def etris_sources(dataset: str, split: str) -> str:
     """Where the numbers of a split were read, each source once."""
-    rows = _etris_rows()
-    rows = rows[(rows.dataset == dataset) & (rows.split == split)]
-    return "; ".join(dict.fromkeys(part for source in rows.source for part in source.split("; ")))
+    return _sources(_etris_rows(), dataset, split)
 
 
 def etris_millions() -> dict[str, float]:
@@ -169,10 +163,37 @@ def etris_millions() -> dict[str, float]:
 
 def etris_counts() -> dict[str, dict[str, int]]:
     """Exact parameters by backbone and part (`Bridger`, `HA+GA+Projector`, ...), counted from the released code."""
+    return {_CLIP[variant]: counts for variant, counts in released_counts("ETRIS").items()}
+
+
+def released_counts(paper: str) -> dict[str, dict[str, int]]:
+    """Exact parameters by variant and part, counted from a paper's released code."""
     rows = read("derived")
-    rows = rows[(rows.paper == "ETRIS") & (rows.metric == "parameters")]
-    return {_CLIP[variant]: {row.model: int(row.value) for row in of.itertuples()}
-            for variant, of in rows.groupby("variant")}
+    rows = rows[(rows.paper == paper) & (rows.metric == "parameters")]
+    return {variant: {row.model: int(row.value) for row in of.itertuples()} for variant, of in rows.groupby("variant")}
+
+
+# DETRIS: title -> our model; how data/published calls its towers
+DETRIS: Mapping[str, str] = {"DETRIS-B": "detris_b", "DETRIS-L": "detris_l"}
+DETRIS_TOWERS: Mapping[str, str] = {"detris_b": "DINOv2-B + CLIP text", "detris_l": "DINOv2-L + CLIP text"}
+MIOU_PRINTED = "mIoU, as printed (at 0.35, all sentences, in the released code)"
+
+
+def detris() -> "pd.DataFrame":
+    """DETRIS's mIoU in % by our data set and split, a column a size."""
+    return _by_split(_detris_rows(), list(DETRIS))
+
+
+def detris_sources(dataset: str, split: str) -> str:
+    """Where the numbers of a split were read, each source once."""
+    return _sources(_detris_rows(), dataset, split)
+
+
+def detris_shares() -> tuple[float, float]:
+    """The least and the greatest share of the backbone's parameters that DETRIS updates, in %, as its abstract says."""
+    rows = read("detris")
+    rows = rows[rows.model.eq("DETRIS") & rows.table.eq("Abstract")]
+    return rows.value.min(), rows.value.max()
 
 
 def referring_elsewhere() -> "pd.DataFrame":
@@ -195,9 +216,31 @@ def referring_elsewhere() -> "pd.DataFrame":
 def _etris_rows() -> "pd.DataFrame":
     rows = read("etris")
     rows = rows[(rows.model == "ETRIS") & (rows.metric == "IoU")]
+    return _at_our_splits(rows.assign(title=rows.variant.map(_CLIP)))
+
+
+def _detris_rows() -> "pd.DataFrame":
+    rows = read("detris")
+    rows = rows[rows.model.isin(DETRIS) & (rows.metric == "mIoU") & rows.dataset.isin({name for name, _ in REFERRING})]
+    return _at_our_splits(rows.assign(title=rows.model))
+
+
+def _at_our_splits(rows: "pd.DataFrame") -> "pd.DataFrame":
     places = [REFERRING[key] for key in zip(rows.dataset, rows.split, strict=True)]
-    return rows.assign(title=rows.variant.map(_CLIP), dataset=[dataset for dataset, _ in places],
-                       split=[split for _, split in places])
+    return rows.assign(dataset=[dataset for dataset, _ in places], split=[split for _, split in places])
+
+
+def _by_split(rows: "pd.DataFrame", titles: list[str]) -> "pd.DataFrame":
+    import pandas as pd
+
+    order = pd.MultiIndex.from_tuples(REFERRING.values(), names=["dataset", "split"])
+    values = rows.pivot(index=["dataset", "split"], columns="title", values="value")
+    return values.reindex(index=order, columns=titles)
+
+
+def _sources(rows: "pd.DataFrame", dataset: str, split: str) -> str:
+    rows = rows[(rows.dataset == dataset) & (rows.split == split)]
+    return "; ".join(dict.fromkeys(part for source in rows.source for part in source.split("; ")))
 
 
 # MedVLSM: how data/published/medvlsm.csv calls our data sets and the training regimes of Table 2

@@ -4,7 +4,7 @@ Reliance is measured where `evaluate.reliance` of the study's params asks for it
 stand beside the runs of each dataset, and are made on the spot where no run was measured.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ class Measured:
 def measured(study: Study) -> list[Measured]:
     """The measured runs of the smallest seed of each recipe and dataset, by dataset."""
     found: dict[tuple[str, str], Measured] = {}
-    for run in sorted(study.runs, key=lambda run: (run.dataset, run.seed)):
+    for run in sorted(study.runs, key=lambda run: (run.dataset, run.seed, run.recipe)):
         path = study.evaluate(run.name) / "reliance.json"
         if path.is_file():
             split, record = next(iter(read_json(path).items()))
@@ -66,8 +66,8 @@ def measured(study: Study) -> list[Measured]:
 def quote(study: Study) -> str:
     """For each dataset the paragraph of its most accurate run, and which answer how many runs have."""
     said = []
-    for dataset, runs in _by_dataset(study):
-        best = max(runs, key=lambda one: one.record["own"]["value"])
+    for dataset, runs in by_dataset(study):
+        best = _most_accurate(runs)
         answers = pd.Series([decides(one.record) for one in runs]).value_counts()
         counts = ", ".join(f"{answer} in {count}" for answer, count in answers.items())
         said.append(f"**{dataset}**: {paragraph(best.record, title_of(best.run.recipe), best.data)} "
@@ -76,10 +76,11 @@ def quote(study: Study) -> str:
 
 
 def compared(study: Study) -> dict[str, dict[str, dict[str, Any]]]:
-    """By dataset, with where it comes from: records of its runs by title, and those of its controls."""
+    """By dataset, with where it comes from: records of its runs by title, and those of its controls, which were given
+    the prompts of the most accurate run."""
     found = {}
-    for dataset, runs in _by_dataset(study):
-        controls = {f"control: {name}": control for name, control in runs[0].record["controls"].items()}
+    for dataset, runs in by_dataset(study):
+        controls = {f"control: {name}": one for name, one in _most_accurate(runs).record["controls"].items()}
         found[dataset] = {title_of(one.run.recipe): one.record for one in runs} | controls
     if found:
         return found
@@ -103,7 +104,7 @@ def decisions(study: Study) -> list:
 def attributes(study: Study) -> pd.DataFrame:
     """The change of DSC in points when one attribute of the prompt is changed, with intervals, run by run."""
     lines = []
-    for dataset, runs in _by_dataset(study):
+    for dataset, runs in by_dataset(study):
         for one in runs:
             flips = _flips(one.record)
             lines.append({"dataset": dataset, "method": title_of(one.run.recipe)} | {
@@ -113,7 +114,7 @@ def attributes(study: Study) -> pd.DataFrame:
 
 def attribute_changes(study: Study) -> "Figure | Markdown":
     """The same as a chart: a panel a dataset, a line a run, a colour an attribute, filled where the loss is sure."""
-    datasets = list(_by_dataset(study))
+    datasets = list(by_dataset(study))
     if not datasets:
         return style.note(HOW)
     rows = max(len(runs) for _, runs in datasets)
@@ -136,8 +137,8 @@ def attribute_changes(study: Study) -> "Figure | Markdown":
 def gallery(study: Study) -> list:
     """For each dataset the masks of its most accurate run on one image under different prompts."""
     shown = []
-    for dataset, runs in _by_dataset(study):
-        best = max(runs, key=lambda one: one.record["own"]["value"])
+    for dataset, runs in by_dataset(study):
+        best = _most_accurate(runs)
         trials = pd.read_parquet(study.evaluate(best.run.name) / "reliance.parquet",
                                  filters=[("split", "==", best.split)])
         data = PreparedDataset.read(f"data/processed/{best.run.dataset}")
@@ -147,39 +148,15 @@ def gallery(study: Study) -> list:
     return shown or [style.note(HOW)]
 
 
-def trained_and_tested(study: Study) -> pd.DataFrame:
-    """DSC in %, of what was trained on one level of prompts (rows), tested on each level (columns).
-
-    Each measured run has a row, whatever policy its training prompts followed. Empty where none was measured.
-    """
-    lines = []
-    for dataset, runs in _by_dataset(study):
-        for one in runs:
-            levels = {found["condition"].removeprefix("level_").upper(): 100 * found["dsc"]
-                      for found in one.record["conditions"] if found["condition"].startswith("level_")}
-            trained = one.run.train.prompts if one.run.train else "not trained"
-            lines.append({"dataset": dataset, "method": title_of(one.run.recipe), "trained on": trained} | levels)
-    frame = pd.DataFrame(lines)
-    levels = sorted(name for name in frame.columns if name not in ("dataset", "method", "trained on"))
-    return frame[["dataset", "method", "trained on", *levels]] if lines else frame
-
-
-def training_note(study: Study) -> str:
-    """Which levels were trained on here, and how the others are had."""
-    policies = sorted({one.run.train.prompts for one in measured(study) if one.run.train})
-    missing = [f"p{level}" for level in range(10) if f"p{level}" not in policies]
-    if not policies:
-        return f"Not run: no trained run was measured. {HOW}"
-    if not missing:
-        return "Every level was trained on and tested on every level."
-    return (f"Trained by the prompt policy {', '.join(policies)}. Not run: training on {', '.join(missing)} alone. "
-            "`dvc exp run --queue -S 'train.prompts=p1,p2,p3,p4,p5,p6'` with `evaluate.reliance` set trains on each.")
-
-
-def _by_dataset(study: Study) -> Iterator[tuple[str, list[Measured]]]:
+def by_dataset(study: Study) -> Iterator[tuple[str, list[Measured]]]:
+    """The measured runs of each dataset, after its name with where it comes from."""
     runs = measured(study)
     for dataset in dict.fromkeys(one.data for one in runs):
         yield dataset, [one for one in runs if one.data == dataset]
+
+
+def _most_accurate(runs: Sequence[Measured]) -> Measured:
+    return max(runs, key=lambda one: one.record["own"]["value"])
 
 
 def _flips(record: dict[str, Any]) -> dict[str, dict[str, Any]]:

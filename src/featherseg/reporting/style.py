@@ -1,9 +1,13 @@
 """How figures look: one typography, and one colour-blind-safe colour and marker for each method."""
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
+    import pandas as pd
     from IPython.display import Image, Markdown
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -91,6 +95,26 @@ def few_ticks(axis: "Axes") -> None:
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12) if log else MaxNLocator(4))
     axis.xaxis.set_major_formatter(EngFormatter())
     axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def heat(axis: "Axes", grid: "pd.DataFrame", low: float | None = None, high: float | None = None,
+         framed: Sequence[tuple[int, int]] = ()) -> None:
+    """A grid of numbers as colours from `low` to `high` (its own least and largest where None), each number in its
+    cell; an empty cell stays white, those of `framed` (row, column) have a frame."""
+    from matplotlib.patches import Rectangle
+
+    values = grid.to_numpy(float)
+    picture = axis.imshow(values, cmap="viridis", vmin=low, vmax=high, aspect="auto")
+    for row, column in np.argwhere(np.isfinite(values)):
+        shade = picture.norm(values[row, column])
+        axis.text(column, row, f"{values[row, column]:.1f}", ha="center", va="center", fontsize=8.5,
+                  color="white" if shade < 0.6 else "black")
+    for row, column in framed:
+        axis.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor="#D55E00", linewidth=2))
+    slanted = {"rotation": 30, "ha": "right"} if any(len(name) > 3 for name in grid.columns) else {}
+    axis.set_xticks(range(grid.shape[1]), grid.columns, **slanted)
+    axis.set_yticks(range(grid.shape[0]), grid.index)
+    axis.grid(visible=False)
 
 
 def note(text: str) -> "Markdown":
