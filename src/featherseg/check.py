@@ -21,11 +21,31 @@ def check_project(only: list[str] | None = None, params_only: bool = False) -> l
         only: the studies to check; all where None.
         params_only: leave recipes of no study, and every dataset, out.
     """
-    faults = [fault for study in only or studies() for fault in _faults_of(resolve_study, study)]
+    faults = [fault for study in only or studies() for fault in _faults_of(_check_study, study)]
     if params_only:
         return faults
     faults += [fault for recipe in recipe_names() for fault in _faults_of(read_recipe, recipe)]
     return list(dict.fromkeys(faults)) + _dataset_faults()
+
+
+def _check_study(study: str) -> None:
+    """Resolve a study, and build each of its models, without allocating it, where the study sets a size of theirs.
+
+    Raises:
+        UserError: the first fault.
+    """
+    runs, knobs = resolve_study(study), read_params(study).model
+    if knobs.image_size is None and knobs.word_length is None:
+        return
+    import torch
+
+    from featherseg.models import MODELS
+    from featherseg.models.weights import RANDOM
+
+    models = [run.model.model_copy(update={"weights": RANDOM}) if run.not_run else run.model for run in runs]
+    for model in {model.model_dump_json(): model for model in models}.values():
+        with torch.device("meta"):
+            MODELS[model.name](model)
 
 
 def list_notes() -> list[str]:
@@ -64,6 +84,8 @@ def _dataset_faults() -> list[str]:
     faults = [f"data.folders.{name}: {fault}" for name, folder in data.folders.items()
               for fault in check_folder(Path(folder.path), folder.class_name, folder.threshold, folder.field,
                                         folder.descriptions)]
+    if data.mirror and not Path(data.mirror).is_dir():
+        faults.append(f"data.mirror: the folder {data.mirror} does not exist; name an existing one or null.")
     for folder in sorted(Path("data/processed").glob("[!.]*/")):
         faults += _faults_of(PreparedDataset.read, folder) or card_faults(folder)
     # a member that cannot be read is a fault of its own, and not of every pool that it is in

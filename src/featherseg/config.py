@@ -33,6 +33,7 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Side = Annotated[int, Field(gt=0, le=8192)]  # of a square in pixels
 Rate = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # becomes part of paths and of stage names
 Item = TypeVar("Item")
 Several = Annotated[tuple[Item, ...], Field(strict=False)]  # YAML knows lists only
@@ -42,6 +43,12 @@ def _in_order(parts: tuple[HeadPart, ...]) -> tuple[HeadPart, ...]:
     if len(set(parts)) < len(parts):
         raise ValueError("a part is named twice")
     return tuple(part for part in get_args(HeadPart) if part in parts)
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("a split is named twice")
+    return names
 
 
 HeadParts = Annotated[Several[HeadPart], Field(min_length=1), AfterValidator(_in_order)]
@@ -183,7 +190,7 @@ class EvaluateConfig(Strict):
     null where reliance is not measured.
     """
 
-    splits: Annotated[Several[str], Field(min_length=1)] = ("test",)
+    splits: Annotated[Several[str], Field(min_length=1), AfterValidator(_each_once)] = ("test",)
     prompts: PromptPolicy | Literal["sentences"] = "fullest"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     batch_size: Positive = 32
@@ -202,7 +209,7 @@ class Run(Strict):
     study: str
     recipe: str
     dataset: str
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     model: ModelConfig
     adapter: dict[str, Any]
     train: TrainConfig | None = None
@@ -243,7 +250,7 @@ class StudyParams(Strict):
 
     datasets: list[str]
     recipes: list[str]
-    seeds: list[Annotated[int, Field(ge=0)]]
+    seeds: list[Seed]
 
 
 class ModelParams(ModelKnobs):
@@ -258,7 +265,7 @@ class SyntheticParams(Strict):
 
     images: Positive
     size: Annotated[Side, Field(ge=32)]
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 class FolderParams(Strict):
@@ -270,7 +277,7 @@ class FolderParams(Strict):
 
     path: str
     class_name: str | None = None
-    threshold: Annotated[int, Field(ge=0, le=65535)] | None = None
+    threshold: Annotated[float, Field(ge=0, le=65535)] | None = None
     field: str = "general"
     descriptions: dict[str, list[str]] = {}
 

@@ -153,7 +153,7 @@ def chosen_splits(run: Run, dataset: PreparedDataset) -> dict[str, list[Sample]]
     Data sets differ in their splits, so one of `SPLITS` that this one lacks is passed over, which is said.
 
     Raises:
-        UserError: a split is named twice or is none that is known, or none of them has samples.
+        UserError: a split is none that is known, or none of them has samples.
     """
     wanted = run.evaluate.splits
     found = {split: samples for split in wanted if (samples := dataset.split(split))}
@@ -162,8 +162,6 @@ def chosen_splits(run: Run, dataset: PreparedDataset) -> dict[str, list[Sample]]
     said = f"dataset '{run.dataset}' has no samples in split {', '.join(map(repr, lacking))}"
     if not found or set(lacking) - set(SPLITS):
         raise UserError(f"{said}; set evaluate.splits to those that it has ({has}), or prepare it with such samples.")
-    if len(set(wanted)) < len(wanted):
-        raise UserError(f"evaluate.splits names a split twice: {', '.join(wanted)}; name each once.")
     if lacking:
         print(f"{said}; scored are {', '.join(found)}, and its splits are {has}", file=sys.stderr)
     return found

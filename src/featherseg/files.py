@@ -66,7 +66,7 @@ def read_json(path: Path | str) -> Any:
         UserError: the file is absent or is not JSON; the message names the file and the line.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} does not exist; run the stage that writes it first.") from None
     except OSError as error:

@@ -77,7 +77,11 @@ def dataset_names() -> list[str]:
         for name in given:
             if name not in valid:
                 raise unknown(f"dataset in params.yaml: data.{key}", name, list(valid))
-    single = {*data.synthetic, *data.folders, *data.official, *data.bundled, *data.referring}
+    named = [*data.synthetic, *data.folders, *data.official, *data.bundled, *data.referring]
+    single = set(named)
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise UserError(f"params.yaml: 'data' declares two datasets of the name {twice[0]!r}; rename your own, or name "
+                        "it once.")
     for name, pool in data.pooled.items():
         if name in single:
             raise UserError(f"params.yaml: key 'data.pooled.{name}' is the name of another dataset; rename the pool.")
@@ -166,33 +170,27 @@ def _check_names(study: str, params: Params, source: str) -> None:
 def _check_knobs(params: Params, source: str, recipes: dict[str, Recipe], adapters: dict[str, dict]) -> None:
     """Refuse keys that nothing has, and set knobs that no declared run has."""
     fields = {knob for method in METHODS for knob in METHODS[method].Config.model_fields} - {"name"}
-    for knob, value in params.adapter.items():
+    for knob in params.adapter:
         if knob not in fields:
             raise unknown(f"key in {source}", f"adapter.{knob}", [f"adapter.{field}" for field in fields])
-        if value is not None and not any(knob in adapter for adapter in adapters.values()):
-            raise _without_effect(source, f"adapter.{knob}", value)
+    idle = {f"adapter.{knob}": value for knob, value in params.adapter.items()
+            if not any(knob in adapter for adapter in adapters.values())}
     _check_keys(params.train, TrainConfig, source, "train")
     loss = params.train.get("loss") or {}
     if not isinstance(loss, dict):
         raise UserError(f"{source}: key 'train.loss' should hold keys and values, but it is {loss!r}.")
     _check_keys(loss, LossConfig, source, "train.loss")
     _check_keys(params.evaluate, EvaluateConfig, source, "evaluate")
-    for knob in NAMED:
-        value = getattr(params.model, knob)
-        if value is not None and all(getattr(recipe, knob) is None for recipe in recipes.values()):
-            raise _without_effect(source, f"model.{knob}", value)
-    for knob, having in HAVING.items():
-        value = getattr(params.model, knob)
-        if value is not None and not any(recipe.model in having for recipe in recipes.values()):
-            raise _without_effect(source, f"model.{knob}", value)
+    idle |= {f"model.{knob}": getattr(params.model, knob) for knob in NAMED
+             if all(getattr(recipe, knob) is None for recipe in recipes.values())}
+    idle |= {f"model.{knob}": getattr(params.model, knob) for knob, having in HAVING.items()
+             if not any(recipe.model in having for recipe in recipes.values())}
+    if said := [f"'{key}' is {value!r}" for key, value in idle.items() if value is not None]:
+        raise UserError(f"{source}: {', '.join(said)}, but no run of this study has that knob; "
+                        "set it to null, or add a recipe that has it.")
     for model in params.model.weights:
         if model not in MODELS:
             raise unknown(f"model in {source}: model.weights", model, list(MODELS))
-
-
-def _without_effect(source: str, key: str, value: Any) -> UserError:
-    return UserError(f"{source}: '{key}' is {value!r}, but no run of this study has that knob; "
-                     "set it to null, or add a recipe that has it.")
 
 
 def _check_keys(given: dict[str, Any], kind: type, source: str, section: str) -> None:

@@ -250,7 +250,8 @@ def _image_files(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS)
+        inside = sorted(file for file in path.iterdir()
+                        if file.suffix.lower() in EXTENSIONS and not file.name.startswith("."))
         if not inside:
             raise UserError(f"the folder {path} holds no images; known endings are {', '.join(EXTENSIONS)}.")
         files += inside

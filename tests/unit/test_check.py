@@ -73,6 +73,13 @@ def test_stages_that_wait_for_the_check_find_a_file_only_where_nothing_is_wrong(
     assert Path("runs/check.json").read_bytes() == first  # a changed param alone draws and fetches nothing anew
 
 
+@pytest.mark.parametrize(("size", "said"), [
+    (100, "image_size 100 is not a multiple of the patch size 16"), (80, "image_size 80 is not a multiple of 32")])
+def test_a_size_that_a_model_cannot_have_is_told_before_anything_runs(project, size, said):
+    edit("params.yaml", lambda params: params["model"].update(image_size=size))
+    assert any(said in fault for fault in check_project(["study"], params_only=True))
+
+
 def test_a_chosen_study_is_checked_alone(project):
     edit("pipelines/vlsm_adapter/params.yaml", lambda params: params["study"].update(seeds=[]))
     assert check_project(["study"]) == []
@@ -83,12 +90,13 @@ def test_params_only_reads_no_dataset(project):
     broken = project / "data/processed/lesions"
     broken.mkdir(parents=True)
     (broken / "status.json").write_text("{")
-    edit("params.yaml", lambda params: params["data"].update(folders={"mine": {"path": "absent"}}))
+    edit("params.yaml", lambda params: params["data"].update(folders={"mine": {"path": "absent"}}, mirror="away"))
     assert check_project(params_only=True) == []
     faults = check_project()
+    assert any("data.mirror: the folder away does not exist" in fault for fault in faults)
     assert any("data/processed/lesions" in fault for fault in faults)
     assert any("mine" in fault and "absent" in fault for fault in faults)
-    assert len(faults) == 2
+    assert len(faults) == 3
 
 
 def test_a_file_beside_the_datasets_is_none(project):

@@ -351,7 +351,8 @@ def test_a_set_that_needs_an_account_says_where_to_get_it(project, server):
         "Toy needs an account: get it from https://example.org and put the archive, unchanged, into inbox/.")}
     Path("inbox/.gitkeep").touch()
     Path("inbox/readme.txt").write_text("no archive")
-    assert get(spec)["status"] == "not_run"
+    assert get(spec)["reason"].endswith(
+        "into inbox/ (what lies there, readme.txt, is no zip or tar archive; pack it as one).")
     write_zip(Path("inbox/archive (1).zip"), {"images/one.txt": "content"})
     assert get(spec)["status"] == "ok"
     assert everything_below(Path("raw")) == ["images", "images/one.txt", "status.json"]

@@ -329,6 +329,13 @@ def test_no_image(folder):
     fails(folder, "holds no image")
 
 
+@pytest.mark.parametrize("name", ["z ", " z", "z\\y"])
+def test_a_name_that_no_sample_can_have(folder, name):
+    save(folder / f"images/{name}.png", colours())
+    save(folder / f"masks/{name}.png", box())
+    fails(folder, f"{re.escape(name)}.png' has a blank at an end of its name or a backslash")
+
+
 def test_a_missing_mask(folder):
     (folder / "masks/b.png").unlink()
     fails(folder, r"images/b.png has no mask; add .*masks/b.png")
@@ -417,6 +424,9 @@ def test_a_bad_list(folder, text, fault):
     ("image,prompt\na.png,a red, round polyp\n", "line 2 has more cells than the header"),
     ("image,mask\n", "the list of .* has no rows"),
     ("image,image\na.png,b.png\n", "list.csv has several columns 'image'"),
+    ("picture,split\na.png,test\n", "list.csv has no column `image`"),
+    ('image,prompt\na.png,"a polyp\nb.png,x\n', "list.csv is not a CSV file .*unexpected end of data"),
+    ("image,split\na.png,test\nb.png,\n", "line 3: the split is empty where other rows name one"),
     (f"{'x' * 200_000},image\na,a.png\n", "is not a CSV file in UTF-8 .field larger"),
 ])
 def test_a_bad_table(folder, text, fault):
@@ -424,10 +434,68 @@ def test_a_bad_table(folder, text, fault):
     fails(folder, fault)
 
 
+def test_splits_by_any_usual_word(folder):
+    (folder / "list.csv").write_text("image,split\na.png,Training\nb.png, valid\nc.png,fold 3\n")
+    assert [sample.split for sample in take(folder).samples] == ["train", "val", "fold 3"]
+    (folder / "list.csv").unlink()
+    save_list(folder, "testing", {"image": "a"})
+    assert take(folder).samples[0].split == "test"
+
+
+def test_a_blank_cell_is_no_prompt(folder):
+    (folder / "list.csv").write_text("image,p1,p2\na.png,polyp,  \n")
+    assert take(folder).samples[0].prompts == {"p0": [""], "p1": ["polyp"]}
+
+
+def test_a_csv_may_give_whole_paths(folder):
+    (folder / "list.csv").write_text(f"image,mask\n{folder}/images/a.png,{folder}/masks/a.png\n")
+    assert [sample.image_id for sample in take(folder).samples] == ["a"]
+
+
+def test_a_table_among_the_lists_in_json(folder):
+    (folder / "anns").mkdir()
+    (folder / "anns/train.csv").write_text("image\na.png\n")
+    fails(folder, "train.csv is no list in JSON, as anns/ holds them; put a table into")
+
+
+def test_a_list_of_another_system(folder):
+    """Other slashes, an accented letter as two characters, a file name's ending in capitals, a byte order mark."""
+    save(folder / "images/cafe\N{COMBINING ACUTE ACCENT}.png", colours())
+    save(folder / "masks/caf\N{LATIN SMALL LETTER E WITH ACUTE}.png", box())
+    (folder / "LIST.CSV").write_text(
+        "image,mask\r\nimages\\a.png,masks\\a.png\r\ncaf\N{LATIN SMALL LETTER E WITH ACUTE}.png,\r\n",
+        encoding="utf-8-sig", newline="")
+    assert [sample.image_id for sample in take(folder).samples] == ["a", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"]
+    (folder / "anns").mkdir()
+    (folder / "anns/train.json").write_text('[{"img_name": "b.png", "mask_name": "b.png"}]', encoding="utf-8-sig")
+    assert [sample.image_id for sample in take(folder).samples] == ["b"]
+
+
+def test_a_csv_may_name_targets_as_files_do(folder):
+    save(folder / "masks/a__left_lung.png", box())
+    (folder / "masks/a.png").unlink()
+    (folder / "list.csv").write_text("image,target\na.png,left_lung\n")
+    assert [sample.target for sample in take(folder).samples] == ["left_lung"]
+
+
+def test_folders_of_masks_may_be_links(folder):
+    for name in "abc":
+        (folder / f"masks/{name}.png").rename(folder.parent / f"{name}.png")
+        save(folder / f"masks/heart/{name}.png", box())
+        save(folder.parent / f"in lungs/{name}.png", box())
+    (folder / "masks/lungs").symlink_to(folder.parent / "in lungs")
+    (folder / "masks/again").symlink_to(folder / "masks")
+    assert Counter(sample.target for sample in take(folder).samples) == {"heart": 3, "lungs": 3}
+
+
 @pytest.mark.parametrize("split", ["", " "])
 def test_a_split_without_a_name(folder, split):
     save_list(folder, "train", {"image": "a", "split": split})
     fails(folder, "row 0: split is ' ?'; give a text")
+
+
+def test_a_target_without_a_letter(folder):
+    fails(folder, "a.png: the target of .*a.png is blank; name it", class_name=" ")
 
 
 def test_two_tables(folder):
@@ -478,6 +546,55 @@ def test_a_mask_of_wide_numbers_is_read(folder, kind):
 def test_a_name_that_is_not_text(folder, part):
     (folder / part / "b.png").rename(folder / part / "caf\udce9.png")
     fails(folder, rf"the name .*caf.*udce9.* in .*{part} is not in UTF-8")
+
+
+RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
+
+
+def painted(*colours) -> np.ndarray:
+    """uint8 (20, 30, channels): columns of some colours side by side."""
+    return np.repeat(np.array(colours, np.uint8), 30 // len(colours), axis=0)[None].repeat(20, axis=0)
+
+
+@pytest.mark.parametrize(("pixels", "fault"), [
+    (painted((0, 0, 0), RED, GREEN), "a.png has more than two colours"),
+    (painted(WHITE, RED), "a.png has two colours of one brightness"),
+    (painted((*WHITE, 0), (*WHITE, 255)), "a.png shows its shape by transparency alone"),
+])
+def test_a_shape_that_levels_do_not_show(folder, pixels, fault):
+    save(folder / "masks/a.png", pixels)
+    fails(folder, fault)
+    assert check_folder(folder, threshold=255) == []
+
+
+@pytest.mark.parametrize("pixels", [painted((0, 0, 0), RED), painted((0, 0, 0, 0), (*GREEN, 90))])
+def test_a_mask_of_one_colour(folder, pixels):
+    save(folder / "masks/a.png", pixels)
+    assert take(folder).samples[0].area_fraction == 0.5
+
+
+def test_a_threshold_above_both_levels_of_a_mask(folder):
+    save(folder / "masks/a.png", box().astype(np.uint8))
+    fails(folder, "a.png has no level above 1, so that with the threshold 128 nothing would be target", threshold=128)
+    (folder / "masks/a.png").unlink()
+    save(folder / "masks/a.jpg", box().astype(np.uint8) * 9, quality=95)
+    fails(folder, "a.jpg has no level above [0-9]+, so that with the threshold 128")
+
+
+def test_a_threshold_for_masks_of_probabilities(folder):
+    (folder / "masks/a.png").unlink()
+    soft = np.where(box(), 0.75, np.linspace(0, 0.4, 30)).astype(np.float32)
+    Image.fromarray(soft).save(folder / "masks/a.tif")
+    params = DataParams(folders={"own": FolderParams(path=str(folder), threshold=0.5)})
+    dataset = take(folder, threshold=params.folders["own"].threshold)
+    assert (dataset.mask(dataset.samples[0]) == box()).all()
+
+
+def test_a_threshold_is_for_black_and_white_files_of_one_bit_too(folder):
+    Image.fromarray(box()).save(folder / "masks/a.png", bits=1)
+    assert Image.open(folder / "masks/a.png").mode == "1"
+    dataset = take(folder, threshold=128)
+    assert (dataset.mask(dataset.samples[0]) == box()).all()
 
 
 @pytest.mark.parametrize("part", ["images", "masks"])

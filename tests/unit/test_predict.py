@@ -158,6 +158,7 @@ def test_the_threshold_and_the_overlay(project):
 
 
 def test_a_folder_of_pictures_of_every_depth(project, model):
+    (project / "in/._colour.png").write_bytes(b"what macOS adds on foreign disks")
     predict_files(RUN, [project / "in"], ["left disc"], project / "masks", overlay=project / "overlays")
     for folder in ("masks", "overlays"):
         names = sorted(path.name for path in (project / folder).iterdir())

@@ -219,11 +219,18 @@ def test_text_is_no_picture(tmp_path):
         read_image(tmp_path / "x.png")
 
 
-def test_a_stack_of_pages_is_no_picture(tmp_path):
-    page = Image.fromarray(colours())
-    page.save(tmp_path / "x.tif", save_all=True, append_images=[page])
+@pytest.mark.parametrize("name", ["x.tif", "x.gif", "x.png", "x.webp"])
+def test_a_stack_of_pages_is_no_picture(tmp_path, name):
+    pages = [Image.fromarray(colours(seed=seed)) for seed in (0, 1)]
+    pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
     with pytest.raises(UserError, match="holds 2 pages"):
-        read_image(tmp_path / "x.tif")
+        read_image(tmp_path / name)
+
+
+def test_a_photograph_with_its_preview_is_a_picture(tmp_path):
+    pages = [Image.fromarray(colours(seed=seed)) for seed in (0, 1)]
+    pages[0].save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=pages[1:])
+    assert read_image(tmp_path / "x.jpg").shape == colours().shape
 
 
 @pytest.mark.parametrize(("levels", "expected"), [

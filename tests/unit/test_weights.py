@@ -93,6 +93,29 @@ def test_a_folder_without_weights_says_what_is_expected(tmp_path):
         models.build(config(tmp_path))
 
 
+def test_weights_in_several_files_say_how_to_make_them_one(folder):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(UserError, match=r"in several files \(model.safetensors.index.json\); save them as one"):
+        models.build(config(folder))
+
+
+def test_the_file_of_the_weights_may_be_named_itself(folder):
+    stored = read_state(folder)
+    model = models.build(config(folder / "model.safetensors"))
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in model.net.state_dict().items())
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match="config.json does not exist, which says what the weights are of"):
+        models.build(config(folder))
+
+
+def test_a_note_of_git_lfs_is_not_the_weights(folder):
+    (folder / "model.safetensors").write_text(
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 603011952\n")
+    with pytest.raises(UserError, match="model.safetensors only says where git-lfs keeps the weights"):
+        weights_sha256(folder)
+
+
 @pytest.mark.parametrize("state", [[1], torch.zeros(3), {"state_dict": {"x": 1}}, None])
 def test_a_file_of_something_else_is_one_sentence(folder, state):
     for name in ("model.safetensors", "SHA256"):

@@ -50,7 +50,7 @@ class Row:
     attributes: dict[str, Any]
 
 
-def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: int | None,
+def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: float | None,
                engine: PromptEngine | None = None) -> None:
     """Write every row, one image and one mask in memory at a time.
 
@@ -73,7 +73,7 @@ def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: int | Non
                           group=row.group, prompts=prompts, attributes=attributes)
 
 
-def faults(rows: Iterable[Row], threshold: int | None) -> Iterator[str]:
+def faults(rows: Iterable[Row], threshold: float | None) -> Iterator[str]:
     """What is wrong with the files of each row, without stopping at the first fault."""
     sizes: dict[Path, tuple[int, int] | None] = {}
     for row in rows:
@@ -91,7 +91,7 @@ def faults(rows: Iterable[Row], threshold: int | None) -> Iterator[str]:
                 yield str(error)
 
 
-def united_mask(row: Row, size: tuple[int, int], threshold: int | None) -> np.ndarray:
+def united_mask(row: Row, size: tuple[int, int], threshold: float | None) -> np.ndarray:
     """The union of a row's masks: bool of shape `size`, the (height, width) of its image.
 
     Raises:

@@ -87,7 +87,9 @@ def _archives(spec: RawSpec, inbox_dir: Path, mirror: Path | None, known: Checks
                 return found
     if opens:
         return [_find(spec, resource, inbox_dir, mirror, known) for resource in spec.archives]
-    raise NotRun(f"{spec.title} {spec.how} and put the archive, unchanged, into {inbox_dir}/.")
+    others = sorted(path.name for path in inbox_dir.glob("[!.]*"))
+    there = f" (what lies there, {', '.join(others[:3])}, is no zip or tar archive; pack it as one)" if others else ""
+    raise NotRun(f"{spec.title} {spec.how} and put the archive, unchanged, into {inbox_dir}/{there}.")
 
 
 def _find(spec: RawSpec, resource: Resource, inbox_dir: Path, mirror: Path | None,

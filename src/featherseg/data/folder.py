@@ -7,14 +7,17 @@
     anns/<split>.json                 optional: a list in medvlsm's form (`lists.read_list`), or
     <any>.csv                         optional: a list as a table (`lists.read_table`)
 
+Names are compared without extension and, for a list from another system, whatever its slashes.
 JPEG, PNG, TIFF, BMP, GIF and WebP; 8 or 16 bits, grey or colour (`images.read_image` and `read_mask` say how
 each is read). Without splits in a list, samples are split by the hash of their group where the list names
 one, else of their image. Where no list gives a prompt, the prompt engine makes them.
 """
 
+import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from featherseg.data.assemble import Row, faults, write_rows
 from featherseg.data.card import About, write_card
@@ -31,7 +34,7 @@ _CONVERSION = ("8-bit JPEG and PNG images, RGB or grey, are copied as they are, 
 
 
 def prepare_folder(name: str, path: Path | str, out_dir: Path | str, class_name: str | None = None,
-                   threshold: int | None = None, field: str = "general",
+                   threshold: float | None = None, field: str = "general",
                    descriptions: Mapping[str, Sequence[str]] | None = None) -> None:
     """Write a folder of images and masks as the prepared dataset `name`, with its card.
 
@@ -59,7 +62,7 @@ def prepare_folder(name: str, path: Path | str, out_dir: Path | str, class_name:
         write_rows(rows, writer, threshold, engine)
 
 
-def check_folder(path: Path | str, class_name: str | None = None, threshold: int | None = None,
+def check_folder(path: Path | str, class_name: str | None = None, threshold: float | None = None,
                  field: str = "general", descriptions: Mapping[str, Sequence[str]] | None = None) -> list[str]:
     """Everything that is wrong with a folder, one sentence each; empty where `prepare_folder` can prepare it."""
     try:
@@ -109,6 +112,10 @@ def _scan(folder: Path, class_name: str | None) -> tuple[list[Row], list[str], l
         rows = _rows_by_list(entries, images, masks, problems)
         if not entries and not problems:
             raise UserError(f"the list of {folder} has no rows; add some, or remove the list.")
+        blank = [entry.where for entry in entries if entry.split is None]
+        if blank and len(blank) < len(entries):
+            problems.append(f"{blank[0]}: the split is empty where other rows name one; fill it in for every row, or "
+                            "for none.")
     rows = [row if row.target else replace(row, target=class_name or "object") for row in rows]
     return _distinct(rows, problems), problems, _notes(rows, images)
 
@@ -130,11 +137,11 @@ class _Masks:
         self._by_place: dict[str, Path] = {}
         for path in _pictures(folder):
             place = path.relative_to(folder)
-            self._by_place[str(place.with_suffix(""))] = path
-            stem, target = _owner(path.stem, images)
+            self._by_place[_named(str(place))] = path
+            stem, target = _owner(_named(path.name), images)
             if place.parent != Path():
                 target = place.parent.as_posix()
-            self.target[path] = target.replace("_", " ") if target else None
+            self.target[path] = _spoken(target) if target else None
             if stem is None:
                 self.orphans.append(path)
             else:
@@ -142,13 +149,22 @@ class _Masks:
 
     def find(self, name: str) -> Path | None:
         """The mask that a list names, with whatever extension it has here."""
-        return self._by_place.get(_without_extension(name.removeprefix("masks/")))
+        return self._by_place.get(f"/{_named(name)}".rpartition("/masks/")[2].removeprefix("/"))
 
 
-def _without_extension(name: str) -> str:
-    """A file's name without the extension of a picture; any other dot belongs to the name."""
-    path = Path(name)
-    return str(path.with_suffix("") if path.suffix.lower() in EXTENSIONS else path)
+def _named(path: str) -> str:
+    """A file's name, with its folders, as lists and files are compared by it.
+
+    It is without the extension of a picture (any other dot belongs to the name), with slashes as Unix writes them,
+    and with each accented letter as one character, which some systems write as two.
+    """
+    name = PureWindowsPath(unicodedata.normalize("NFC", path))
+    return (name.with_suffix("") if name.suffix.lower() in EXTENSIONS else name).as_posix()
+
+
+def _spoken(target: str) -> str:
+    """A target as a mask's name or folder says it: a blank for each underscore."""
+    return unicodedata.normalize("NFC", target.replace("_", " "))
 
 
 def _owner(mask: str, images: dict[str, Path]) -> tuple[str | None, str | None]:
@@ -168,18 +184,25 @@ def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
     for path in _pictures(folder):
         if path.parent != folder:
             problems.append(f"{path} lies in a folder of its own; put all images directly into {folder}.")
-        elif path.stem in images:
-            problems.append(f"{path} and {images[path.stem]} have one name; rename one of them and its mask.")
+        elif (stem := _named(path.name)) in images:
+            problems.append(f"{path} and {images[stem]} have one name; rename one of them and its mask.")
+        elif stem != stem.strip() or "/" in stem:
+            problems.append(f"'{path}' has a blank at an end of its name or a backslash in it; rename it and its mask.")
         else:
-            images[path.stem] = path
+            images[stem] = path
     if not images:
         raise UserError(f"{folder} holds no image ({', '.join(EXTENSIONS)}); put the images there.")
     return images
 
 
 def _pictures(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*")
-                   if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."))
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        here = Path(parent).resolve()
+        folders[:] = [name for name in folders if not here.is_relative_to((here / name).resolve())]  # links in a circle
+        found += [Path(parent, name) for name in names
+                  if Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")]
+    found.sort()
     for path in found:
         if not is_text(name := str(path.relative_to(folder))):
             raise UserError(f"the name {name!r} in {folder} is not in UTF-8; rename the file.")
@@ -188,15 +211,21 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _entries(folder: Path, problems: list[str]) -> list[Entry] | None:
     """Rows of the folder's lists, None where it has none."""
-    lists = [path for path in sorted((folder / "anns").glob("*.json")) if path.is_file()]
+    lists = [path for path in sorted((folder / "anns").glob("[!.]*.json")) if path.is_file()]
     if lists:
         return [entry for path in lists for entry in read_list(path, problems)]
-    tables = [path for path in sorted(folder.glob("*.csv"))
-              if path.is_file() and column_of(header_of(path), IMAGE_COLUMNS)]
-    if len(tables) > 1:
-        raise UserError(f"{folder} has several lists ({', '.join(path.name for path in tables)}); "
+    if others := [path for path in sorted((folder / "anns").glob("[!.]*")) if path.is_file()]:
+        raise UserError(f"{others[0]} is no list in JSON, as anns/ holds them; put a table into {folder}, or take the "
+                        "file away.")
+    tables = [path for path in sorted(folder.glob("[!.]*.[cC][sS][vV]")) if path.is_file()]
+    named = [path for path in tables if column_of(header_of(path), IMAGE_COLUMNS)]
+    if len(named) > 1:
+        raise UserError(f"{folder} has several lists ({', '.join(path.name for path in named)}); "
                         "keep the one that is meant.")
-    return read_table(tables[0], problems) if tables else None
+    if tables and not named:
+        raise UserError(f"{tables[0]} has no column `image` (or {', '.join(IMAGE_COLUMNS[1:])}), so that it is no list "
+                        "of this folder; name the column of the images' names so, or take the table away.")
+    return read_table(named[0], problems) if named else None
 
 
 def _rows_by_name(images: dict[str, Path], masks: _Masks, problems: list[str]) -> list[Row]:
@@ -213,7 +242,7 @@ def _rows_by_list(entries: list[Entry], images: dict[str, Path], masks: _Masks,
                   problems: list[str]) -> list[Row]:
     rows = []
     for entry in entries:
-        stem = _without_extension(Path(entry.image).name)
+        stem = _named(entry.image).rpartition("/")[2]
         if stem not in images:
             problems.append(f"{entry.where}: images/ has no {entry.image}; add it or remove the row.")
             continue
@@ -221,7 +250,7 @@ def _rows_by_list(entries: list[Entry], images: dict[str, Path], masks: _Masks,
             found = [path for path in [masks.find(entry.mask)] if path]
         else:
             found = [path for path in masks.of_image.get(stem, [])
-                     if entry.target is None or masks.target[path] in (None, entry.target)]
+                     if entry.target is None or masks.target[path] in (None, _spoken(entry.target))]
         if not found:
             problems.append(f"{entry.where}: masks/ has no {entry.mask or f'mask of {entry.image}'}; "
                             "add it or remove the row.")
@@ -238,6 +267,9 @@ def _distinct(rows: list[Row], problems: list[str]) -> list[Row]:
     """The rows without those that repeat an image's target, or whose name is too long for a file."""
     first: dict[str, Row] = {}
     for row in rows:
+        if not row.target.strip():
+            problems.append(f"{row.where}: the target of {row.image} is blank; name it.")
+            continue
         try:
             kept = first.setdefault(mask_name(row.image_id, row.target), row)
         except UserError as error:

@@ -27,7 +27,7 @@ def open_image(path: PictureFile) -> Image.Image:
     try:
         image = Image.open(path.open("rb") if isinstance(path, zipfile.Path) else path)
         with image:
-            if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # a photograph with its preview
                 raise UserError(f"{path} holds {image.n_frames} pages where one picture is expected; "
                                 "split it into one file a page.")
             image.load()
@@ -71,7 +71,7 @@ def is_plain(image: Image.Image) -> bool:
             and image.getexif().get(_ORIENTATION, 1) == 1)
 
 
-def read_mask(path: Path | str, threshold: int | None = None) -> np.ndarray:
+def read_mask(path: Path | str, threshold: float | None = None) -> np.ndarray:
     """Read a mask: bool of shape (H, W).
 
     Without a threshold a file must have at most two levels, of which the higher is the target (a single
@@ -79,14 +79,20 @@ def read_mask(path: Path | str, threshold: int | None = None) -> np.ndarray:
     where none is given. Of a coloured mask the strongest channel counts; transparency is dropped.
 
     Raises:
-        UserError: the file cannot be read, or, without a threshold, has more than two levels or negative ones.
+        UserError: the file cannot be read, or does not say what is target: without a threshold, more than two levels
+            or colours, negative levels, or a shape that colour or transparency alone shows; with one, two levels
+            that both lie below it.
     """
     image = open_image(path)
     levels = _mask_levels(image)
-    if threshold is None and image.format == "JPEG":
-        threshold = 128
-    if threshold is not None:
-        return levels >= threshold
+    compressed = image.format == "JPEG"
+    if threshold is not None or compressed:
+        least = 128 if threshold is None else threshold
+        mask = levels >= least
+        if not mask.any() and levels.any() and (threshold is None if compressed else len(_levels_found(levels)) == 2):
+            raise UserError(f"{path} has no level above {levels.max()}, so that with the threshold {least:g} nothing "
+                            "would be target; set `threshold` between its levels.")
+        return mask
     values = _levels_found(levels)
     if values[0] < 0:
         raise UserError(f"{path} has negative levels ({values[0]}), which say neither target nor background; save the "
@@ -95,6 +101,8 @@ def read_mask(path: Path | str, threshold: int | None = None) -> np.ndarray:
         shown = ", ".join(str(value) for value in values[:5]) + (", ..." if len(values) > 5 else "")
         raise UserError(f"{path} has {len(values)} grey levels ({shown}) where a mask has two; set "
                         "`threshold` (target = that level and above), or save one mask file a structure.")
+    if fault := _beside_levels(image, len(values)):
+        raise UserError(f"{path} {fault}; save one mask file a structure, white on black.")
     return (levels == values[-1]) & (levels > 0)
 
 
@@ -104,9 +112,23 @@ def _mask_levels(image: Image.Image) -> np.ndarray:
         image = image.convert("RGB")
     levels = np.asarray(image)
     if levels.ndim == 2:
-        return levels.astype(np.uint8) if levels.dtype == bool else levels
+        return levels * np.uint8(255) if levels.dtype == bool else levels
     colours = 1 if image.mode in ("LA", "La") else 3
     return levels[..., :colours].max(axis=2)
+
+
+def _beside_levels(image: Image.Image, levels: int) -> str | None:
+    """What tells parts of a mask of one or two levels apart that the levels do not; None where nothing does."""
+    if image.mode not in ("1", "L", "LA", "F") and not image.mode.startswith("I"):
+        colours = image.convert("RGB").getcolors(2)
+        if colours is None:
+            return "has more than two colours where a mask has two"
+        if len(colours) > levels:
+            return "has two colours of one brightness, either of which may be the target"
+    if levels == 1 and image.has_transparency_data:
+        least, most = image.convert("RGBA").getchannel("A").getextrema()
+        return "shows its shape by transparency alone" if least < most else None
+    return None
 
 
 def _levels_found(levels: np.ndarray) -> np.ndarray:

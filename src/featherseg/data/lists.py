@@ -20,6 +20,8 @@ _COLUMNS = {
     "group": ("group", "patient", "patient_id"),
 }
 _SENTENCE = "sentence"
+_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+           "test": "test", "testing": "test"}
 _ATTRIBUTES = ("number", "size", "location", "shape", "colour")
 _KNOWN_KEYS = {"bbox", "cat", "segment_id", "img_name", "mask_name", "width", "height", "area_fraction",
                "split", "sentences", "sentences_num", "prompts", "attributes",
@@ -87,19 +89,20 @@ def read_table(path: Path, problems: list[str]) -> list[Entry]:
             raise UserError(f"{path} has several columns {column!r}; name each once.")
     columns = {key: column_of(header, names) for key, names in _COLUMNS.items()}
     prompts = {level: column_of(header, (level,)) for level in (*LEVELS, UNIQUE)}
-    prompts["p1"] = prompts["p1"] or column_of(header, ("prompt",))
+    prompts["p1"] = prompts["p1"] or column_of(header, ("prompt", "prompts"))
     one_a_line = column_of(header, (_SENTENCE,))
     prompts[SENTENCES] = prompts[SENTENCES] or one_a_line
     attributes = {name: column_of(header, (name,)) for name in _ATTRIBUTES}
     entries = []
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            for number, line in enumerate(csv.DictReader(file, delimiter=_delimiter(path)), start=2):
+            for number, line in enumerate(csv.DictReader(file, delimiter=_delimiter(path), strict=True), start=2):
                 where = f"{path}, line {number}"
                 if None in line:
                     problems.append(f"{where} has more cells than the header; put a text with a comma into quotes.")
                     continue
                 cells = {key: (line.get(column) or "").strip() or None for key, column in columns.items()}
+                cells["split"] = cells["split"] and split_word(cells["split"])
                 if cells["image"] is None:
                     problems.append(f"{where}: the column {columns['image']!r} is empty; name the image.")
                     continue
@@ -174,6 +177,11 @@ def named_in(prompts: dict[str, list[str]] | None, level: str, pattern: str) -> 
     return {name: text.lower() for name, text in found.groupdict().items()} if found else {}
 
 
+def split_word(text: str) -> str:
+    """Train, val or test for any usual word for it; every other split keeps its name."""
+    return _SPLITS.get(text.strip().lower(), text)
+
+
 def _joined(entries: list[Entry], problems: list[str]) -> list[Entry]:
     """Entries of which those of one image, mask and target are one, with the sentences of all."""
     joined: dict[tuple, Entry] = {}
@@ -213,7 +221,7 @@ def _entry(row: Any, where: str, split: str) -> Entry:
     prompts = _row_prompts(row, where)
     further = {key: value for key, value in row.items()
                if key not in _KNOWN_KEYS and isinstance(value, str | int | float | bool)}
-    return Entry(where, texts["img_name"], texts["mask_name"], texts["split"],
+    return Entry(where, texts["img_name"], texts["mask_name"], split_word(texts["split"]),
                  None if group is None else str(group), target, prompts,
                  attributes_of(prompts) | further | attributes)
 
@@ -245,7 +253,7 @@ def _without_empty_sentence(prompts: dict[str, list[str]], where: str) -> dict[s
 def _table_prompts(line: dict[str, str], columns: dict[str, str | None],
                    where: str) -> dict[str, list[str]] | None:
     """Prompts of a line; None where it has none, and an empty cell is a level that it lacks."""
-    texts = {level: line[column] for level, column in columns.items() if column and line[column]}
+    texts = {level: line[column] for level, column in columns.items() if column and (line[column] or "").strip()}
     if not texts:
         return None
     for level, text in texts.items():

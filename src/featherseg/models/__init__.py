@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 
 from featherseg.config import HeadPart, ModelConfig, Recipe, Strict, parse
 from featherseg.errors import UserError
+from featherseg.files import read_object
 from featherseg.models import biomedclipseg_config, cnn_config, cris_config, detris_config, etris_config, san_config
 from featherseg.models.clipseg_config import ClipsegFile
 from featherseg.models.weights import (
     OWN_FILE,
     RANDOM_SMALL,
+    config_file,
     is_random,
-    read_config,
     read_state,
     weights_file,
     weights_sha256,
@@ -50,8 +51,9 @@ def _clipseg(config: ModelConfig) -> "SegmentationModel":
         return CLIPSeg(small_clipseg(image_size=size), size)
     architecture = full_config()
     if not is_random(config.weights):
-        file, given = f"{config.weights}/config.json", read_config(config.weights)
-        parse(ClipsegFile, given, file)
+        file = config_file(config.weights)
+        given = read_object(file)
+        parse(ClipsegFile, given, str(file))
         try:
             architecture = CLIPSegConfig.from_dict(given)
         except (TypeError, AttributeError, StrictDataclassError) as error:
@@ -163,10 +165,10 @@ def _sizes_that_fit(config: ModelConfig) -> Iterator[None]:
 
 def _architecture(config: ModelConfig, kind: type[ArchitectureT], full: ArchitectureT) -> ArchitectureT:
     """What `config.json` beside the package's own weights says; `full` for all other weights."""
-    file = None if is_random(config.weights) else weights_file(config.weights)
-    if file is None or file.name != OWN_FILE:
+    if is_random(config.weights) or weights_file(config.weights).name != OWN_FILE:
         return full
-    return parse(kind, read_config(file.parent), str(file.parent / "config.json"))
+    file = config_file(config.weights)
+    return parse(kind, read_object(file), str(file))
 
 
 def small_model(name: str, image_size: int) -> "SegmentationModel":

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from featherseg.errors import UserError
-from featherseg.files import read_object, sha256_file
+from featherseg.files import sha256_file
 
 RANDOM = "random"
 RANDOM_SMALL = "random-small"
 OWN_FILE = "model.safetensors"
 FILES = (OWN_FILE, "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin",
          "best_model.pth")
+_POINTER = b"version https://git-lfs"
 
 
 def is_random(weights: str) -> bool:
@@ -31,6 +32,9 @@ def weights_file(folder: Path | str) -> Path:
     for name in FILES:
         if (Path(folder) / name).is_file():
             return Path(folder) / name
+    if parts := sorted(Path(folder).glob("*.index.json")):
+        raise UserError(f"the weights in {folder} are in several files ({parts[0].name}); save them as one: "
+                        "save_pretrained(folder, max_shard_size='50GB').")
     raise UserError(f"no weights in {folder}: expected config.json and one of {', '.join(FILES)}.")
 
 
@@ -41,6 +45,10 @@ def weights_sha256(folder: Path | str) -> str:
         UserError: there are no weights, or they are not those that the folder names.
     """
     file, pinned = weights_file(folder), Path(folder) / "SHA256"
+    with open(file, "rb") as opened:
+        if opened.read(len(_POINTER)) == _POINTER:
+            raise UserError(f"{file} only says where git-lfs keeps the weights; fetch them with `git lfs pull`, or "
+                            "download the file itself.")
     found = sha256_file(file)
     wanted = pinned.read_text(errors="replace").strip()[:64] if pinned.is_file() else found
     if wanted != found:
@@ -49,9 +57,16 @@ def weights_sha256(folder: Path | str) -> str:
     return found
 
 
-def read_config(folder: Path | str) -> dict[str, Any]:
-    """The architecture in a folder's `config.json`."""
-    return read_object(Path(folder) / "config.json")
+def config_file(weights: Path | str) -> Path:
+    """The `config.json` beside the weights.
+
+    Raises:
+        UserError: there are no weights, or no such file is beside them.
+    """
+    found = weights_file(weights).parent / "config.json"
+    if not found.is_file():
+        raise UserError(f"{found} does not exist, which says what the weights are of; put it beside them.")
+    return found
 
 
 def read_state(folder: Path | str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ SPEC = DatasetSpec(
     licence="as its page says",
     citation="Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 2020",
     archives=(open_archive("busi", "https://scholar.cu.edu.eg/Dataset_BUSI.zip"),),
+    any_edition=True,
     lists=medvlsm_lists(
         "busi", "busi",
         train="8549685d0208913b15e4039b4e325d0a3953d59290cf8060ac119abfeb42d19c",

@@ -34,7 +34,7 @@ def scenes(raw: Path) -> list[Scene]:
         if not indices.is_dir() and not colours.is_dir():
             raise UserError(f"{images.parent} holds neither {indices.name} nor {colours.name}; put the unchanged "
                             "archive into the inbox and download again.")
-        for image in sorted(images.glob("*.png")):
+        for image in sorted(images.glob("[!.]*.png")):
             labels = indices / image.name if indices.is_dir() else colours / f"{image.stem}_L.png"
             found.append(Scene(image.stem, image, labels, split))
     return found

@@ -18,7 +18,7 @@ def scenes(raw: Path) -> list[Scene]:
     images, labels = find_folder(raw, "leftImg8bit"), find_folder(raw, "gtFine")
     found = []
     for part in ("train", "val"):
-        for image in sorted(images.glob(f"{part}/*/*{_IMAGE}")):
+        for image in sorted(images.glob(f"{part}/*/[!.]*{_IMAGE}")):
             city, frame = image.parent.name, image.name.removesuffix(_IMAGE)
             split = "test" if part == "val" else "val" if split_by_hash(city) == "val" else "train"
             found.append(Scene(frame, image, labels / part / city / f"{frame}{_LABELS}", split,

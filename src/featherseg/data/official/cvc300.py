@@ -11,7 +11,7 @@ _FOLDER = "TestDataset/CVC-300"
 
 def files(raw: Path) -> list[Entry]:
     """Every image of the folder, since the published lists are those of ColonDB."""
-    paths = sorted(find_folder(raw, f"{_FOLDER}/images").glob("*.png"))
+    paths = sorted(find_folder(raw, f"{_FOLDER}/images").glob("[!.]*.png"))
     return [Entry(str(path), path.name, path.name, "test") for path in paths]
 
 

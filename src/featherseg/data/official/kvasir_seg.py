@@ -10,6 +10,7 @@ SPEC = DatasetSpec(
     licence="CC BY 4.0 as part of HyperKvasir; the Kvasir-SEG page asks for research and education use",
     citation="Jha et al., Kvasir-SEG: A Segmented Polyp Dataset, MMM 2020",
     archives=(open_archive("kvasir_seg", "https://datasets.simula.no/downloads/kvasir-seg.zip"),),
+    any_edition=True,
     lists=medvlsm_lists(
         "kvasir_seg", "kvasir_polyp",
         train="dbeeb45dbb244d3e298f24553ead9b5d360401e13286808409592e35d3b79d2a",
