@@ -10,6 +10,7 @@ import pytest
 import tiny_run
 import torch
 from safetensors.torch import save_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from featherseg import adapters, bench, models
 from featherseg.benchmarks import steps
@@ -85,7 +86,8 @@ def test_the_reference_gives_our_logits_and_our_gradients(weights, method):
     gradients, logits = {}, {}
     for name, network in (("ours", model), ("reference", Reference(model))):
         model.zero_grad()
-        logits[name] = network(*inputs(network))
+        with sdpa_kernel(SDPBackend.MATH):  # the library's fused attention has rougher gradients in the decoder
+            logits[name] = network(*inputs(network))
         if method != "zero_shot":
             logits[name].square().mean().backward()
         gradients[name] = [p.grad.clone() for p in adapters.trainable(model).values()]

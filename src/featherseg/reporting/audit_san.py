@@ -11,12 +11,25 @@ import torch
 from featherseg.describe import published_parameters, without_weights
 from featherseg.models.san import SAN, VISUAL
 from featherseg.models.san_config import FULL, Architecture, small_config
+from featherseg.reporting import tables
+from featherseg.reporting.audit import shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RELEASED, OURS = "san-decoder-published", "san-decoder"
 BUILT_AS = {OURS: (False, True), RELEASED: (True, False)}  # numbers exchanged, gradients through CLIP
+
+
+def side_network() -> list:
+    """SAN as released for a notebook: a heading, its prose, a table and a verdict."""
+    built = side_networks()
+    return shown("SAN: numbers that are exchanged",
+                 "SAN's side network adds CLIP's states after 0, 3, 6 and 9 blocks before its own blocks 0 to 3. "
+                 "VLSM-Adapter's released configuration names the two the other way round, and its code runs CLIP "
+                 "without gradients. Small random models of the full depth: a CLIP block stands behind the proposals "
+                 "where noise on its output moves them, a tensor trains where a gradient reaches it. Parameters are "
+                 "counted at full size, without weights.", tables.show(built), side_verdict(built))
 
 
 def side_networks() -> "pd.DataFrame":
