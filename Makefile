@@ -9,8 +9,9 @@ RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
 repro: setup
 	$(RUN) dvc repro $(ARGS)
 
+# Test files run in their own order, in which the slowest come early, and not by their number of tests.
 test: setup
-	$(RUN) pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(RUN) pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lab: setup
 	$(RUN) jupyter lab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
