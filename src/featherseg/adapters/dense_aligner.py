@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from featherseg.models.detris import DETRIS
 
 SCALE = 0.2
+DEVIATION = 0.02  # of DINOv2's linear layers at the start
 ATTENTION_WIDTH, ATTENTION_HEADS = 128, 8
 LEAST = 16  # the narrowest convolution has a sixteenth of an adapter's width
 
@@ -137,9 +138,19 @@ class DenseAligner(DenseAdapter):
         super().__init__(width, dim, axes=2)
         self.cross = CrossAttention(dim, text_width)
         self.prefix, self.words = prefix, None
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Convolutions as He et al. (2015) draw them, linear layers as DINOv2's tower, a part of which they are.
+
+        Larger linear layers would drown the pretrained tower in noise from the first step on.
+        """
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=DEVIATION)
                 nn.init.zeros_(module.bias)
 
     def forward(self, states: Tensor) -> Tensor:
