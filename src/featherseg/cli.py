@@ -268,7 +268,8 @@ def _parser() -> argparse.ArgumentParser:
                      help="(image uint8 HxWx3, prompt) -> mask HxW, bool or probabilities; imported from here")
     sub.add_argument("--run", help="or a trained run")
     sub.add_argument("--data", type=Path, metavar="FOLDER",
-                     help="a prepared dataset, or a folder with images/ and masks/; for a run its own by default")
+                     help="a prepared dataset, or a folder with images/ and masks/, by path or by its name in "
+                          "data.folders; for a run its own by default")
     sub.add_argument("--split", default="test", help="test by default; all for every one")
     sub.add_argument("--limit", type=int, metavar="N", help="at most N images")
     sub.add_argument("--out", type=Path, default=Path("reports/reliance"), metavar="FOLDER")

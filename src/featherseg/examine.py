@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from featherseg.data.folder import prepare_folder
+from featherseg.config import FolderParams, read_params, study_params_path
+from featherseg.data.prepare import prepare_own_folder
 from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, write_json
@@ -27,7 +28,8 @@ def examine(predictor: str | None, run: str | None, data: Path | None, split: st
     Args:
         predictor: `module:function`; None where a run is given.
         run: a planned run, as `<run>` or `<study>/<run>`.
-        data: a prepared dataset, or a folder with images/ and masks/; None for the run's own.
+        data: a prepared dataset, a folder with images/ and masks/, or a name that `data.folders` declares; None for
+            the run's own.
         split: its name, or `all`.
         limit: at most so many images.
         out: the folder, made where it is absent.
@@ -51,9 +53,8 @@ def examine(predictor: str | None, run: str | None, data: Path | None, split: st
     else:
         segment, settings, own_data = _run(run, limit)
         model, data = run, data or own_data
-    with open_data(data) as dataset:
+    with open_data(data) as (name, dataset):
         samples = _samples(dataset, split, data)
-        name = data.resolve().name
         where = f"{name}, split {split}" if split != EVERY_SPLIT else name
         trials, record = measure(segment, dataset, samples, settings, model=model, data=where)
         from featherseg.reporting.reliance import report
@@ -69,22 +70,48 @@ def examine(predictor: str | None, run: str | None, data: Path | None, split: st
 
 
 @contextlib.contextmanager
-def open_data(folder: Path) -> Iterator[PreparedDataset]:
-    """A prepared dataset, or a folder with images/ and masks/, which is prepared for as long as it is needed.
+def open_data(folder: Path) -> Iterator[tuple[str, PreparedDataset]]:
+    """Name and content of a prepared dataset, or of a folder with images/ and masks/, prepared for as long as needed.
 
     Raises:
-        UserError: the folder is neither, or was not prepared for a reason that it says.
+        UserError: the folder is neither, or was not prepared for a reason that it states.
     """
     if (folder / "status.json").is_file():
         dataset = PreparedDataset.read(folder)
         if dataset.status["status"] == "not_run":
             raise UserError(f"{folder} was not prepared: {dataset.status['reason']}")
-        yield dataset
+        yield folder.resolve().name, dataset
         return
+    name, own = declaration(folder)
     with tempfile.TemporaryDirectory() as temporary:
         prepared = Path(temporary) / "prepared"
-        prepare_folder(folder.resolve().name, folder, prepared)
-        yield PreparedDataset.read(prepared)
+        prepare_own_folder(name, own, prepared)
+        yield name, PreparedDataset.read(prepared)
+
+
+def declaration(folder: Path) -> tuple[str, FolderParams]:
+    """Name and settings of a folder: as `data.folders` of params.yaml declares them, by its path or its name.
+
+    A folder that is not declared is taken with the default settings under its own name.
+
+    Raises:
+        UserError: several names declare the path, and `folder` is none of them; or params.yaml cannot be read.
+    """
+    params = study_params_path("study")
+    folders = read_params("study").data.folders if params.is_file() else {}
+    of_path = [name for name, own in folders.items() if Path(own.path).resolve() == folder.resolve()]
+    if str(folder) in folders and (str(folder) in of_path or not folder.exists()):
+        of_path = [str(folder)]
+    if len(of_path) > 1:
+        raise UserError(f"{params}: 'data.folders' declares {folder} as {' and as '.join(of_path)}; name one of these "
+                        "instead of the path.")
+    if not of_path:
+        return folder.resolve().name, FolderParams(path=str(folder))
+    (name,) = of_path
+    given = ", ".join(f"{key} {value!r}" for key, value in folders[name].model_dump(exclude_defaults=True).items()
+                      if key != "path")
+    print(f"{folder} is prepared as {params} declares it: {given or 'with the default settings'}", file=sys.stderr)
+    return name, folders[name]
 
 
 def terminal_table(record: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 from reliance_data import halves
 
 from featherseg.cli import main
-from featherseg.config import write_run
+from featherseg.config import write_run, write_yaml
 from featherseg.files import read_json, write_not_run
 
 MODULE = """
@@ -233,3 +233,51 @@ def test_neither_the_suite_nor_its_page_imports_torch(modules, heavy):
     done = subprocess.run([sys.executable, "-c", f"import sys, {modules}\nprint(*{heavy} & set(sys.modules))"],
                           capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+DECLARED = {
+    "path": "soft", "class_name": "polyp", "threshold": 100, "field": "endoscopy",
+    "descriptions": {"polyp": ["often a pinkish bump"]},
+}
+
+
+@pytest.fixture
+def declared(here):
+    """A folder of grey masks that only its declaration makes usable, and a way to declare it under some names."""
+    for k in range(8):
+        (here / "soft/images").mkdir(parents=True, exist_ok=True)
+        (here / "soft/masks").mkdir(exist_ok=True)
+        Image.fromarray(noise(seed=k)).save(here / f"soft/images/im{k}.png")
+        Image.fromarray(block().astype(np.uint8) * 130 + 7 * k).save(here / f"soft/masks/im{k}.png")
+
+    def declare(**folders):
+        study = {"recipes": [], "datasets": [], "seeds": [0]}
+        write_yaml("params.yaml", {"study": study, "data": {"folders": folders}})
+
+    return declare
+
+
+@pytest.mark.parametrize("data", ["soft", "./soft/", "{here}/soft", "images/../soft", "linked", "mine_soft"])
+def test_a_declared_folder_is_prepared_as_it_is_declared(here, declared, capsys, data):
+    declared(mine_soft=DECLARED)
+    (here / "images").mkdir()
+    (here / "linked").symlink_to(here / "soft")
+    reliance("--predictor", "mine:right_or_left", "--data", data.format(here=here), "--split", "all", "--out", "out")
+    own = pd.read_parquet("out/reliance.parquet").query("text_condition == 'own'")
+    assert set(own.target) == {"polyp"} and own.prompt.str.contains("which is often a pinkish bump").all()
+    assert "threshold 100" in capsys.readouterr().err
+    assert read_json("out/reliance.json")["data"] == "mine_soft"
+
+
+def test_a_folder_that_is_not_declared_keeps_the_default_settings(here, declared):
+    declared(mine_soft=DECLARED, data=DECLARED)  # the name of another folder that is there
+    reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "all", "--out", "out")
+    assert set(pd.read_parquet("out/reliance.parquet").target) == {"left block", "right block"}
+
+
+def test_of_a_folder_declared_twice_the_name_is_asked_for(here, declared):
+    declared(first=DECLARED, second=DECLARED | {"class_name": "lump", "descriptions": {}, "field": "general"})
+    with pytest.raises(SystemExit, match="declares soft as first and as second; name one of these"):
+        reliance("--predictor", "mine:right_or_left", "--data", "soft", "--out", "out")
+    reliance("--predictor", "mine:right_or_left", "--data", "second", "--split", "all", "--out", "out")
+    assert set(pd.read_parquet("out/reliance.parquet").target) == {"lump"}

@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from featherseg.config import DataParams
+from featherseg.config import DataParams, FolderParams
 from featherseg.data.card import About, summary, write_card
 from featherseg.data.download import write_not_run
 from featherseg.data.folder import prepare_folder
@@ -31,13 +31,21 @@ def prepare_dataset(name: str, params: DataParams) -> None:
         settings = params.synthetic[name]
         prepare_synthetic_set(name, settings.images, settings.size, settings.seed, out_dir)
     elif name in params.folders:
-        own = params.folders[name]
-        prepare_folder(name, own.path, out_dir, own.class_name, own.threshold, own.field, own.descriptions)
+        prepare_own_folder(name, params.folders[name], out_dir)
     elif name in SPECS:
         prepare_official(name, RAW / name, out_dir, params.keep_published_faults)
     else:
         raise unknown("dataset", name, [*params.synthetic, *params.folders, *SPECS])
     print(summary(out_dir, name))
+
+
+def prepare_own_folder(name: str, own: FolderParams, out_dir: Path) -> None:
+    """Prepare a folder of the user's as `data.folders` declares it.
+
+    Raises:
+        UserError: as `prepare_folder`.
+    """
+    prepare_folder(name, own.path, out_dir, own.class_name, own.threshold, own.field, own.descriptions)
 
 
 def prepare_synthetic_set(name: str, images: int, size: int, seed: int, out_dir: Path) -> None:
