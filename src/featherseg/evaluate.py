@@ -56,6 +56,7 @@ from featherseg.predict import (
     original_resolution,
 )
 from featherseg.progress import progress
+from featherseg.resume import forget
 
 OWN, EMPTY, OTHER = "own", "empty", "other"
 SENTENCES = "sentences"
@@ -93,6 +94,7 @@ def evaluate(run: Run, data_dir: Path, train_dir: Path, out_dir: Path) -> None:
     Raises:
         UserError: the splits have no samples, or data, weights or checkpoint are absent, damaged or do not fit.
     """
+    forget(train_dir)
     reason = run.not_run or not_run_reason(data_dir) or not_run_reason(train_dir)
     with atomic_path(out_dir) as folder:
         folder.mkdir()

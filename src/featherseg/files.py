@@ -19,8 +19,17 @@ _HINTS = {errno.ENAMETOOLONG: "choose a shorter name"}
 
 
 def cache_root() -> Path:
-    """Folder of caches and resume state: `$FEATHERSEG_CACHE`, else `.cache` in the working directory."""
-    return Path(os.environ.get("FEATHERSEG_CACHE") or ".cache").resolve()
+    """Folder of caches and resume state: `$FEATHERSEG_CACHE`, else `.cache` in the checkout."""
+    return (checkout() / (os.environ.get("FEATHERSEG_CACHE") or ".cache")).resolve()
+
+
+def checkout() -> Path:
+    """The user's checkout, from the project's root.
+
+    DVC runs an experiment of its queue in a copy of the checkout without what git ignores, removes that copy
+    afterwards, and names the checkout in `DVC_ROOT`.
+    """
+    return Path(os.environ.get("DVC_ROOT") or ".")
 
 
 @contextlib.contextmanager

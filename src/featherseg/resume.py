@@ -1,16 +1,20 @@
 """Going on where a killed training stopped.
 
 DVC deletes a stage's outputs before it runs the stage again, so state is kept outside of them, in the cache
-folder `resume`. Three things can go wrong, and each has one answer here:
+folder `resume`. Four things can go wrong, and each has one answer here:
 
 - The trainer was killed: its state of the last finished epoch is found under the run's key.
 - Only DVC was killed, and the trainer lives on while DVC starts a second one: the second waits for the
   first one's lock, then takes over its finished output, or its state.
+- Only DVC was killed, and the trainer finished before DVC started again: DVC never recorded the outputs and deletes
+  them, so a copy of them lies under the run's key until the run is evaluated (`forget`), which DVC only begins once
+  it has recorded the training.
 - The parameters were changed meanwhile, so that the second has another key and does not wait: it claims the
   output folder, and the first one stops without writing there.
 """
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +60,7 @@ class Attempt:
         self.main, self._alone = rank == 0, ranks == 1
         folder = cache_root() / "resume" / key
         self._lock, self._state, self._done = folder / "lock", folder / "state.pt", folder / "done.json"
-        self._claim = cache_root() / "resume" / "claims" / f"{key_of(str(self.out_dir.resolve()))}.json"
+        self._copy, self._claim = folder / "out", _claim_of(self.out_dir)
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -72,19 +76,20 @@ class Attempt:
         self._held.close()
 
     def finished(self) -> bool:
-        """Whether the outputs are in place already, whole and of this key, so that there is nothing to do.
+        """Whether this training is finished already; its outputs are then put in place, out of their copy where
+        DVC has deleted them.
 
-        An output file beside the folder that DVC has deleted meanwhile is written again.
+        Raises:
+            UserError: the output folder was claimed by a training with other settings; or the disk is full.
         """
-        if not self._done.is_file():
-            return False
-        done = read_object(self._done, "files", "info")
-        if done["files"] != _contents(self.out_dir):
+        done = _read(self._done, "files", "info")
+        # the copy first: the first process may be putting the outputs in place
+        if done is None or not any(_contents(folder) == done["files"] for folder in (self._copy, self.out_dir)):
             return False
         if self.main:
-            self._state.unlink(missing_ok=True)
-            write_json(self.info_path, done["info"])
-            print(f"{self.out_dir} is finished already; delete it to train again", file=sys.stderr)
+            self._put_in_place(done)
+            print(f"{self.out_dir} is finished already; delete it and {self._done.parent} to train again",
+                  file=sys.stderr)
         return True
 
     def load(self) -> dict[str, Any] | None:
@@ -120,16 +125,25 @@ class Attempt:
         """
         if not self.main:
             return
+        remove_partials(self._copy)
+        with atomic_path(self._copy) as partial:
+            partial.mkdir()
+            write(partial)
+            files = _contents(partial)
+        done = {"files": files, "info": info}
+        write_json(self._done, done)
+        self._put_in_place(done)
+
+    def _put_in_place(self, done: dict[str, Any]) -> None:
+        """Make the output folder and the file beside it those of a finished training, and drop its state."""
         with self._claiming():
             if read_object(self._claim, "key")["key"] != self.key:
                 raise self._superseded()
             remove_partials(self.out_dir)
-            write_json(self.info_path, info)
-            with atomic_path(self.out_dir) as partial:
-                partial.mkdir()
-                write(partial)
-                files = _contents(partial)
-            write_json(self._done, {"files": files, "info": info})
+            if _contents(self.out_dir) != done["files"]:
+                with atomic_path(self.out_dir) as partial:
+                    shutil.copytree(self._copy, partial)
+            write_json(self.info_path, done["info"])
         self._state.unlink(missing_ok=True)
 
     def _claiming(self) -> contextlib.AbstractContextManager[None]:
@@ -139,6 +153,37 @@ class Attempt:
     def _superseded(self) -> UserError:
         return UserError(f"{self.out_dir} is being trained with other settings by a process that started "
                          "later; this one stops and leaves it alone.")
+
+
+def forget(out_dir: Path) -> None:
+    """Drop the copy of the outputs in `out_dir`, which DVC has recorded by now.
+
+    Where another process is taking the copy over, it stays.
+    """
+    claim = _read(_claim_of(out_dir), "key")
+    if claim is None:
+        return
+    folder = cache_root() / "resume" / claim["key"]
+    with contextlib.suppress(UserError), exclusive(folder / "lock", "taken", wait=False):
+        shutil.rmtree(folder / "out", ignore_errors=True)
+
+
+def _claim_of(out_dir: Path) -> Path:
+    """The file that names the key whose outputs `out_dir` is to hold."""
+    return cache_root() / "resume" / "claims" / f"{key_of(str(out_dir.resolve()))}.json"
+
+
+def _read(path: Path, *keys: str) -> dict[str, Any] | None:
+    """The object with these keys in a JSON file, or None where there is none; a damaged one is ignored, with a
+    message.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return read_object(path, *keys)
+    except UserError as error:
+        print(f"{error} It is not used.", file=sys.stderr)
+        return None
 
 
 def _contents(folder: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Killed at any moment, the next attempt ends in the same bytes; two attempts do not spoil each other."""
 
 import multiprocessing
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,10 @@ import torch
 from tiny import tiny_data, tiny_environment, tiny_run, tiny_weights
 
 from featherseg import engine, resume
+from featherseg.data.prepared import PreparedDataset
 from featherseg.engine import train
 from featherseg.errors import UserError
-from featherseg.files import read_json
+from featherseg.files import cache_root, read_json
 from featherseg.resume import Attempt, run_key
 
 
@@ -188,14 +190,85 @@ def test_a_finished_output_is_kept_and_another_is_not(files, place, capfd):
     train(run, files[2], place / "out", place / "out.json")
     assert "is finished already" in capfd.readouterr().err
     assert written.stat().st_mtime_ns == before and (place / "out.json").is_file()
+    resume.forget(place / "out")
     (place / "out/history.csv").write_text("something else")
     train(run, files[2], place / "out", place / "out.json")
     assert contents(place / "out") == first
-    for path in (place / "out").iterdir():
-        path.unlink()
-    (place / "out").rmdir()
+
+
+def never_trained(*args) -> None:
+    raise AssertionError("trained again")
+
+
+@pytest.mark.parametrize("deleted", [["out", "out.json"], ["out"], ["out.json"]], ids="+".join)
+def test_a_finished_training_whose_outputs_dvc_deleted_is_taken_over(files, place, monkeypatch, deleted):
+    run = tiny_run(files[0], files[1])
     train(run, files[2], place / "out", place / "out.json")
-    assert contents(place / "out") == first
+    outputs, info = contents(place / "out"), (place / "out.json").read_bytes()
+    monkeypatch.setattr(engine, "Trainer", never_trained)
+    for name in deleted:
+        remove(place / name)
+    train(run, files[2], place / "out", place / "out.json")
+    assert contents(place / "out") == outputs and (place / "out.json").read_bytes() == info
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("damage", ["out/checkpoint.safetensors", "out/history.csv", "done.json"])
+def test_a_damaged_copy_of_a_finished_training_is_not_taken_over(files, place, damage):
+    run = tiny_run(files[0], files[1])
+    train(run, files[2], place / "out", place / "out.json")
+    outputs = contents(place / "out")
+    [copied] = (place / "cache/resume").glob(f"*/{damage}")
+    copied.write_bytes(copied.read_bytes()[:-7])
+    remove(place / "out")
+    train(run, files[2], place / "out", place / "out.json")
+    assert contents(place / "out") == outputs
+
+
+def test_the_copy_of_a_finished_training_goes_once_it_is_evaluated(files, place):
+    run = tiny_run(files[0], files[1])
+    train(run, files[2], place / "out", place / "out.json")
+    assert list((place / "cache/resume").glob("*/out"))
+    resume.forget(place / "out")
+    assert not list((place / "cache/resume").glob("*/out"))
+    resume.forget(place / "out")
+    resume.forget(place / "another")
+
+
+def test_a_copy_that_is_being_taken_over_stays(files, place):
+    run = tiny_run(files[0], files[1])
+    train(run, files[2], place / "out", place / "out.json")
+    key = read_json(next((place / "cache/resume/claims").glob("*.json")))["key"]
+    with Attempt(key, place / "elsewhere", place / "elsewhere.json"):
+        resume.forget(place / "out")
+    assert list((place / "cache/resume").glob("*/out"))
+
+
+def test_an_overtaken_training_that_finishes_is_kept_for_later(files, place, monkeypatch):
+    run = tiny_run(files[0], files[1])
+    reference = uninterrupted(files, place, run, monkeypatch)
+    key = run_key(run, PreparedDataset.read(files[2]).fingerprint())
+    with Attempt(key, place / "out", place / "out.json") as first:
+        with Attempt("other", place / "out", place / "out.json"), \
+                pytest.raises(UserError, match="other settings"):
+            first.publish(lambda folder: shutil.copytree(place / "reference", folder, dirs_exist_ok=True), {})
+    monkeypatch.setattr(engine, "Trainer", never_trained)
+    train(run, files[2], place / "out", place / "out.json")
+    assert contents(place / "out") == reference
+
+
+def test_an_experiment_of_the_queue_has_the_cache_of_the_checkout(place, monkeypatch):
+    monkeypatch.delenv("FEATHERSEG_CACHE")
+    monkeypatch.setenv("DVC_ROOT", str(place / "checkout"))
+    monkeypatch.chdir(place)
+    assert cache_root() == place / "checkout/.cache"
+    monkeypatch.setenv("FEATHERSEG_CACHE", "elsewhere")
+    assert cache_root() == place / "checkout/elsewhere"
+    monkeypatch.delenv("DVC_ROOT")
+    assert cache_root() == place / "elsewhere"
 
 
 def _train_slowly(run, data: Path, place: Path, started) -> None:
