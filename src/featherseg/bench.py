@@ -20,6 +20,7 @@ from featherseg.benchmarks.steps import IMPLEMENTATIONS, PROMPTS, Case, model_co
 from featherseg.data.synthetic import prepare_synthetic
 from featherseg.errors import NotRun
 from featherseg.files import atomic_path, cache_root
+from featherseg.markup import csv_cell
 from featherseg.provenance import hardware, processor, provenance
 
 OUTPUT = Path("reports/benchmarks.csv")
@@ -123,7 +124,7 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
     with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
 
 
 def make_row(case: Case, part: str, quantity: str, unit: str = "", values: Sequence[float] = (), *,

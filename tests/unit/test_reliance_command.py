@@ -72,7 +72,7 @@ def test_a_function_and_a_folder_give_a_table_a_record_and_a_page(here, capsys):
     page = Path("out/reliance.html").read_text()
     assert record["paragraph"].replace("'", "&#x27;") in page
     assert page.count("<table") == 2 and page.count("data:image/png") == 3 and page.count("data:image/jpeg") == 2
-    assert "<script" not in page and "http" not in page and str(here) not in page
+    assert "<script" not in page and "://" not in page and str(here) not in page
 
 
 def strictly(path):

@@ -94,7 +94,7 @@ def test_the_command_writes_figures_counts_and_a_page(tmp_path, monkeypatch, cap
                   for line in csv.DictReader(file)}
     assert counts["mine", "size", "large", "small"] == 4 and counts["mine", "size", "small", "small"] == 5
     text = open("reports/prompt_engine/agreement.html").read()
-    assert "&lt;other&gt;" in text and "<other>" not in text and "http" not in text and "<script" not in text
+    assert "&lt;other&gt;" in text and "<other>" not in text and "://" not in text and "<script" not in text
     before = text
     write_agreement([tmp_path / "mine", tmp_path / "<other>"], tmp_path / "reports/prompt_engine")
     assert open("reports/prompt_engine/agreement.html").read() == before

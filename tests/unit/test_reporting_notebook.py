@@ -44,7 +44,7 @@ def test_a_notebook_runs_on_this_code_from_the_root_with_its_study(project, monk
     assert page == Path("reports/mine/where.html")
     assert featherseg.__file__ in text and f"{project} mine" in text
     assert "import os" not in text and "<title>A title</title>" in text
-    assert "http" not in text and "<script" not in text
+    assert "://" not in text and "<script" not in text
     executed = nbformat.read("reports/mine/where.ipynb", as_version=4)
     assert executed.metadata.kernelspec.name == "python3"
     assert sorted(path.name for path in Path("reports/mine").iterdir()) == ["where.html", "where.ipynb"]

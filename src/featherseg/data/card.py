@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from featherseg.data.prepared import LEVELS, UNIQUE, PreparedDataset, Sample, prompt_of, read_samples
 from featherseg.files import not_run_reason
+from featherseg.markup import markdown_text
 
 SHEET = "contact_sheet.png"
 _TILES, _COLUMNS, _SIDE, _MARGIN, _LINE, _FONT_SIZE = 12, 4, 256, 12, 15, 12
@@ -155,12 +156,12 @@ class _Level:
 
 
 def _text(found: _Tally, about: About) -> str:
-    facts = [f"Source: {about.source}", f"Licence: {about.licence}"]
-    facts += [f"Citation: {about.citation}"] if about.citation else []
+    facts = [f"Source: {markdown_text(about.source)}", f"Licence: {markdown_text(about.licence)}"]
+    facts += [f"Citation: {markdown_text(about.citation)}"] if about.citation else []
     return "\n".join([
-        f"# {about.title}", "", *(f"- {fact}" for fact in (*facts, *_figures(found))), "",
+        f"# {markdown_text(about.title)}", "", *(f"- {fact}" for fact in (*facts, *_figures(found))), "",
         "## Samples", "", *_sample_table(found), "",
-        *(["## Notes", "", *(f"- {note}" for note in about.notes), ""] if about.notes else []),
+        *(["## Notes", "", *(f"- {markdown_text(note)}" for note in about.notes), ""] if about.notes else []),
         "## Prompts", "", *_prompt_table(found.levels), "",
         f"![Examples: outlines of the masks, each with its prompt]({SHEET})", "",
     ])
@@ -204,14 +205,13 @@ def _prompt_table(levels: dict[str, _Level]) -> list[str]:
     for level in (*LEVELS, UNIQUE):
         if level in levels:
             found = levels[level]
-            example = found.example.replace("|", "\\|") or "(empty)"
-            rows.append([level, str(found.samples), str(found.different), example[:200]])
+            rows.append([level, str(found.samples), str(found.different), found.example[:200] or "(empty)"])
     return _table(["level", "samples", "different texts", "example"], rows)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
+    header, *rows = [[markdown_text(cell) for cell in line] for line in (header, *rows)]
+    return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)]
 
 
 def _sums(pairs: Iterable[tuple[str, int]]) -> Counter[str]:

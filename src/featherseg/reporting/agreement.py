@@ -16,6 +16,7 @@ from featherseg.data.specs import SPECS
 from featherseg.data.wording import ATTRIBUTES, location_word
 from featherseg.errors import UserError
 from featherseg.files import atomic_path
+from featherseg.markup import csv_cell
 from featherseg.reporting.page import page
 
 SHAPE_OF = {"round": "round", "circle": "round", "circular": "round", "oval": "oval", "ovoid": "oval",
@@ -174,7 +175,7 @@ def _write_table(path: Path, lines: Sequence[dict[str, object]]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(lines)
+        writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)
 
 
 def _body(found: Sequence[Agreement]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from featherseg.config import HeadPart, Run, read_params
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, not_run_reason, read_object, write_json
+from featherseg.markup import csv_cell
 from featherseg.referring import MEASURES
 from featherseg.reporting.study import Study, first_split
 
@@ -155,4 +156,4 @@ def curves(study: Study) -> "pd.DataFrame":
 
 def _write_csv(path: Path, frame: "pd.DataFrame") -> None:
     with atomic_path(path) as partial:
-        frame.to_csv(partial, index=False, lineterminator="\n")
+        frame.map(csv_cell).to_csv(partial, index=False, lineterminator="\n")

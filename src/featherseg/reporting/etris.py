@@ -10,6 +10,7 @@ from torch.nn import Parameter
 
 from featherseg.config import HeadPart, ModelConfig
 from featherseg.describe import without_weights
+from featherseg.markup import markdown_text
 from featherseg.models import WITH_ETRIS_HEAD
 from featherseg.referring import ALL, FIRST, MEASURES, MIOU, OIOU
 from featherseg.reporting import published
@@ -255,8 +256,9 @@ def equal_budget(study: Study) -> str:
     frame, said = tuning(study).dropna(subset="accuracy"), []
     for dataset, rows in frame.groupby("dataset"):
         budgets = rows.budget.unique()
-        said.append(f"On **{dataset}** all {len(rows)} methods had one budget: {budgets[0]}." if len(budgets) == 1
-                    else f"On **{dataset}** the budgets are NOT equal: {'; '.join(budgets)}.")
+        where = f"On **{markdown_text(dataset)}**"
+        said.append(f"{where} all {len(rows)} methods had one budget: {budgets[0]}." if len(budgets) == 1
+                    else f"{where} the budgets are NOT equal: {'; '.join(budgets)}.")
     return "\n\n".join(said) or "No tuning method of ETRIS has been run in this study; the table says why."
 
 

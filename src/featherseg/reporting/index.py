@@ -1,10 +1,11 @@
 """reports/index.html: one line for everything that there is to read."""
 
-import html
 from pathlib import Path
+from urllib.parse import quote
 
 from featherseg.errors import UserError
 from featherseg.files import atomic_path
+from featherseg.markup import html_text
 from featherseg.reporting.page import page, page_title_and_summary, title_and_summary
 
 REPORTS = Path("reports")
@@ -46,7 +47,7 @@ def _section(folder: Path) -> str:
         pages.append(_line(path, *told))
     items = "".join(pages) + _tables(folder)
     name = f"Study: {folder.name}" if any(folder.glob("*.ipynb")) else folder.name.replace("_", " ").capitalize()
-    return f"<h2>{html.escape(name)}</h2>\n<ul>{items}</ul>" if items else ""
+    return f"<h2>{html_text(name)}</h2>\n<ul>{items}</ul>" if items else ""
 
 
 def _tables(folder: Path) -> str:
@@ -55,5 +56,5 @@ def _tables(folder: Path) -> str:
 
 
 def _line(path: Path, title: str, what: str) -> str:
-    link = html.escape(path.relative_to(REPORTS).as_posix())
-    return f'<li><a href="{link}">{html.escape(title)}</a>: {html.escape(what)}</li>\n'
+    link = quote(path.relative_to(REPORTS).as_posix())
+    return f'<li><a href="{link}">{html_text(title)}</a>: {html_text(what)}</li>\n'

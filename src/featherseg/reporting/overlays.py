@@ -51,18 +51,16 @@ def overlays(study: Study, dataset: str) -> "Image":
             draw_outlines(axis, data.image(sample), data.mask(sample), _decode(shown))
             title = f"{title_of(recipe)}: {rank}, DSC {100 * shown.dsc:.1f} %"
             axis.set_title(title, fontsize=8.5, loc="left")
-            axis.set_xlabel(caption(shown.prompt), fontsize=8, loc="left", parse_math=False)
+            axis.set_xlabel(caption(shown.prompt), fontsize=8, loc="left")
     return style.picture(figure)
 
 
 def gallery(study: Study) -> list:
     """The overlays of every dataset on which a run was scored, each after a line that names the dataset."""
-    from IPython.display import Markdown
-
     scored = study.results[study.results.status == "ok"].drop_duplicates("dataset").sort_values("dataset")
     if scored.empty:
         return [style.note("No run of this study has been scored, so there is nothing to show.")]
-    shown = [(Markdown(f"### {row.dataset} ({row.data})"), overlays(study, row.dataset))
+    shown = [(style.heading(f"{row.dataset} ({row.data})"), overlays(study, row.dataset))
              for row in scored.itertuples()]
     return [item for pair in shown for item in pair]
 
@@ -71,20 +69,18 @@ def two_sentences(study: Study) -> list:
     """For every dataset with several targets an image, the best, the median and the worst pair of predictions that
     two prompts give on one image, by the lower DSC of the two; of the Bridger where one was scored, else of the most
     accurate run. Each after a line that names dataset and method."""
-    from IPython.display import Markdown
-
     from featherseg.reporting.etris import accuracy  # needs torch, which outlines do not
 
     rows, shown = accuracy(study.every_result), []
     for dataset, of in rows.groupby("dataset"):
         bridgers = of[(of.adapter == "bridger") & ~of.recipe.str.endswith(AS_RELEASED)]
         best = of.loc[(of if bridgers.empty else bridgers).accuracy.idxmax()]
-        heading = f"### {dataset} ({best.data}), split {best.split}: {title_of(best.recipe)}"
+        heading = style.heading(f"{dataset} ({best.data}), split {best.split}: {title_of(best.recipe)}")
         data, predictions = PreparedDataset.read(f"data/processed/{dataset}"), _predictions(study, best.run)
         samples = {sample.sample_id: sample for sample in data.samples}
         pairs = _pairs(predictions, samples)
         if pairs.empty:
-            shown += [Markdown(heading), style.note("No image of this split has two targets with different prompts.")]
+            shown += [heading, style.note("No image of this split has two targets with different prompts.")]
             continue
         figure, axes = style.panels(6, width=2.05, height=3.0, columns=6)
         for place, (rank, pair) in enumerate(extremes(pairs).items()):
@@ -92,8 +88,8 @@ def two_sentences(study: Study) -> list:
                 prediction, sample = predictions.loc[sample_id], samples[sample_id]
                 draw_outlines(axis, data.image(sample), data.mask(sample), _decode(prediction))
                 axis.set_title(f"{rank} pair, DSC {100 * prediction.dsc:.1f} %", fontsize=8.5, loc="left")
-                axis.set_xlabel(caption(prediction.prompt, 30), fontsize=8, loc="left", parse_math=False)
-        shown += [Markdown(heading), style.picture(figure)]
+                axis.set_xlabel(caption(prediction.prompt, 30), fontsize=8, loc="left")
+        shown += [heading, style.picture(figure)]
     return shown or [style.note("No run of this study has been scored, so there is nothing to show.")]
 
 

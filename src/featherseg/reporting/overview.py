@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from featherseg.markup import markdown_text
 from featherseg.reporting.study import Study, title_of
 from featherseg.reporting.tables import FROM, METRICS, honest, made_here, own_means, source_of
 
@@ -90,11 +91,12 @@ def _scores_line(dataset: str, recipe: str, rows: pd.DataFrame) -> dict:
 
 def _winner(dataset: str, rows: pd.DataFrame, seeds: int) -> str:
     trained = rows[rows.trainable > 0]
-    where = f"On **{dataset}** ({rows[FROM].iloc[0]})"
+    where = f"On **{markdown_text(dataset)}** ({markdown_text(rows[FROM].iloc[0])})"
     if len(trained) < 2:
         return f"{where} fewer than two tuned methods have run."
     best, second = trained.iloc[0], trained.iloc[1]
     caution = "one seed, so a small lead decides nothing" if seeds == 1 else f"means of {seeds} seeds"
-    return (f"{where} the best tuned method is **{best.method}**: DSC {best.DSC:.1f} % at {best.trainable:,} "
+    winner, runner_up = markdown_text(best.method), markdown_text(second.method)
+    return (f"{where} the best tuned method is **{winner}**: DSC {best.DSC:.1f} % at {best.trainable:,} "
             f"trainable parameters ({best['% of model']:.1f} % of the model), "
-            f"{best.DSC - second.DSC:.1f} points before {second.method} ({second.trainable:,}); {caution}.")
+            f"{best.DSC - second.DSC:.1f} points before {runner_up} ({second.trainable:,}); {caution}.")

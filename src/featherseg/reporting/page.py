@@ -1,8 +1,21 @@
-"""Self-contained HTML pages: no script, nothing fetched, readable on paper and on a phone."""
+"""Self-contained HTML pages: no script, nothing fetched, readable on paper and on a phone.
+
+Text is escaped where it becomes markup (`featherseg.markup`). Behind that stands a policy in every page, under which a
+browser runs no script and fetches nothing.
+"""
 
 import html
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from featherseg.markup import html_text
+
+if TYPE_CHECKING:
+    from jinja2.runtime import Context
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 CSS = """
 :root { color-scheme: light; }
@@ -33,11 +46,10 @@ nav { font-size: .9rem; margin-bottom: 1.5rem; }
 def notebook_page(notebook: Path) -> str:
     """HTML of an executed notebook: its prose, tables and figures, without code; images are inside."""
     import nbformat
-    from nbconvert import HTMLExporter
     from traitlets.config import Config
 
     content = nbformat.read(notebook, as_version=4)
-    exporter = HTMLExporter(
+    exporter = _exporter()(
         config=Config(
             {
                 "TemplateExporter": {
@@ -52,9 +64,32 @@ def notebook_page(notebook: Path) -> str:
     )
     body, _ = exporter.from_notebook_node(content)
     title, summary = title_and_summary(notebook)
-    code = f'<a href="{notebook.name}">notebook with code</a>'
+    code = f'<a href="{quote(notebook.name)}">notebook with code</a>'
     links = f'<nav><a href="../index.html">all reports</a> · {code}</nav>'
     return page(title, f"{links}\n{body}", summary)
+
+
+def _exporter() -> type:
+    """nbconvert's HTML exporter, with the HTML in Markdown shown as text, in cells and in their outputs."""
+    from jinja2 import pass_context
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class TextRenderer(IPythonRenderer):
+        def inline_html(self, html: str) -> str:
+            return html_text(html)
+
+        def block_html(self, html: str) -> str:
+            return f"<p>{html_text(html)}</p>\n"
+
+    class PageExporter(HTMLExporter):
+        @pass_context
+        def markdown2html(self, context: "Context", source: str) -> str:
+            renderer = TextRenderer(escape=False, allow_harmful_protocols=False,
+                                    anchor_link_text=self.anchor_link_text)
+            return MarkdownWithMath(renderer=renderer).render(source)
+
+    return PageExporter
 
 
 def title_and_summary(notebook: Path) -> tuple[str, str]:
@@ -81,8 +116,9 @@ def page(title: str, body: str, summary: str = "") -> str:
     """A whole HTML page around a body."""
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{html.escape(title)}</title>\n"
-        f'<meta name="description" content="{html.escape(summary)}">\n<style>{CSS}</style>\n</head>\n'
+        f"<title>{html_text(title)}</title>\n"
+        f'<meta name="description" content="{html_text(summary)}">\n<style>{CSS}</style>\n</head>\n'
         f"<body>\n{body}\n</body>\n</html>\n"
     )

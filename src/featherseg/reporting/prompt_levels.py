@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from featherseg.config import PROMPT_LEVELS, Run
+from featherseg.markup import markdown_text
 from featherseg.reporting import style
 from featherseg.reporting.reliance_study import HOW, Measured, by_dataset, measured
 from featherseg.reporting.study import Study, title_of
@@ -96,7 +97,8 @@ def _reading(dataset: str, method: str, rows: pd.DataFrame) -> str:
     lost = (rows.loc[prompted, prompted] - own[prompted]).stack()
     lost = lost[[level != tested for level, tested in lost.index]]
     worst, tested = map(_shown, lost.idxmin())
-    said = (f"**{dataset}** ({method}): trained and tested on one level, DSC is {own[EMPTY]:.1f} % without words (P0), "
+    where = f"**{markdown_text(dataset)}** ({markdown_text(method)})"
+    said = (f"{where}: trained and tested on one level, DSC is {own[EMPTY]:.1f} % without words (P0), "
             f"{own['p1']:.1f} % with the class (P1), and highest with {_shown(own.idxmax())}, {own.max():.1f} %. "
             f"Against the model that was trained on the level it is tested on (P1 to P9), one trained on another level "
             f"scores {lost.mean():+.1f} points on average, at worst {lost.min():+.1f} (trained on {worst}, tested on "

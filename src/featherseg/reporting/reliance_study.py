@@ -15,6 +15,7 @@ from featherseg.config import Run
 from featherseg.data.prepared import PreparedDataset
 from featherseg.data.wording import ATTRIBUTES
 from featherseg.files import not_run_reason, read_json
+from featherseg.markup import markdown_text
 from featherseg.reliance.measure import Settings, measure_controls
 from featherseg.reliance.verdict import decides, is_drop, paragraph
 from featherseg.reporting import reliance, style
@@ -70,7 +71,8 @@ def quote(study: Study) -> str:
         best = _most_accurate(runs)
         answers = pd.Series([decides(one.record) for one in runs]).value_counts()
         counts = ", ".join(f"{answer} in {count}" for answer, count in answers.items())
-        said.append(f"**{dataset}**: {paragraph(best.record, title_of(best.run.recipe), best.data)} "
+        verdict = markdown_text(paragraph(best.record, title_of(best.run.recipe), best.data))
+        said.append(f"**{markdown_text(dataset)}**: {verdict} "
                     f"What decides, over the {len(runs)} runs measured here: {counts}.")
     return "\n\n".join(said) or HOW
 
@@ -97,8 +99,8 @@ def compared(study: Study) -> dict[str, dict[str, dict[str, Any]]]:
 def decisions(study: Study) -> list:
     """What decides, run by run, with the scores behind it and the controls below, as a table and as Shapley values;
     each dataset after a line that names it and where it comes from."""
-    return [item for dataset, records in compared(study).items()
-            for item in (_heading(dataset), show(reliance.comparison(records), digits=1), reliance.shares(records))]
+    return [item for dataset, records in compared(study).items() for item in (
+        style.heading(dataset), show(reliance.comparison(records), digits=1), reliance.shares(records))]
 
 
 def attributes(study: Study) -> pd.DataFrame:
@@ -144,7 +146,7 @@ def gallery(study: Study) -> list:
         data = PreparedDataset.read(f"data/processed/{best.run.dataset}")
         figures = reliance.same_image(trials, data)[:1]
         for figure in figures:
-            shown += [_heading(f"{dataset}: {title_of(best.run.recipe)}"), style.picture(figure)]
+            shown += [style.heading(f"{dataset}: {title_of(best.run.recipe)}"), style.picture(figure)]
     return shown or [style.note(HOW)]
 
 
@@ -169,9 +171,3 @@ def _cell(one: dict[str, Any] | None) -> str:
         return "not measured"
     sure = " *" if is_drop(one) else ""
     return f"{reliance.points(one['drop'])} ({reliance.interval(one['low'], one['high'])}){sure}"
-
-
-def _heading(text: str) -> "Markdown":
-    from IPython.display import Markdown
-
-    return Markdown(f"### {text}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 from featherseg.config import Recipe, Run, parse, read_run, read_yaml
 from featherseg.errors import UserError
 from featherseg.files import read_object
+from featherseg.markup import from_csv_cell
 from featherseg.registry import unknown
 
 if TYPE_CHECKING:
@@ -130,7 +131,9 @@ def read_results(source: "Path | TextIO") -> "pd.DataFrame":
     import pandas as pd
 
     frame = pd.read_csv(source, dtype=dict.fromkeys(TEXT, str))
-    return frame.fillna(dict.fromkeys(frame.columns.intersection(TEXT), ""))
+    text = list(frame.columns.intersection(TEXT))
+    frame[text] = frame[text].fillna("").map(from_csv_cell)
+    return frame
 
 
 def whole_sets(results: "pd.DataFrame") -> "pd.DataFrame":

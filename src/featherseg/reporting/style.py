@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featherseg.markup import markdown_text
+
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import Image, Markdown
@@ -56,6 +58,7 @@ RC = {
     "legend.frameon": False,
     "figure.dpi": 96,
     "savefig.dpi": 96,
+    "text.parse_math": False,  # a prompt or a title may hold dollars
 }
 
 
@@ -122,6 +125,13 @@ def note(text: str) -> "Markdown":
     from IPython.display import Markdown
 
     return Markdown(text)
+
+
+def heading(text: str) -> "Markdown":
+    """A heading above the tables and figures of one dataset or method."""
+    from IPython.display import Markdown
+
+    return Markdown(f"### {markdown_text(text)}")
 
 
 def for_notebooks() -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from featherseg.markup import html_text
 from featherseg.models.public import WEIGHTS
 from featherseg.reporting.collect import OFFICIAL
 from featherseg.reporting.study import Study, title_of
@@ -17,10 +18,14 @@ METRICS = {"DSC": ("dsc", 100), "IoU": ("iou", 100), "HD95": ("hd95", 1)}
 
 
 def show(frame: pd.DataFrame, caption: str = "", digits: int = 2) -> "Styler":
-    """A frame as a table for people: numbers to the right, text to the left, a dash for no number."""
+    """A frame as a table for people: numbers to the right, text to the left, a dash for no number.
+
+    Every text in it is shown as it is, whatever markup it holds.
+    """
     text = [name for name in frame.columns if frame[name].dtype.kind not in "iuf"]
     short = [name for name in text if frame[name].astype(str).str.len().max() <= 34]
-    style = frame.style.hide(axis="index").format(lambda value: _cell(value, digits)).set_caption(caption)
+    style = frame.style.hide(axis="index").format(lambda value: html_text(_cell(value, digits)))
+    style = style.format_index(html_text, axis="columns").set_caption(html_text(caption))
     style = style.set_properties(subset=text, **{"text-align": "left"})
     style = style.set_properties(subset=short, **{"white-space": "nowrap"})
     style = style.set_properties(subset=[name for name in text if name not in short], **{"min-width": "15em"})
