@@ -1,5 +1,14 @@
-"""One thread for each test process: the tests' models are tiny, and cores may be shared."""
+"""One thread for each test process, since the tests' models are tiny and cores may be shared; and no waiting for disks.
+"""
 
 import os
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _no_power_cut(monkeypatch):
+    """What tests write need not survive one, and thousands of small files would wait for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)

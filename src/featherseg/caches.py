@@ -3,55 +3,25 @@
 Everything in it may be deleted whenever nothing runs.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.lib import format as npy
 
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, cache_root
+from featherseg.locks import exclusive
 
 
 def key_of(*parts: Any) -> str:
     """Hexadecimal SHA-256 over plain values: equal values, equal key."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def exclusive(path: Path, taken: str, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file `path`; where another process holds it, print the sentence `taken` and wait.
-
-    The lock goes with the process, however that ends.
-
-    Raises:
-        UserError: another process holds it and `wait` is False, which `taken` says; or its folder cannot be written to.
-    """
-    lock = FileLock(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        if not wait:
-            raise UserError(taken) from None
-        print(taken, "Waiting for it.", file=sys.stderr, flush=True)
-        lock.acquire()
-    except OSError as error:
-        raise UserError(f"{path.parent} cannot hold a lock: {error.strerror or error}; set FEATHERSEG_CACHE to a "
-                        "folder that can be written to.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def cached_folder(kind: str, key: str, fill: Callable[[Path], None]) -> Path:
@@ -62,17 +32,10 @@ def cached_folder(kind: str, key: str, fill: Callable[[Path], None]) -> Path:
     folder = cache_root() / kind / key
     with exclusive(folder.with_name(f"{key}.lock"), f"Another process is filling the cache {kind}."):
         if not folder.is_dir():
-            remove_partials(folder)
             with atomic_path(folder) as partial:
                 partial.mkdir()
                 fill(partial)
     return folder
-
-
-def remove_partials(target: Path) -> None:
-    """Remove what killed writers of `target` left beside it; the caller makes sure that none lives."""
-    for partial in target.parent.glob(f".{target.name}.*.partial"):
-        shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
 
 class RowWriter:

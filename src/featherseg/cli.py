@@ -7,33 +7,66 @@ import argparse
 import json
 import os
 import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from featherseg.errors import UserError
+from featherseg.errors import NotRun, UserError
+from featherseg.files import cache_root, check_name, check_run_name, explained
+from featherseg.terminal import printable, printable_output, shortened
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one command; a `UserError` is printed as one sentence and ends with status 1."""
-    arguments = vars(_parser().parse_args(argv))
-    command = arguments.pop("run_command")
+    """Run one command. What stops it is one sentence on standard error, and status 1.
+
+    The traceback of a fault of the program itself goes to a file in the cache folder, which the sentence names;
+    with FEATHERSEG_DEBUG=1 in the environment every error shows its traceback instead.
+    """
+    with printable_output():
+        try:
+            arguments = vars(_parser().parse_args(argv))
+            command = arguments.pop("run_command")
+            command(**arguments)
+            print(end="", flush=True)
+        except BrokenPipeError:  # the reader, such as head, has what it wanted
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            if os.environ.get("FEATHERSEG_DEBUG"):
+                raise
+            sys.exit(f"featherseg: {printable(_sentence(error))}")
+
+
+def _sentence(error: BaseException) -> str:
+    """What a user can do about an error."""
+    if isinstance(error, UserError | NotRun):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the next run goes on after the last finished epoch."
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "featherseg").startswith("featherseg"):
+        return (f"the package '{error.name}' is not installed in {sys.executable}; run `make setup` and use .venv/bin "
+                "(source .venv/bin/activate).")
+    if isinstance(error, MemoryError) or (
+            isinstance(error, RuntimeError) and ("out of memory" in str(error) or "allocate memory" in str(error))):
+        return ("there is not enough memory; lower train.batch_size, evaluate.batch_size or model.image_size, or end "
+                "what else uses it.")
+    if isinstance(error, OSError) and error.errno is not None:
+        return explained(error, "reading or writing failed")
+    return f"the program itself is at fault ({type(error).__name__}: {shortened(str(error), 200)}); {_keep(error)}"
+
+
+def _keep(error: BaseException) -> str:
+    """Write an error's traceback into the cache folder; returns where it is, as the rest of a sentence."""
+    path = cache_root() / "faults" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     try:
-        command(**arguments)
-    except UserError as error:
-        sys.exit(f"featherseg: {error}")
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("featherseg"):
-            raise
-        sys.exit(f"featherseg: the package '{error.name}' is not installed in {sys.executable}; "
-                 "run `make setup` and use .venv/bin (source .venv/bin/activate).")
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or "out of memory" in str(error) or "allocate memory" in str(error)):
-            raise
-        sys.exit("featherseg: there is not enough memory; lower train.batch_size, evaluate.batch_size or "
-                 "model.image_size, or end what else uses it.")
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # the reader, such as head, has what it wanted
-    except KeyboardInterrupt:
-        sys.exit("featherseg: interrupted; the next run goes on after the last finished epoch.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        return "run it with FEATHERSEG_DEBUG=1 to see where."
+    return f"report it with {path}, which says where."
 
 
 def download(dataset: str) -> None:
@@ -227,36 +260,39 @@ def _parser() -> argparse.ArgumentParser:
         "Run `dvc repro` for the whole study; the commands below are its stages, and what is called by hand.")
     commands = parser.add_subparsers(metavar="command", required=True)
 
+    def named(kind: str) -> Callable[[str], str]:
+        return partial(check_name, kind)
+
     def command(function, *, study: bool = False) -> argparse.ArgumentParser:
         summary = function.__doc__.splitlines()[0]
         sub = commands.add_parser(function.__name__, help=summary, description=summary)
         sub.set_defaults(run_command=function)
         if study:
-            sub.add_argument("--study", default="study", help="study: `study` or a folder of pipelines/")
+            sub.add_argument("--study", type=named("study"), default="study", help="`study` or a folder of pipelines/")
         return sub
 
-    command(download).add_argument("dataset")
-    command(prepare).add_argument("dataset")
-    command(pool).add_argument("name")
-    command(weights).add_argument("model")
+    command(download).add_argument("dataset", type=named("dataset"))
+    command(prepare).add_argument("dataset", type=named("dataset"))
+    command(pool).add_argument("name", type=named("dataset"))
+    command(weights).add_argument("model", type=named("weights"))
     command(plan, study=True).add_argument("--list", action="store_true", dest="list_runs")
     command(code)
-    command(train, study=True).add_argument("run")
-    command(evaluate, study=True).add_argument("run")
+    command(train, study=True).add_argument("run", type=check_run_name)
+    command(evaluate, study=True).add_argument("run", type=check_run_name)
     command(collect, study=True)
     sub = command(notebook, study=True)
-    sub.add_argument("name")
+    sub.add_argument("name", type=named("notebook"))
     sub.add_argument("-p", "--parameter", action="append", default=[], dest="parameters", metavar="NAME=VALUE")
     command(index)
     pretraining = command(pretrain)
-    pretraining.add_argument("name", help="a key of pipelines/pretrain/params.yaml")
+    pretraining.add_argument("name", type=named("weights"), help="a key of pipelines/pretrain/params.yaml")
     pretraining.add_argument("--start", type=Path, metavar="FOLDER")
     sub = command(describe)
-    sub.add_argument("recipe")
+    sub.add_argument("recipe", type=named("recipe"))
     sub.add_argument("--params", metavar="FILE", help="describe the model of this params file, not the full-size one")
     sub.add_argument("--json", action="store_true", dest="as_json")
     sub = command(predict)
-    sub.add_argument("--run", required=True)
+    sub.add_argument("--run", required=True, help="<run> or <study>/<run>")
     sub.add_argument("--image", required=True, nargs="+", type=Path, help="images, or one folder of images")
     sub.add_argument("--prompt", required=True, nargs="+",
                      help="one for all images, one for each, or several for one image")
@@ -266,7 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(reliance)
     sub.add_argument("--predictor", metavar="MODULE:FUNCTION",
                      help="(image uint8 HxWx3, prompt) -> mask HxW, bool or probabilities; imported from here")
-    sub.add_argument("--run", help="or a trained run")
+    sub.add_argument("--run", help="or a trained run: <run> or <study>/<run>")
     sub.add_argument("--data", type=Path, metavar="FOLDER",
                      help="a prepared dataset, or a folder with images/ and masks/, by path or by its name in "
                           "data.folders; for a run its own by default")
@@ -274,7 +310,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--limit", type=int, metavar="N", help="at most N images")
     sub.add_argument("--out", type=Path, default=Path("reports/reliance"), metavar="FOLDER")
     sub = command(check)
-    sub.add_argument("--study", action="append", help="only these studies")
+    sub.add_argument("--study", type=named("study"), action="append", help="only these studies")
     sub.add_argument("--params-only", action="store_true", help="leave datasets and weights out")
     sub.add_argument("--out", type=Path, metavar="FILE", help="written if nothing is wrong, for stages that wait")
     command(bench).add_argument("--quick", action="store_true")

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
 
 from featherseg.errors import UserError
-from featherseg.files import atomic_path
+from featherseg.files import atomic_path, check_name, check_nesting, read_text
 from featherseg.registry import unknown
+from featherseg.terminal import shortened
 
+LONGEST_YAML = 1 << 20  # bytes; a second or two for the parser per 100,000 of them
+MOST_YAML_VALUES = 1_000_000  # counted as often as an alias repeats them
 PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
 PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
 FrozenBatchNorm = Literal["fixed", "published_moving"]
@@ -34,7 +37,16 @@ Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Side = Annotated[int, Field(gt=0, le=8192)]  # of a square in pixels
 Rate = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # becomes part of paths and of stage names
+
+
+def _as_name(name: str) -> str:
+    try:
+        return check_name("name", name)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+Name = Annotated[str, AfterValidator(_as_name)]
 Item = TypeVar("Item")
 Several = Annotated[tuple[Item, ...], Field(strict=False)]  # YAML knows lists only
 
@@ -342,18 +354,17 @@ def read_yaml(path: Path | str) -> Any:
     """Content of a YAML 1.2 file (as DVC reads it, so `1e-3` is a number).
 
     Raises:
-        UserError: the file is absent or is not YAML.
+        UserError: the file cannot be read, is not YAML, or refers to itself until it is too large or too deep.
     """
+    text = read_text(path, LONGEST_YAML)
     try:
-        return YAML(typ="safe", pure=True).load(Path(path))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+        value = YAML(typ="safe", pure=True).load(text)
     except RecursionError:
         raise UserError(f"{path} is nested too deep to be read; correct the file.") from None
-    except (YAMLError, ValueError) as error:
+    except Exception as error:  # of its own kinds, and whatever its constructors meet in odd values
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    check_nesting(value, path, MOST_YAML_VALUES)
+    return value
 
 
 def write_yaml(path: Path | str, value: dict[str, Any]) -> None:
@@ -384,7 +395,7 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
     message = message[0].lower() + message[1:]
     if fault["type"] == "value_error" and isinstance(fault["input"], dict):  # of several keys, which it names
         return f"{f'section {key!r}: ' if key else ''}{message}.{more}"
-    given = "" if fault["type"] == "missing" else f", but it is {fault['input']!r}"
+    given = "" if fault["type"] == "missing" else f", but it is {shortened(repr(fault['input']), 200)}"
     return f"key '{key}': {message}{given}.{more}"
 
 

@@ -5,13 +5,15 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from featherseg.errors import UserError
+from featherseg.terminal import shortened
 
 T = TypeVar("T")
 
 
 def unknown(kind: str, name: object, valid: list[str]) -> UserError:
     """The sentence for a name that is not known: names the closest valid one and lists them all."""
-    close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    name = shortened(str(name), 100)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return UserError(f"unknown {kind} '{name}': {hint}valid values are {', '.join(sorted(valid)) or '(none)'}.")
 

@@ -22,10 +22,11 @@ from typing import Any, Self
 
 import torch
 
-from featherseg.caches import exclusive, key_of, remove_partials
+from featherseg.caches import key_of
 from featherseg.config import Run
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, cache_root, read_object, sha256_file, write_json
+from featherseg.locks import exclusive
 from featherseg.sources import CODE, digests
 
 
@@ -69,7 +70,6 @@ class Attempt:
                 write_json(self._claim, {"out_dir": str(self.out_dir), "key": self.key})
             self._held.enter_context(exclusive(
                 self._lock, f"Another process is training {self.out_dir.name} already.", wait=self._alone))
-            remove_partials(self._state)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -125,7 +125,6 @@ class Attempt:
         """
         if not self.main:
             return
-        remove_partials(self._copy)
         with atomic_path(self._copy) as partial:
             partial.mkdir()
             write(partial)
@@ -139,7 +138,6 @@ class Attempt:
         with self._claiming():
             if read_object(self._claim, "key")["key"] != self.key:
                 raise self._superseded()
-            remove_partials(self.out_dir)
             if _contents(self.out_dir) != done["files"]:
                 with atomic_path(self.out_dir) as partial:
                     shutil.copytree(self._copy, partial)

@@ -52,15 +52,35 @@ def test_an_unknown_command_names_the_valid_ones(capsys):
 def test_a_user_error_is_one_sentence_and_status_1(tmp_path):
     done = run("-m", "featherseg", "plan", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "featherseg: params.yaml does not exist.\n"
+    assert done.stderr.startswith("featherseg: params.yaml does not exist;") and done.stderr.count("\n") == 1
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
+class Odd(BaseException):
+    """What no `except Exception` catches."""
+
+
+@pytest.mark.parametrize("raised", [KeyError("inner"), RecursionError("deep"), Odd("x\x1b[31m"), OSError("no number")])
+def test_the_traceback_of_a_fault_of_the_program_goes_to_a_file(monkeypatch, tmp_path, raised):
     def broken(study, params_only):
-        raise KeyError("inner")
+        raise raised
 
+    monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path))
     monkeypatch.setattr("featherseg.check.check_project", broken)
-    with pytest.raises(KeyError):
+    with pytest.raises(SystemExit, match="the program itself is at fault") as ended:
+        main(["check"])
+    [kept] = (tmp_path / "faults").iterdir()
+    assert str(kept) in ended.value.code and ended.value.code.isprintable()
+    assert "in broken" in kept.read_text() and type(raised).__name__ in kept.read_text()
+    monkeypatch.setenv("FEATHERSEG_DEBUG", "1")
+    with pytest.raises(type(raised)):
+        main(["check"])
+
+
+def test_a_fault_is_said_also_where_its_traceback_cannot_be_kept(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("featherseg.check.check_project", lambda study, params_only: 1 / 0)
+    with pytest.raises(SystemExit, match="ZeroDivisionError.*FEATHERSEG_DEBUG=1"):
         main(["check"])
 
 
@@ -68,6 +88,9 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
     (UserError("the mask is empty."), "featherseg: the mask is empty."),
     (KeyboardInterrupt(), "goes on after the last finished epoch"),
     (ModuleNotFoundError("no", name="papermill"), "'papermill' is not installed"),
+    (OSError(28, "No space left on device", "/x/a.png"), "/x/a.png: No space left on device; free space"),
+    (PermissionError(13, "Permission denied", "a.csv"), "a.csv: Permission denied; change the permission"),
+    (UserError("the server says \x1b[2J\r\u202e."), r"the server says \x1b[2J\r\u202e."),
     (MemoryError(), "there is not enough memory; lower train.batch_size"),
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "there is not enough memory"),
     (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "there is not enough memory"),
@@ -131,3 +154,37 @@ def test_an_index_of_nothing_is_one_sentence(tmp_path, monkeypatch, reports):
         Path("reports").write_text("x")
     with pytest.raises(SystemExit, match="there is no folder reports/"):
         main(["index"])
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_any_text_can_be_printed_in_any_encoding(encoding):
+    fault = ascii("病例 \u2013 \udcff \x1b]0;title\x07 \x85")
+    done = subprocess.run(
+        [sys.executable, "-c", "from featherseg import cli, check\n"
+         f"check.check_project = lambda *_: [{fault}]\ncli.main(['check', '--params-only'])"],
+        capture_output=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": encoding})
+    printed = done.stdout.decode(encoding)
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert r"\x1b]0;title\x07 \x85" in printed and "\x1b" not in printed
+    assert ("病例" if encoding == "utf-8" else r"\u75c5\u4f8b") in printed
+
+
+@pytest.mark.parametrize(("stdout", "said"), [("/dev/full", "No space left on device"), (None, "")])
+def test_a_standard_output_that_takes_nothing(stdout, said):
+    redirect = f">{stdout}" if stdout else ">&-"
+    done = subprocess.run(f"exec {sys.executable} -m featherseg check --params-only {redirect}", shell=True,
+                          cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    assert said in done.stderr and "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [
+    ["train", "../x"], ["evaluate", "x;id"], ["prepare", "-"], ["download", "x" * 5000], ["pool", "a b"],
+    ["weights", "\x1b[31m"], ["notebook", "../../x"], ["describe", "$(id)"], ["pretrain", "a/b"],
+    ["collect", "--study", ".."], ["plan", "--study", "/etc"], ["check", "--study", "a\nb"]])
+def test_names_that_become_paths_or_shell_lines_obey_one_pattern(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="a name consists of letters") as ended:
+        main(arguments)
+    assert ended.value.code.isprintable() and len(ended.value.code) < 300

@@ -99,7 +99,14 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    (b"a: [1, 2", "not valid YAML"), (b"a: 1\na: 2\n", "not valid YAML"), (b"\xff\xfe\x00", "not valid YAML")])
+    (b"a: [1, 2", "not valid YAML"), (b"a: 1\na: 2\n", "not valid YAML"),
+    (b"\xff\xfe\x00", "not text in UTF-8"), (b"a: &a [*a]", "nested too deep"),
+    (b"a: !!python/name:os.system x", "not valid"),
+    (b"a: !!timestamp x", "not valid YAML"), (b"a: " + b"[" * 900 + b"]" * 900, "nested too deep"),
+    (b"a: " + b"[" * 70 + b"]" * 70, "nested too deep"), (b"a: " + b"9" * 5000, "not valid YAML"),
+    (b"a: " + b" " * (1 << 20), "more than the 1 MB"), (b"a: \x1b", "not valid YAML"),
+    (b"a0: &a0 [x, x]\n" + b"".join(b"a%d: &a%d [*a%d, *a%d, *a%d]\n" % (k, k, k - 1, k - 1, k - 1)
+                                    for k in range(1, 40)), "more than 1,000,000 values")])
 def test_a_broken_yaml_file_is_named(tmp_path, text, said):
     path = tmp_path / "broken.yaml"
     path.write_bytes(text)

@@ -303,7 +303,7 @@ def test_weights_that_are_not_to_be_had_are_handed_on_with_their_reason(project)
     ({"data": {"synthetic": {}}}, ["dataset", "'lesions'"]),
     ({"data": {"synthetic": {"leisons": {"images": 10, "size": 64}}}}, ["data.synthetic", "did you mean 'lesions'?"]),
     ({"data": {"official": ["kvasir"]}}, ["data.official", "did you mean 'kvasir_seg'?"]),
-    ({"data": {"folders": {"a/b": {"path": "x"}}}}, ["a/b", "pattern"]),
+    ({"data": {"folders": {"a/b": {"path": "x"}}}}, ["a/b", "a name consists of letters"]),
     ({"data": {"synthetic": {"lesions": {"images": 10, "size": 64}}, "folders": {"lesions": {"path": "x"}}}},
      ["two datasets of the name 'lesions'"]),
     ({"data": {"folders": {"busi": {"path": "x"}}, "official": ["busi"]}}, ["two datasets of the name 'busi'"]),
