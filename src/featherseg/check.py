@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from featherseg.config import DataParams, read_params
+from featherseg.config import DataParams, read_params, study_params_path
 from featherseg.errors import UserError
 from featherseg.plan import read_recipe, recipe_names, resolve_study
+from featherseg.split_check import split_faults
 
 
 def studies() -> list[str]:
@@ -24,6 +25,7 @@ def check_project(only: list[str] | None = None, params_only: bool = False) -> l
     faults = [fault for study in only or studies() for fault in _faults_of(_check_study, study)]
     if params_only:
         return faults
+    faults += [fault for study in only or studies() for fault in study_split_faults(study)]
     faults += [fault for recipe in recipe_names() for fault in _faults_of(read_recipe, recipe)]
     return list(dict.fromkeys(faults)) + _dataset_faults()
 
@@ -46,6 +48,26 @@ def _check_study(study: str) -> None:
     for model in {model.model_dump_json(): model for model in models}.values():
         with torch.device("meta"):
             MODELS[model.name](model)
+
+
+def study_split_faults(study: str, dataset: str | None = None) -> list[str]:
+    """Why the splits of a study's datasets, or of one of them, do not suffice for its runs, one sentence each.
+
+    Empty where the study cannot be resolved, which `check_project` reports.
+    """
+    try:
+        if dataset and dataset not in read_params(study).study.datasets:
+            return []
+        runs = [run for run in resolve_study(study) if dataset in (None, run.dataset)]
+        faults = split_faults(runs, read_params("study").data)
+    except UserError:
+        return []
+    return [f"{study_params_path(study)}: {fault}" for fault in dict.fromkeys(faults.values())]
+
+
+def split_notes(dataset: str) -> list[str]:
+    """What the studies lack of a dataset's splits, one sentence each, for the moment at which it is prepared."""
+    return [fault for study in studies() for fault in study_split_faults(study, dataset)]
 
 
 def list_notes() -> list[str]:

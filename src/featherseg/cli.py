@@ -79,18 +79,22 @@ def download(dataset: str) -> None:
 
 def prepare(dataset: str) -> None:
     """Write a prepared dataset into data/processed: a synthetic set, an own folder, or an official one."""
+    from featherseg.check import split_notes
     from featherseg.config import read_params
     from featherseg.data.prepare import prepare_dataset
 
     prepare_dataset(dataset, read_params("study").data)
+    print("".join(f"note: {note}\n" for note in split_notes(dataset)), end="")
 
 
 def pool(name: str) -> None:
     """Make a pooled set of prepared ones, as params.yaml declares it in data.pooled."""
+    from featherseg.check import split_notes
     from featherseg.config import read_params
     from featherseg.data.pool import pool_dataset
 
     pool_dataset(name, read_params("study").data.pooled)
+    print("".join(f"note: {note}\n" for note in split_notes(name)), end="")
 
 
 def weights(model: str) -> None:
@@ -104,15 +108,16 @@ def weights(model: str) -> None:
 def plan(study: str, list_runs: bool) -> None:
     """Resolve a study into one small file a run; with --list only show the runs and what they lack."""
     from featherseg.config import read_params
-    from featherseg.plan import missing, resolve_study, write_plan
+    from featherseg.plan import lacking, resolve_study, write_plan
 
     if not list_runs:
         print(f"{len(write_plan(study))} runs planned")
         return
-    runs, pools = resolve_study(study), read_params("study").data.pooled
+    runs = resolve_study(study)
+    reasons = lacking(runs, read_params("study").data)
     width = max(len(run.name) for run in runs)
     for run in runs:
-        lack = missing(run, pools)
+        lack = reasons.get(run.name)
         print(f"{run.name:<{width}}  {f'not run: {lack}' if lack else 'ready'}")
 
 

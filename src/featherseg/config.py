@@ -47,6 +47,7 @@ def _as_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_as_name)]
+Split = Annotated[str, Field(pattern=r"^\S+( \S+)*$")]
 Item = TypeVar("Item")
 Several = Annotated[tuple[Item, ...], Field(strict=False)]  # YAML knows lists only
 
@@ -161,7 +162,7 @@ class TrainConfig(Strict):
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     prompts: PromptPolicy = "random"
     val_prompts: PromptPolicy = "fullest"
-    val_split: str = "val"
+    val_split: Split = "val"
     cache_features: bool = True
     loss: LossConfig = LossConfig()
 
@@ -202,7 +203,7 @@ class EvaluateConfig(Strict):
     null where reliance is not measured.
     """
 
-    splits: Annotated[Several[str], Field(min_length=1), AfterValidator(_each_once)] = ("test",)
+    splits: Annotated[Several[Split], Field(min_length=1), AfterValidator(_each_once)] = ("test",)
     prompts: PromptPolicy | Literal["sentences"] = "fullest"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     batch_size: Positive = 32

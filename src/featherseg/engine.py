@@ -34,6 +34,7 @@ from featherseg.models.base import SegmentationModel, parameters_of
 from featherseg.progress import progress
 from featherseg.provenance import peak_memory_mib, provenance
 from featherseg.resume import Attempt, run_key
+from featherseg.split_check import require_splits
 
 HISTORY = ("epoch", "loss", "val_dsc", "lr")
 
@@ -49,14 +50,16 @@ def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
     divided over them.
 
     Raises:
-        UserError: no samples to train or validate on, a loss or gradient that is not finite, an output folder that a
-            later process has taken over, a full disk.
+        UserError: no samples to train, validate or score on, a loss or gradient that is not finite, an output folder
+            that a later process has taken over, a full disk.
     """
     started = time.time()
     rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     dataset = PreparedDataset.read(data_dir)
     not_run = run.not_run or dataset.status["reason"]
     idle = bool(not_run) or run.train is None
+    if not idle:
+        require_splits(run, dataset)
     key = run_key(run, "" if idle else dataset.fingerprint())
     with Attempt(key, out_dir, info_path, rank, ranks) as attempt:
         if idle:

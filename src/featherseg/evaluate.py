@@ -40,6 +40,7 @@ from pycocotools import mask as coco
 from featherseg import referring
 from featherseg.config import EvaluateConfig, Run
 from featherseg.data.prepared import PreparedDataset, Sample, prompt_of
+from featherseg.data.splits import missing_splits
 from featherseg.data.torch_dataset import PixelDataset
 from featherseg.errors import UserError
 from featherseg.features import FeatureBank
@@ -60,7 +61,6 @@ from featherseg.resume import forget
 
 OWN, EMPTY, OTHER = "own", "empty", "other"
 SENTENCES = "sentences"
-SPLITS = ("train", "val", "test", "testA", "testB")
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _measure_reliance(run: Run, dataset: PreparedDataset, splits: dict[str, list
 def chosen_splits(run: Run, dataset: PreparedDataset) -> dict[str, list[Sample]]:
     """The samples of each split that is to be scored, in the order of `evaluate.splits`.
 
-    Data sets differ in their splits, so one of `SPLITS` that this one lacks is passed over, which is said.
+    Data sets differ in their splits, so one of `splits.USUAL` that this one lacks is passed over, which is said.
 
     Raises:
         UserError: a split is none that is known, or none of them has samples.
@@ -162,7 +162,7 @@ def chosen_splits(run: Run, dataset: PreparedDataset) -> dict[str, list[Sample]]
     lacking = [split for split in wanted if split not in found]
     has = ", ".join(sorted({sample.split for sample in dataset.samples})) or "(none)"
     said = f"dataset '{run.dataset}' has no samples in split {', '.join(map(repr, lacking))}"
-    if not found or set(lacking) - set(SPLITS):
+    if missing_splits(wanted, found):
         raise UserError(f"{said}; set evaluate.splits to those that it has ({has}), or prepare it with such samples.")
     if lacking:
         print(f"{said}; scored are {', '.join(found)}, and its splits are {has}", file=sys.stderr)

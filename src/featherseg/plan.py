@@ -32,6 +32,7 @@ from featherseg.files import atomic_path, not_run_reason
 from featherseg.models import DEFAULTS, HAVING, MODELS, NAMED, check_knobs
 from featherseg.models.weights import RANDOM, is_random, weights_sha256
 from featherseg.registry import unknown
+from featherseg.split_check import split_faults
 
 RECIPES = Path("recipes")
 MODEL_KNOBS = tuple(knob for knob in NAMED if knob != "word_length")
@@ -125,13 +126,27 @@ def resolve_study(study: str) -> list[Run]:
 
 
 def write_plan(study: str) -> list[Run]:
-    """Resolve a study into `runs/<study>/plan/`, two small files a run."""
+    """Resolve a study into `runs/<study>/plan/`, two small files a run.
+
+    Raises:
+        UserError: as `resolve_study`, or a dataset that is known by now lacks a split that its runs need.
+    """
     runs = resolve_study(study)
+    faults = list(dict.fromkeys(split_faults(runs, read_params("study").data).values()))
+    if faults:
+        more = f" ({len(faults) - 1} more faults: `featherseg check` lists them.)" if len(faults) > 1 else ""
+        raise UserError(f"{study_params_path(study)}: {faults[0]}{more}")
     with atomic_path(Path("runs") / study / "plan") as folder:
         folder.mkdir()
         for run in runs:
             write_run(folder, run)
     return runs
+
+
+def lacking(runs: list[Run], data: DataParams) -> dict[str, str]:
+    """Name of a run -> what it lacks (`missing`), or why its dataset's splits do not suffice for it."""
+    reasons = {run.name: missing(run, data.pooled) for run in runs}
+    return split_faults(runs, data) | {name: reason for name, reason in reasons.items() if reason}
 
 
 def missing(run: Run, pools: dict[str, PoolParams]) -> str | None:

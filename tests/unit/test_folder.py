@@ -11,7 +11,7 @@ from PIL import Image
 from featherseg.config import DataParams, FolderParams
 from featherseg.data.folder import check_folder, prepare_folder
 from featherseg.data.prepare import prepare_dataset
-from featherseg.data.prepared import PreparedDataset, prompt_of, split_by_hash
+from featherseg.data.prepared import PreparedDataset, prompt_of
 from featherseg.errors import UserError
 
 
@@ -51,7 +51,7 @@ def save_list(folder: Path, split: str, *rows: dict) -> None:
 def test_images_and_masks_are_enough(folder):
     dataset = take(folder)
     assert [sample.sample_id for sample in dataset.samples] == [f"own/{name}/object" for name in "abc"]
-    assert [sample.split for sample in dataset.samples] == [split_by_hash(name) for name in "abc"]
+    assert {sample.split for sample in dataset.samples} == {"train", "val", "test"}
     assert dataset.samples[0].prompts["p1"] == ["object"]
     assert (dataset.mask(dataset.samples[1]) == box()).all()
     assert check_folder(folder) == []
@@ -235,7 +235,9 @@ def test_a_csv_of_images_speaks_for_all_their_masks(folder):
     samples = take(folder).samples
     assert [(sample.image_id, sample.target, sample.group) for sample in samples] == [
         ("a", "object", "p"), ("a", "heart", "p"), ("b", "object", "p"), ("c", "object", "q")]
-    assert [sample.split for sample in samples] == [split_by_hash("p")] * 3 + [split_by_hash("q")]
+    splits = {sample.group: sample.split for sample in samples}
+    assert [sample.split for sample in samples] == [splits["p"]] * 3 + [splits["q"]]
+    assert sorted(splits.values()) == ["test", "train"]
     assert samples[0].prompts["p1"] == ["the thing"] and samples[2].prompts["p1"] == ["object"]
 
 

@@ -4,7 +4,9 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from featherseg.adapters import METHODS
 from featherseg.check import check_project, studies
@@ -21,6 +23,7 @@ from featherseg.config import (
     read_yaml,
     write_yaml,
 )
+from featherseg.data.prepared import PreparedWriter
 from featherseg.errors import UserError
 from featherseg.models import HAVING, MODELS, NAMED
 from featherseg.plan import missing, recipe_names, resolve_study, write_plan
@@ -449,3 +452,91 @@ def test_another_schedule_leaves_the_recipes_milestones_behind(project):
     assert [run.train.milestones for run in resolve_study("study")] == [(3,)]
     declare(recipes=["steps"], train={"schedule": "cosine"})
     assert [run.train.milestones for run in resolve_study("study")] == [()]
+
+
+# ---------------------------------------------------------------- splits that the data lack
+
+
+def own_folder(name: str, listed: str | None = None, images: int = 10) -> dict:
+    """Declares a folder of drawn pictures, with a list of one column beside the images' names."""
+    for number in range(images):
+        mask = np.zeros((16, 16), np.uint8)
+        mask[2:9, 3:11] = 255
+        for part, pixels in (("images", np.full((16, 16, 3), number, np.uint8)), ("masks", mask)):
+            Path(name, part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(Path(name, part, f"{number:03}.png"))
+    if listed is not None:
+        rows = [f"{number:03}.png,{listed.format(number % 5)}\n" for number in range(images)]
+        Path(name, "list.csv").write_text("image,split\n" + "".join(rows))
+    return {"folders": {name: {"path": name, "class_name": "polyp"}}}
+
+
+def test_plan_check_and_prepare_report_a_split_that_a_list_lacks_before_anything_is_trained(project, capsys):
+    declare(["clipseg-decoder"], ["mine"], data=own_folder("mine", "fold{}"))
+    said = refusal()
+    assert "dataset 'mine' has no samples in split 'train'" in said and "fold0, fold1, fold2, fold3, fold4" in said
+    assert "split column" in said
+    assert any("no samples in split 'train'" in fault for fault in check_project(["study"]))
+    main(["prepare", "mine"])
+    assert "note: params.yaml: dataset 'mine' has no samples in split 'train'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("sections", "knob"), [
+    ({"train": {"val_split": "fold1"}}, None),
+    ({"train": {"val_split": "fold2"}, "evaluate": {"splits": ["fold7"]}}, "evaluate.splits"),
+    ({}, "train.val_split"), ({"train": {"val_split": "fold7"}}, "train.val_split")])
+def test_the_way_out_names_the_knob(project, sections, knob):
+    data = own_folder("mine", "fold{}")
+    text = Path("mine/list.csv").read_text().replace("fold0", "train").replace("fold3", "test")
+    Path("mine/list.csv").write_text(text)
+    declare(["clipseg-decoder"], ["mine"], data=data, **sections)
+    if knob is None:
+        write_plan("study")
+    else:
+        assert f"or set {knob} to what it has" in refusal()
+
+
+def test_a_method_that_trains_nothing_needs_no_split_to_train_on(project):
+    declare(["clipseg-zero_shot"], ["mine"], data=own_folder("mine", "test"))
+    assert len(write_plan("study")) == 1
+
+
+@pytest.mark.parametrize("images", range(3, 12))
+def test_a_small_folder_without_a_list_can_be_trained_on(project, images):
+    declare(["clipseg-decoder"], ["mine"], data=own_folder("mine", images=images))
+    assert len(write_plan("study")) == 1
+
+
+def test_fewer_than_three_groups_are_refused_with_the_reason(project):
+    declare(["clipseg-decoder"], ["mine"], data=own_folder("mine", images=2))
+    assert "fewer than three groups" in refusal()
+
+
+def test_a_synthetic_set_that_is_too_small_for_its_splits_is_refused(project):
+    declare(["clipseg-decoder"], data={"synthetic": {"lesions": {"images": 2, "size": 64}}})
+    assert "raise data.synthetic.lesions.images" in refusal()
+
+
+def test_a_pool_needs_a_member_with_each_split(project):
+    data = own_folder("mine", "train") | {"pooled": {"both": {"train": ["mine"], "test": ["lesions"]}},
+                                          "synthetic": {"lesions": {"images": 40, "size": 64}}}
+    declare(["clipseg-decoder"], ["both"], data=data)
+    assert "'both' has no samples in split 'val'" in refusal() and "data.pooled.both" in refusal()
+
+
+def test_an_official_set_is_judged_once_it_is_prepared(project):
+    declare(["clipseg-decoder"], ["kvasir_seg"], evaluate={"splits": ["fold7"]})
+    assert len(write_plan("study")) == 1
+    with PreparedWriter("data/processed/kvasir_seg", dataset="kvasir_seg") as writer:
+        for split in ("train", "val", "test"):
+            writer.add_image(split, np.zeros((16, 16, 3), np.uint8))
+            writer.add_sample(image_id=split, target="polyp", mask=np.ones((16, 16), bool), split=split)
+    with pytest.raises(UserError, match="'kvasir_seg' has no samples in split 'fold7'"):
+        write_plan("study")
+
+
+@pytest.mark.parametrize("sections", [{"evaluate": {"splits": [""]}}, {"evaluate": {"splits": [" "]}},
+                                      {"train": {"val_split": ""}}])
+def test_a_split_without_a_name_is_refused(project, sections):
+    declare(**sections)
+    assert "should match pattern" in refusal()

@@ -100,7 +100,7 @@ def test_a_member_that_is_not_there_makes_the_pool_not_run(members):
     status = PreparedDataset.read(members / "both").status
     assert status == {"status": "not_run", "reason": "right, third: by request only."}
     shutil.rmtree(members / "third")
-    with pytest.raises(UserError, match="third/status.json does not exist; run the stage"):
+    with pytest.raises(UserError, match="third/status.json does not exist"):
         pool_dataset("both", {"both": POOL})
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from featherseg.data import prepared
 from featherseg.data.images import read_image, read_mask
-from featherseg.data.prepared import PreparedDataset, PreparedWriter, prompt_of, split_by_hash
+from featherseg.data.prepared import PreparedDataset, PreparedWriter, prompt_of
 from featherseg.errors import UserError
 from featherseg.files import write_status
 
@@ -43,8 +43,22 @@ def test_what_is_written_is_read(tmp_path):
 
 def test_what_is_not_said_follows_from_the_image(tmp_path):
     [sample] = write(tmp_path / "set").samples
-    assert sample.group == "one" and sample.split == split_by_hash("one")
+    assert sample.group == "one" and sample.split == "train"
     assert sample.prompts == {"p0": [""], "p1": ["left lung"]}
+
+
+def test_rows_without_a_split_get_that_of_their_group_once_all_are_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared, "_ROWS_PER_GROUP", 4)
+    with PreparedWriter(tmp_path / "set", dataset="set") as writer:
+        for number in range(15):
+            writer.add_image(f"{number}", colours())
+            split = "testA" if number == 14 else None
+            writer.add_sample(image_id=f"{number}", target="a", mask=box(), group=f"patient {number % 5}", split=split)
+    samples = PreparedDataset.read(tmp_path / "set").samples
+    assert [sample.image_id for sample in samples] == [f"{number}" for number in range(15)]
+    assert samples.pop().split == "testA"
+    assert len({(sample.group, sample.split) for sample in samples}) == 5
+    assert {sample.split for sample in samples} == {"train", "val", "test"}
 
 
 def test_an_empty_mask_has_no_box(tmp_path):
@@ -304,14 +318,6 @@ def test_prompts_of_a_sample_that_has_few(tmp_path):
     [only_sentences] = write(tmp_path / "b", prompts={"sentences": ["x", "y"]}).samples
     assert prompt_of(only_empty, "random", random.Random(0)) == prompt_of(only_empty, "unique") == ""
     assert [prompt_of(only_sentences, level) for level in ("p3", "fullest", "unique")] == ["", "x", "x"]
-
-
-def test_the_split_by_hash_is_the_same_everywhere():
-    assert [split_by_hash(group) for group in ("a", "b", "c", "patient 1", "息")] == [
-        "val", "train", "train", "test", "train"]
-    counts = Counter(split_by_hash(str(number)) for number in range(5000))
-    shares = [counts[name] / 5000 for name in ("train", "val", "test")]
-    assert shares == pytest.approx([0.6, 0.2, 0.2], abs=0.02)
 
 
 def test_the_fingerprint_is_that_of_the_content(tmp_path):

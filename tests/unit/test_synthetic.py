@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from featherseg.data.prepared import PreparedDataset, prompt_of, split_by_hash
+from featherseg.data.prepared import PreparedDataset, prompt_of
+from featherseg.data.splits import split_by_hash
 from featherseg.data.synthetic import (
     DESCRIPTIONS,
     NAMES,

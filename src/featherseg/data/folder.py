@@ -9,12 +9,13 @@
 
 Names are compared without extension and, for a list from another system, whatever its slashes.
 JPEG, PNG, TIFF, BMP, GIF and WebP; 8 or 16 bits, grey or colour (`images.read_image` and `read_mask` say how
-each is read). Without splits in a list, samples are split by the hash of their group where the list names
-one, else of their image. Where no list gives a prompt, the prompt engine makes them.
+each is read). Without splits in a list, the groups that it names, else the images, are divided 60/20/20
+(`splits.split_groups`). Where no list gives a prompt, the prompt engine makes them.
 """
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
@@ -25,6 +26,7 @@ from featherseg.data.images import EXTENSIONS
 from featherseg.data.lists import IMAGE_COLUMNS, Entry, column_of, header_of, read_list, read_table
 from featherseg.data.prepared import PreparedWriter, is_text, mask_name
 from featherseg.data.prompt_engine import PromptEngine
+from featherseg.data.splits import assign_splits
 from featherseg.errors import UserError
 from featherseg.registry import unknown
 
@@ -71,6 +73,19 @@ def check_folder(path: Path | str, class_name: str | None = None, threshold: flo
     except UserError as error:
         return [str(error)]
     return [*problems, *faults(rows, threshold)]
+
+
+def folder_splits(path: Path | str) -> tuple[Counter[str], bool]:
+    """How many samples each split of a folder has, and whether its list names the splits; no pixel is read.
+
+    Raises:
+        UserError: the folder cannot be prepared.
+    """
+    rows, problems, _ = _scan(Path(path), None)
+    if problems:
+        raise UserError(problems[0])
+    samples = [(row.image_id if row.group is None else row.group, row.split) for row in rows]
+    return Counter(assign_splits(samples)), any(split is not None for _, split in samples)
 
 
 def _engine(rows: list[Row], field: str, descriptions: Mapping[str, Sequence[str]] | None) -> PromptEngine | None:

@@ -13,6 +13,7 @@ import random
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from featherseg.data import images
+from featherseg.data.splits import split_groups
 from featherseg.errors import UserError
 from featherseg.files import LONGEST_NAME, atomic_path, not_run_reason, sha256_file, write_status
 
@@ -35,6 +37,7 @@ UNNAMED = "unnamed"
 _SHARED = ("dataset", "image_id", "group", "split", "target", "image")
 _INTEGERS = ("height", "width", "x0", "y0", "x1", "y1")
 _ROWS_PER_GROUP = 200
+_TABLE = "samples.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class PreparedWriter:
         self._masks: set[str] = set()
         self._linked: dict[str, Path] = {}
         self._rows: list[dict[str, Any]] = []
+        self._unsplit: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         import pyarrow.parquet
@@ -99,7 +103,7 @@ class PreparedWriter:
         self._folder = self._place.__enter__()
         (self._folder / "images").mkdir(parents=True)
         (self._folder / "masks").mkdir()
-        self._table = pyarrow.parquet.ParquetWriter(self._folder / "samples.parquet", _schema())
+        self._table = pyarrow.parquet.ParquetWriter(self._folder / _TABLE, _schema())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -109,6 +113,8 @@ class PreparedWriter:
                 self._flush()
             self._table.close()
             if error is None:
+                if self._unsplit:
+                    self._assign_splits()
                 write_status(self._folder)
                 if self._finish:
                     self._finish(self._folder)
@@ -174,7 +180,7 @@ class PreparedWriter:
 
         Args:
             mask: bool (H, W) of the image's size; may be empty.
-            split: None for `split_by_hash(group)`.
+            split: None where `splits.split_groups` decides once every group is known.
             group: None for the image itself.
             prompts: level -> prompt or prompts; None for p0 "" and p1 the target's name.
 
@@ -200,9 +206,11 @@ class PreparedWriter:
         group = image_id if group is None else group
         cleaned = clean_prompts(prompts, target, f"sample {sample_id!r}")
         x0, y0, x1, y1 = _bounding_box(mask)
+        if split is None:
+            self._unsplit[group] += 1
         self._add_row({
             "dataset": self.dataset, "sample_id": sample_id, "image_id": image_id, "group": group,
-            "split": split_by_hash(group) if split is None else split, "target": target,
+            "split": split, "target": target,
             "image": image, "mask": path, "height": height, "width": width,
             "x0": x0, "y0": y0, "x1": x1, "y1": y1, "area_fraction": float(mask.mean()),
             "attributes": attributes or {}, "prompts": cleaned,
@@ -252,6 +260,21 @@ class PreparedWriter:
 
         self._table.write_table(pyarrow.Table.from_pylist(self._rows, schema=_schema()))
         self._rows.clear()
+
+    def _assign_splits(self) -> None:
+        """Give the rows without a split that of their group, a group of rows in memory at a time."""
+        import pyarrow.parquet
+
+        splits = split_groups(self._unsplit)
+        with atomic_path(self._folder / _TABLE) as partial:
+            with (pyarrow.parquet.ParquetFile(self._folder / _TABLE, pre_buffer=False) as written,
+                  pyarrow.parquet.ParquetWriter(partial, _schema()) as table):
+                for batch in written.iter_batches(_ROWS_PER_GROUP, use_threads=False):
+                    rows = batch.to_pylist()
+                    for row in rows:
+                        if row["split"] is None:
+                            row["split"] = splits[row["group"]]
+                    table.write_table(pyarrow.Table.from_pylist(rows, schema=_schema()))
 
 
 class PreparedDataset:
@@ -313,7 +336,7 @@ class PreparedDataset:
         """
         digest = hashlib.sha256()
         files = sorted({sample.image for sample in self.samples} | {sample.mask for sample in self.samples})
-        for name in ("samples.parquet", *files):
+        for name in (_TABLE, *files):
             digest.update(name.encode())
             try:
                 digest.update(bytes.fromhex(sha256_file(self.path / name)))
@@ -325,12 +348,6 @@ class PreparedDataset:
 def is_text(text: str) -> bool:
     """Whether a text can be stored as UTF-8: half of a surrogate pair, or a file name in another encoding, cannot."""
     return not re.search("[\ud800-\udfff]", text)
-
-
-def split_by_hash(group: str) -> str:
-    """Train, val or test, 60/20/20 in expectation, by the SHA-256 of the group: the same everywhere."""
-    share = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8]) / 2**64
-    return "train" if share < 0.6 else "val" if share < 0.8 else "test"
 
 
 def prompt_of(sample: Sample, level: str, rng: random.Random | None = None) -> str:
@@ -404,7 +421,7 @@ def read_samples(path: Path | str) -> Iterator[Sample]:
     import pyarrow
     import pyarrow.parquet
 
-    path, seen = Path(path) / "samples.parquet", set()
+    path, seen = Path(path) / _TABLE, set()
     try:
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
@@ -424,6 +441,22 @@ def read_samples(path: Path | str) -> Iterator[Sample]:
                     yield sample
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run the prepare stage again.") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run the prepare stage again.") from None
+
+
+def read_splits(path: Path | str) -> Counter[str]:
+    """How many samples each split of a prepared dataset has.
+
+    Raises:
+        UserError: the table of samples is missing or unreadable.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    path = Path(path) / _TABLE
+    try:
+        return Counter(pyarrow.parquet.read_table(path, columns=["split"])["split"].to_pylist())
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}); run the prepare stage again.") from None
 

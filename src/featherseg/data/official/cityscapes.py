@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from featherseg.data.layout import find_folder
-from featherseg.data.prepared import split_by_hash
 from featherseg.data.spec import LabelMapSpec, Scene
+from featherseg.data.splits import split_by_hash
 
 _PAGE = "https://www.cityscapes-dataset.com/downloads/"
 _CLASSES = {7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
