@@ -213,6 +213,19 @@ def sha256_file(path: Path | str) -> str:
 # ---------------------------------------------------------------- writing
 
 
+def make_folder(folder: Path | str) -> None:
+    """Make a folder and those above it where they are absent.
+
+    Raises:
+        UserError: it cannot be made, or is a file.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be made: {error.strerror or error}; "
+                        f"{_HINTS.get(error.errno, 'name another place')}.") from None
+
+
 @contextlib.contextmanager
 def atomic_path(target: Path | str) -> Iterator[Path]:
     """Yield a path; what is written there (a file or a folder) becomes `target` on success, and survives a power cut.

@@ -5,23 +5,29 @@ import sys
 
 from tqdm import tqdm
 
+from featherseg.terminal import printable
 
-def progress(total: int, description: str, unit: str, initial: int = 0, disable: bool = False) -> tqdm:
+
+def progress(total: int | None, description: str, unit: str, initial: int = 0, disable: bool = False,
+             scale: bool = False) -> tqdm:
     """A progress bar on standard error; where that is no terminal, a line every half minute and at the end.
 
     Args:
-        total: units in all.
+        total: units in all; None where that is not known.
         description: what is being done.
         unit: what is counted, such as "img".
         initial: units done before.
         disable: show nothing.
+        scale: write large numbers as 1.2k or 3.4G.
     """
     if sys.stderr.isatty():
         look = {"dynamic_ncols": True}
     else:
-        look = {"file": _Lines(), "mininterval": 30, "maxinterval": math.inf,
-                "bar_format": "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"}
-    return tqdm(total=total, desc=description, unit=unit, initial=initial, disable=disable, **look)
+        left = "" if total is None else "<{remaining}"
+        look = {"file": _Lines(), "mininterval": 30, "maxinterval": math.inf, "miniters": 1,
+                "bar_format": f"{{desc}}: {{n_fmt}}/{{total_fmt}} [{{elapsed}}{left}, {{rate_fmt}}{{postfix}}]"}
+    return tqdm(total=total, desc=printable(description), unit=unit, initial=initial, disable=disable, unit_scale=scale,
+                **look)
 
 
 class _Lines:

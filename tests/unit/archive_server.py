@@ -18,7 +18,12 @@ class Server:
         cut_after: bytes of an answer after which it closes the connection, once for each number in the list.
         ranges: whether it continues where asked to.
         wrong_range: whether it leaves out a byte there.
-        pause: seconds of silence between pieces of 1000 bytes.
+        pause: seconds of silence between pieces of `piece` bytes.
+        length: what it announces instead of the content's length; "" for nothing.
+        more: bytes that it sends behind what it announces.
+        redirects: where it sends those who ask for a path.
+        slow_head: seconds between the letters of an answer's first header, which never ends.
+        reason: its reason phrase.
         errors: status codes of the next answers.
         requests: (path, Range header) of what was asked.
     """
@@ -30,6 +35,12 @@ class Server:
     ranges: bool = True
     wrong_range: bool = False
     pause: float = 0.0
+    piece: int = 1000
+    length: str | None = None
+    more: bytes = b""
+    redirects: dict[str, str] = field(default_factory=dict)
+    slow_head: float = 0.0
+    reason: str | None = None
     errors: list[int] = field(default_factory=list)
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     port: int = 0
@@ -47,8 +58,17 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             asked = self.headers.get("Range")
             server.requests.append((self.path.lstrip("/"), asked))
             content = server.files.get(self.path.lstrip("/"))
+            if server.slow_head:
+                self._drip()
+                return
+            if target := server.redirects.get(self.path.lstrip("/")):
+                self.send_response(302)
+                self.send_header("Location", target)
+                self.end_headers()
+                self.wfile.write(b"moved " * 1000)
+                return
             if server.errors or content is None:
-                self.send_error(server.errors.pop(0) if server.errors else 404)
+                self.send_error(server.errors.pop(0) if server.errors else 404, server.reason)
                 return
             version = server.etag or server.last_modified
             start = 0
@@ -65,14 +85,24 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 self.send_header("ETag", server.etag)
             if server.last_modified:
                 self.send_header("Last-Modified", server.last_modified)
-            self.send_header("Content-Length", str(len(content) - start))
+            if server.length != "":
+                self.send_header("Content-Length", server.length or str(len(content) - start))
             self.end_headers()
             end = start + server.cut_after.pop(0) if server.cut_after else len(content)
             with contextlib.suppress(OSError):
-                for at in range(start, min(end, len(content)), 1000):
-                    self.wfile.write(content[at:min(at + 1000, end)])
+                for at in range(start, min(end, len(content)), server.piece):
+                    self.wfile.write(content[at:min(at + server.piece, end)])
                     self.wfile.flush()
                     time.sleep(server.pause)
+                self.wfile.write(server.more)
+
+        def _drip(self):
+            with contextlib.suppress(OSError):
+                self.wfile.write(b"HTTP/1.0 200 OK\r\nX: ")
+                for _ in range(200):
+                    self.wfile.write(b"x")
+                    self.wfile.flush()
+                    time.sleep(server.slow_head)
 
     return Handler
 

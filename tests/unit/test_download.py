@@ -1,5 +1,6 @@
 import hashlib
 import io
+import multiprocessing
 import os
 import tarfile
 import zipfile
@@ -11,11 +12,13 @@ from archive_server import running
 from data_files import everything_below, full_disk, write_zip
 
 from featherseg.data import extract as extract_module
+from featherseg.data.checksums import Checksums
 from featherseg.data.download import download, download_dataset
 from featherseg.data.extract import extract
 from featherseg.data.fetch import Unreachable
 from featherseg.data.fetch import fetch as fetch_now
 from featherseg.data.spec import DatasetSpec, Resource
+from featherseg.data.specs import SPECS
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, read_json
 
@@ -106,9 +109,12 @@ def test_a_slow_server_is_waited_for_and_a_silent_one_is_not(server, tmp_path):
     server.files["file"], server.pause = CONTENT[:5000], 0.1
     assert fetch(server, tmp_path, timeout=0.35) == CONTENT[:5000]
     (tmp_path / "file").unlink()
-    server.pause = 0.8
-    with pytest.raises(Unreachable, match="timed out"):
+    server.pause, server.cut_after = 0.8, [0]
+    with pytest.raises(Unreachable, match="cut|timed out"):
         fetch(server, tmp_path, timeout=0.2, attempts=1)
+    server.piece, server.cut_after = 1, []
+    with pytest.raises(Unreachable, match="sent [0-9] bytes in 0 seconds, which is too slow"):
+        fetch(server, tmp_path, timeout=0.1, patience=0.25)
 
 
 def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, tmp_path):
@@ -118,6 +124,88 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, tmp_path
     with pytest.raises(Unreachable, match="404"):
         fetch(server, tmp_path, attempts=3)
     assert len(server.requests) == before + 1
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(server, tmp_path):
+    server.pause, server.piece = 0.02, 1
+    with pytest.raises(Unreachable, match="bytes in 0 seconds, which is too slow"):
+        fetch(server, tmp_path, patience=0.2)
+    assert 0 < (tmp_path / "file.part").stat().st_size < 100
+
+
+def test_a_server_that_never_ends_its_headers_is_given_up(server, tmp_path):
+    server.slow_head = 0.05
+    with pytest.raises(Unreachable, match="took more than 0 seconds to answer"):
+        fetch(server, tmp_path, patience=0.3, attempts=1)
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "1e3", "0x10"])
+def test_a_length_that_is_none_is_a_cause_like_any_other(server, tmp_path, length):
+    server.length = length
+    with pytest.raises(Unreachable, match="a length that is no number of bytes"):
+        fetch(server, tmp_path)
+
+
+@pytest.mark.parametrize("length", ["9" * 18, "9" * 40])
+def test_a_length_that_no_disk_has_is_refused_before_a_byte_is_kept(server, tmp_path, length):
+    server.length = length
+    with pytest.raises(UserError, match="file needs .* GB but .* GB left"):
+        fetch(server, tmp_path)
+    assert everything_below(tmp_path) == []
+
+
+def test_a_file_of_unknown_length_is_whole_but_not_without_end(server, tmp_path, monkeypatch):
+    server.length = ""
+    assert fetch(server, tmp_path) == CONTENT
+    monkeypatch.setattr("featherseg.data.fetch.LARGEST", 20_000)
+    with pytest.raises(Unreachable, match="sends more than"):
+        fetch(server, tmp_path)
+
+
+def test_what_comes_behind_the_announced_bytes_is_not_kept(server, tmp_path):
+    server.more = b"more" * 1000
+    assert fetch(server, tmp_path) == CONTENT
+
+
+def test_a_redirection_is_followed_and_a_circle_is_not(server, tmp_path):
+    server.files["real"] = CONTENT
+    server.redirects = {"file": "/other", "other": server.url("real")}
+    assert fetch(server, tmp_path) == CONTENT
+    server.redirects = {"file": "/other", "other": "/file"}
+    with pytest.raises(Unreachable, match="redirects more than 5 times"):
+        fetch(server, tmp_path)
+
+
+@pytest.mark.parametrize("target", ["http://example.org/file", "ftp://example.org/x", "file:///etc/passwd", "http://\x1b"])
+def test_a_redirection_to_where_anybody_can_listen_is_not_followed(server, tmp_path, target):
+    server.redirects = {"file": target}
+    with pytest.raises(Unreachable, match="redirects to .*, which is not encrypted") as error:
+        fetch(server, tmp_path)
+    assert str(error.value).isprintable()
+
+
+def test_a_reason_phrase_cannot_steer_the_terminal(server, tmp_path):
+    server.errors, server.reason = [404], "\x1b[2J<script>\x85" + "x" * 5000
+    with pytest.raises(Unreachable) as error:
+        fetch(server, tmp_path)
+    assert str(error.value).isprintable() and len(str(error.value)) < 200
+
+
+def test_progress_is_printed_also_where_there_is_no_terminal_and_the_clock_stands_still(
+        server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    monkeypatch.setattr("time.monotonic", lambda: 1e9)
+    assert fetch(server, tmp_path) == CONTENT
+    assert "downloading file: 50.0k/50.0k" in capsys.readouterr().err
+
+
+def test_a_cache_folder_that_cannot_be_made_is_one_sentence(server, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="the folder .*file/below cannot be made"):
+        fetch_now(server.url("file"), tmp_path / "file/below/x")
+    (tmp_path / "x.part").mkdir()
+    with pytest.raises(UserError, match="x.part could not be written: Is a directory"):
+        fetch_now(server.url("file"), tmp_path / "x")
 
 
 def test_a_full_disk_keeps_what_has_arrived(server, tmp_path):
@@ -309,7 +397,7 @@ def test_a_file_that_differs_from_its_record_is_refused_and_nothing_changes(proj
 def test_a_download_that_differs_from_its_pin_is_refused_and_removed(project, server, archive):
     with pytest.raises(UserError, match="the project pins 0000"):
         get(toy(server, sha256="0" * 64))
-    assert everything_below(project) == [".cache", ".cache/downloads", ".cache/downloads/toy", "inbox"]
+    assert everything_below(Path(".cache/downloads")) == ["toy"] and not Path("raw").exists()
 
 
 def test_a_damaged_download_is_not_recorded_and_fetched_again(project, server, archive):
@@ -368,6 +456,66 @@ def test_lists_come_with_the_archive(project, server, archive):
     Path(".cache/downloads/toy/train.json").unlink()
     with pytest.raises(UserError, match="train.json has the sha256"):
         get(toy(server, lists=lists))
+
+
+def test_an_open_line_without_a_known_checksum_is_not_asked(project, server, archive):
+    address = "http://example.org/toy.zip"
+    status = get(toy(server, archives=(Resource("toy.zip", address, None, ()),)))
+    assert status["status"] == "not_run" and "is not encrypted and nobody publishes a checksum" in status["reason"]
+
+
+def test_every_official_file_comes_encrypted_or_pinned():
+    resources = [resource for spec in SPECS.values() for resource in (*spec.archives, *spec.lists)]
+    assert len(resources) > 30
+    assert [resource.url for resource in resources if resource.url.startswith("http:") and not resource.sha256] == []
+    [images] = SPECS["coco_train2014"].archives
+    assert images.url.startswith("https://") and len(images.sha256) == 64
+
+
+def test_a_record_of_first_use_is_said(project, server, archive, capsys):
+    get(toy(server))
+    assert f"recorded at first use, in checksums.json: {KEY}; the project knows no checksum" in capsys.readouterr().out
+    get(toy(server))
+    assert "recorded" not in capsys.readouterr().out
+
+
+def _download_in_another_process(name, port, go):
+    resource = Resource("toy.zip", f"http://127.0.0.1:{port}/toy.zip", None, ())
+    spec = DatasetSpec(name=name, title="", source="", licence="", citation="", target="t", archives=(resource,),
+                       layout=lambda raw: None)
+    go.wait(30)
+    download(spec, Path("raw") / name, Path("inbox"), None, Path("checksums.json"))
+
+
+@pytest.mark.parametrize("names", [["a", "a", "a", "a"], ["a", "b", "c", "d"]])
+def test_downloads_at_once_all_succeed_and_lose_no_record(project, server, archive, names):
+    """Of one set, one of them asks the server; of several, every checksum is recorded."""
+    server.pause, server.piece = 0.02, 20
+    context = multiprocessing.get_context("fork")
+    go = context.Barrier(len(names))
+    processes = [context.Process(target=_download_in_another_process, args=(name, server.port, go)) for name in names]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert len(server.requests) == len(set(names))
+    assert read_json("checksums.json").keys() == {f"{name}/toy.zip" for name in names}
+    for name in names:
+        assert read_json(f"raw/{name}/status.json")["status"] == "ok"
+        assert Path(f"raw/{name}/images/one.txt").read_text() == "content"
+
+
+def test_two_versions_met_at_first_use_at_once_are_not_both_recorded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = Checksums(Path("sums.json")), Checksums(Path("sums.json"))
+    for known, content in ((first, b"a"), (second, b"b")):
+        Path("x").write_bytes(content)
+        known.check("x", Path("x"))
+    first.record()
+    with pytest.raises(UserError, match="another process has recorded .* for 'x'"):
+        second.record()
+    assert read_json("sums.json") == {"x": hashlib.sha256(b"a").hexdigest()}
 
 
 def test_a_full_disk_leaves_no_raw_data(project, server, archive):

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from featherseg.errors import UserError
-from featherseg.files import read_object, sha256_file, write_json
+from featherseg.files import cache_root, read_object, sha256_file, write_json
+from featherseg.locks import exclusive
 
 
 class Checksums:
@@ -14,8 +15,11 @@ class Checksums:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._recorded: dict[str, str] = read_object(path) if path.exists() else {}
+        self._recorded = self._read()
         self._new: dict[str, str] = {}
+
+    def _read(self) -> dict[str, str]:
+        return read_object(self._path) if self._path.exists() else {}
 
     def check(self, key: str, file: Path, pinned: str | None = None) -> None:
         """Compare a file with its pinned or recorded checksum; note its checksum where there is neither.
@@ -42,6 +46,20 @@ class Checksums:
         self._new[key] = value
 
     def record(self) -> None:
-        """Write down what was noted."""
-        if self._new:
-            write_json(self._path, self._recorded | self._new)
+        """Write down what was noted, and print that it was, beside what other processes record at the same time.
+
+        Raises:
+            UserError: another process has recorded something else meanwhile.
+        """
+        if not self._new:
+            return
+        with exclusive(cache_root() / "locks" / "checksums.lock", f"Another process is writing {self._path}."):
+            recorded = self._read()
+            for key, value in self._new.items():
+                if recorded.get(key, value) != value:
+                    raise UserError(f"another process has recorded {recorded[key]} for '{key}' in {self._path} while "
+                                    f"this one met {value}; get the file again, or remove the record.")
+            write_json(self._path, recorded | self._new)
+        keys = list(self._new)
+        print(f"recorded at first use, in {self._path}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}; the "
+              "project knows no checksum of it, so this version is taken on trust, and later ones are compared with it")

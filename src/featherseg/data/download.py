@@ -8,11 +8,12 @@ from pathlib import Path
 
 from featherseg.data.checksums import Checksums
 from featherseg.data.extract import extract, is_archive
-from featherseg.data.fetch import Unreachable, fetch
+from featherseg.data.fetch import Unreachable, fetch, is_open_to_change
 from featherseg.data.spec import DatasetSpec, RawSpec, Resource
 from featherseg.data.specs import SPECS
 from featherseg.errors import NotRun, UserError
-from featherseg.files import atomic_path, cache_root, not_run_reason, write_status
+from featherseg.files import atomic_path, cache_root, not_run_reason, read_bytes, write_status
+from featherseg.locks import exclusive
 from featherseg.registry import unknown
 
 RAW = Path("data/raw")
@@ -43,12 +44,19 @@ def download(spec: RawSpec, raw_dir: Path, inbox_dir: Path, mirror: Path | None 
 
     Data that is not to be had is a result: `raw_dir` then holds a `status.json` with the reason.
 
+    Several processes that download one set at the same time do so one after the other.
+
     Raises:
         UserError: an absent mirror, a wrong checksum, a bad archive, a full disk; `raw_dir` stays as it was.
     """
     if mirror is not None and not mirror.is_dir():
         raise UserError(f"data.mirror: the folder {mirror} does not exist; name an existing one or null.")
-    known = Checksums(checksums)
+    lock = cache_root() / "locks" / f"download-{spec.name}.lock"
+    with exclusive(lock, f"Another process is downloading {spec.name}."):
+        _download(spec, raw_dir, inbox_dir, mirror, Checksums(checksums))
+
+
+def _download(spec: RawSpec, raw_dir: Path, inbox_dir: Path, mirror: Path | None, known: Checksums) -> None:
     try:
         archives = _archives(spec, inbox_dir, mirror, known)
         lists = [_find(spec, resource, inbox_dir, mirror, known) for resource in spec.lists]
@@ -64,7 +72,7 @@ def download(spec: RawSpec, raw_dir: Path, inbox_dir: Path, mirror: Path | None 
                 else:
                     _keep(spec, archive, folder)
         for path in lists:
-            (folder / "anns" / path.name).write_bytes(path.read_bytes())
+            (folder / "anns" / path.name).write_bytes(read_bytes(path))
         write_status(folder)
     known.record()
 
@@ -100,6 +108,10 @@ def _find(spec: RawSpec, resource: Resource, inbox_dir: Path, mirror: Path | Non
     if path is None:
         path = _downloads(spec) / resource.file
         if not path.is_file():
+            if resource.sha256 is None and is_open_to_change(resource.url):
+                raise NotRun(f"{resource.url} is not encrypted and nobody publishes a checksum of it, so that anybody "
+                             f"on the way could change it; get {resource.file} from a source that you trust and put it "
+                             f"into {inbox_dir}/.")
             try:
                 fetch(resource.url, path)
             except Unreachable as cause:

@@ -137,10 +137,10 @@ class ReferringSpec(RawSpec):
     images: str = "coco_train2014"
 
 
-def open_archive(dataset: str, url: str) -> Resource:
-    """An archive at an open address whose checksum nobody publishes."""
+def open_archive(dataset: str, url: str, sha256: str | None = None) -> Resource:
+    """An archive at an open address; `sha256` where somebody publishes its checksum."""
     file = url.rsplit("/", 1)[-1]
-    return Resource(file, url, None, (f"{dataset}/{file}", file))
+    return Resource(file, url, sha256, (f"{dataset}/{file}", file))
 
 
 def refer_archive(dataset: str, file: str) -> Resource:

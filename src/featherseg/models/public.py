@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from featherseg.data.checksums import Checksums
 from featherseg.data.download import CHECKSUMS
 from featherseg.errors import NotRun
-from featherseg.files import atomic_path, not_run_reason, write_json, write_status
+from featherseg.files import atomic_path, cache_root, not_run_reason, write_json, write_status
+from featherseg.locks import exclusive
 from featherseg.models.weights import OWN_FILE, read_state
 from featherseg.models.word_pieces import FILE as VOCABULARY
 from featherseg.registry import unknown
@@ -75,9 +76,16 @@ def fetch_weights(name: str, mirror: str | None = None) -> None:
     """
     if name not in PUBLIC:
         raise unknown("weights", name, list(PUBLIC))
-    if name in ASSEMBLED:
-        _assemble(name, mirror)
-        return
+    lock = cache_root() / "locks" / f"weights-{name}.lock"
+    with exclusive(lock, f"Another process is fetching the weights {name}."):
+        if name in ASSEMBLED:
+            _assemble(name, mirror)
+        else:
+            _fetch_all(name, mirror)
+
+
+def _fetch_all(name: str, mirror: str | None) -> None:
+    """Write the files of one repository."""
     weights, inbox = WEIGHTS[name], Path("data/inbox") / name
     known, reason = Checksums(CHECKSUMS), None
     with atomic_path(FOLDER / name) as folder:
