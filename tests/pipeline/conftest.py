@@ -26,7 +26,7 @@ class Workspace:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.first_output = ""
+        self.output = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -72,6 +72,12 @@ class Workspace:
         return Workspace(path)
 
 
+def experiments(workspace: Workspace) -> list[str]:
+    """Commits of the workspace's finished experiments; the queue keeps those that wait under celery/."""
+    named = workspace.run("git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/").splitlines()
+    return [line.split()[1] for line in named if not line.startswith("refs/exps/celery/")]
+
+
 def ran(output: str) -> set[str]:
     """Names of the stages that a `dvc repro` or `dvc exp run` ran."""
     return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
@@ -111,7 +117,7 @@ def clone(tmp_path_factory) -> Workspace:
 def reproduced(clone, tmp_path_factory) -> Workspace:
     """The clone after its first `dvc repro`, committed; nobody changes it."""
     workspace = clone.copy(tmp_path_factory.mktemp("reproduced") / "featherseg")
-    workspace.first_output = workspace.dvc("repro")
+    workspace.output = workspace.dvc("repro")
     workspace.commit("Reproduce the micro study")
     return workspace
 

@@ -7,16 +7,10 @@ import time
 
 import pytest
 
-from conftest import CHECK, DECODER, DENSE, ran
+from conftest import CHECK, DECODER, DENSE, experiments, ran
 from featherseg.config import read_yaml
 
 MINUTES = 60
-
-
-def experiments(workspace) -> list[str]:
-    """Commits of the workspace's finished experiments; the queue keeps those that wait under celery/."""
-    named = workspace.run("git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/").splitlines()
-    return [line.split()[1] for line in named if not line.startswith("refs/exps/celery/")]
 
 
 def test_another_width_trains_exactly_the_runs_that_have_it(workspace):

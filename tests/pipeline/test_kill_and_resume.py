@@ -5,16 +5,19 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
-from conftest import DENSE, Workspace
+from conftest import DENSE, Workspace, experiments
+from featherseg.config import read_yaml
 
 EPOCHS, MINUTES = 24, 60
 TRAIN = ("dvc", "repro", "--single-item", "--no-run-cache", f"train@{DENSE}")
+EXPERIMENT = ("dvc", "exp", "run", "--temp", "--single-item", f"train@{DENSE}")
 OUTPUT = Path("runs/study/train") / DENSE
 
 
@@ -31,21 +34,28 @@ def kill_dvc(dvc: subprocess.Popen) -> None:
     dvc.kill()
 
 
+def kill_dvc_and_let_the_trainer_finish(dvc: subprocess.Popen) -> None:
+    trainer = trainer_of(dvc)
+    dvc.kill()
+    psutil.wait_procs([trainer], timeout=5 * MINUTES)
+
+
 def kill_group(dvc: subprocess.Popen) -> None:
     os.killpg(dvc.pid, signal.SIGKILL)
 
 
-KILLS = {"dvc": kill_dvc, "trainer": kill_trainer, "group": kill_group}
+KILLS = {"dvc": (TRAIN, kill_dvc), "dvc alone": (TRAIN, kill_dvc_and_let_the_trainer_finish),
+         "trainer": (TRAIN, kill_trainer), "group": (TRAIN, kill_group), "experiment": (EXPERIMENT, kill_group)}
 
 
 def saved_states(workspace: Workspace) -> list[Path]:
     return list((workspace.path / ".cache/resume").glob("*/state.pt"))
 
 
-def train_killed(workspace: Workspace, kill) -> None:
-    """Start the stage, kill in the middle of training, and start it again."""
+def train_killed(workspace: Workspace, command: tuple[str, ...], kill: Callable[[subprocess.Popen], None]) -> str:
+    """Start a command, kill in the middle of training, and start it again; returns what that printed."""
     assert saved_states(workspace) == []
-    with subprocess.Popen(**workspace.command(*TRAIN), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    with subprocess.Popen(**workspace.command(*command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           start_new_session=True) as dvc:
         deadline = time.monotonic() + 5 * MINUTES
         while not saved_states(workspace):
@@ -53,8 +63,7 @@ def train_killed(workspace: Workspace, kill) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         kill(dvc)
-        assert not (workspace.path / OUTPUT).exists()
-    workspace.run(*TRAIN)
+    return workspace.run(*command)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +74,14 @@ def trained(reproduced, tmp_path_factory) -> dict[str, Workspace]:
     base.dvc("repro", "plan")
     copies = {name: base.copy(tmp_path_factory.mktemp(name) / "featherseg") for name in ("undisturbed", *KILLS)}
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(copies["undisturbed"].run, *TRAIN)]
-        jobs += [pool.submit(train_killed, copies[name], kill) for name, kill in KILLS.items()]
-        for job in jobs:
-            job.result()
+        jobs = {"undisturbed": pool.submit(copies["undisturbed"].run, *TRAIN)}
+        jobs |= {name: pool.submit(train_killed, copies[name], *KILLS[name]) for name in KILLS}
+        for name, job in jobs.items():
+            copies[name].output = job.result()
     return copies
 
 
-@pytest.mark.parametrize("name", KILLS)
+@pytest.mark.parametrize("name", [name for name in KILLS if name != "experiment"])
 def test_a_killed_training_ends_bit_equal(trained, name):
     expected, found = (trained[which].path / OUTPUT for which in ("undisturbed", name))
     assert sorted(path.name for path in found.iterdir()) == ["checkpoint.safetensors", "history.csv", "status.json"]
@@ -86,3 +95,22 @@ def test_a_killed_training_ends_bit_equal(trained, name):
 def test_it_went_on_after_the_last_finished_epoch(trained, name):
     info = json.loads((trained[name].path / f"runs/study/info/{DENSE}.json").read_text())
     assert 1 <= info["resumed_after_epoch"] < EPOCHS
+
+
+def test_what_finished_after_dvc_was_killed_is_not_trained_again(trained):
+    assert "is finished already" in trained["dvc alone"].output
+
+
+def recorded(lock: Path) -> dict[str, str]:
+    """Hashes of the training's outputs in a dvc.lock, by path."""
+    return {out["path"]: out["md5"] for out in read_yaml(lock)["stages"][f"train@{DENSE}"]["outs"]}
+
+
+def test_a_killed_experiment_goes_on_and_ends_bit_equal(trained, tmp_path):
+    done = trained["experiment"]
+    [commit] = experiments(done)
+    (tmp_path / "dvc.lock").write_text(done.run("git", "show", f"{commit}:dvc.lock"))
+    found, expected = recorded(tmp_path / "dvc.lock"), recorded(trained["undisturbed"].path / "dvc.lock")
+    assert found[str(OUTPUT)] == expected[str(OUTPUT)]
+    assert "going on after epoch" in done.output
+    assert saved_states(done) == []

@@ -35,7 +35,7 @@ def study(clone, tmp_path_factory) -> Workspace:
     spec = (workspace.path / SPEC).read_text()
     (workspace.path / SPEC).write_text(re.sub(r'(train|val|test)="[0-9a-f]{64}"', r"\1=None", spec))
     workspace.commit("Declare a micro study of the paper")
-    workspace.first_output = workspace.dvc("repro", f"{STUDY}:collect")
+    workspace.output = workspace.dvc("repro", f"{STUDY}:collect")
     return workspace
 
 
@@ -68,7 +68,7 @@ def put_archive(workspace: Workspace) -> None:
 
 def test_rows_without_data_say_why_and_the_rest_goes_on(study):
     assert {f"{STUDY}:plan", f"{STUDY}:train@{CLOSED}", f"{STUDY}:evaluate@{OPEN}", f"{STUDY}:collect"} <= ran(
-        study.first_output)
+        study.output)
     rows = results(study)
     assert {row["status"] for row in rows.values()} == {"not_run"} and set(rows) == {OPEN, CLOSED}
     assert "Kaggle" in rows[CLOSED]["reason"] and "data/inbox/bkai" in rows[CLOSED]["reason"]

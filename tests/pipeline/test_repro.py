@@ -13,7 +13,7 @@ def would_run(workspace) -> set[str]:
 
 
 def test_a_fresh_clone_checks_first_and_runs_every_stage_once(reproduced):
-    order = [line.split("'")[1] for line in reproduced.first_output.splitlines() if line.startswith("Running stage")]
+    order = [line.split("'")[1] for line in reproduced.output.splitlines() if line.startswith("Running stage")]
     drawn = "pipelines/data/dvc.yaml:synthetic@lesions"
     assert order.index(CHECK) < order.index(drawn) < min(order.index(f"train@{run}") for run in (DECODER, DENSE))
     assert sorted(order) == sorted({*STUDY, CHECK, drawn})
