@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 
@@ -13,7 +14,7 @@ from featherseg.adapters import trainable
 from featherseg.config import ModelConfig
 from featherseg.describe import describe
 from featherseg.errors import UserError
-from featherseg.models import MODELS, san_config, small_model
+from featherseg.models import MODELS, san, san_config, small_model
 from featherseg.models.san import SAN
 from featherseg.models.san_config import Architecture, small_config
 
@@ -44,6 +45,21 @@ def test_trainable_parameters_at_full_size_are_the_published_8_4_million():
 
 
 @torch.no_grad()
+def test_the_side_network_starts_as_the_released_codes():
+    """Its blocks are those of timm's ViT; a fusion has the deviation 1 / sqrt(768)."""
+    torch.manual_seed(0)
+    side = san.SideNetwork(san_config.FULL, 64, before=(0, 1, 2, 3))
+    theirs = dict(VisionTransformer(img_size=64, embed_dim=240, depth=8, num_heads=6, num_classes=0).blocks
+                  .named_parameters())
+    ours = dict(side.blocks.named_parameters())
+    assert ours.keys() == theirs.keys()
+    for name, parameter in ours.items():
+        assert parameter.std().item() == pytest.approx(theirs[name].std().item(), rel=0.03), name
+        assert parameter.mean().item() == pytest.approx(theirs[name].mean().item(), abs=1e-3), name
+    for _, layer in side.fusions:
+        assert layer.weight.std().item() == pytest.approx(768**-0.5, rel=0.03) and not layer.bias.any()
+
+
 def test_features_of_an_image_depend_on_no_prompt_and_the_map_is_the_weighted_sum_of_proposals():
     model = small()
     pixels, tokens = inputs(model)

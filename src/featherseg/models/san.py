@@ -25,6 +25,7 @@ from featherseg.models.weights import check_keys
 
 VISUAL = "net.clip.visual"
 CLIP_SHRINKS = 2
+DEVIATION = 0.02
 
 
 class Perceptron(nn.Sequential):
@@ -59,8 +60,19 @@ class SideNetwork(nn.Module):
         self.mask_head = Perceptron(width, config.mask_width, config.mask_width)
         self.bias_head = Perceptron(width, config.mask_width, config.mask_width * self.heads)
         self.bias_scale = nn.Linear(1, 1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Blocks as timm's ViT draws them, fusions as detectron2's `c2_xavier_fill`, as in the released code."""
         for parameter in (self.query, self.positions):
-            nn.init.normal_(parameter, std=0.02)
+            nn.init.normal_(parameter, std=DEVIATION)
+        for layer in self.blocks.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=DEVIATION)
+                nn.init.zeros_(layer.bias)
+        for _, layer in self.fusions:
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, pixels: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Proposals' logits (B, Q, s, s) and biases (B, heads, Q, s, s), of pixels (B, 3, S, S) and CLIP's maps.
