@@ -20,7 +20,7 @@ MOST_YAML_VALUES = 1_000_000  # counted as often as an alias repeats them
 PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
 PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
 FrozenBatchNorm = Literal["fixed", "published_moving"]
-Upsampling = Literal["bilinear", "published_bicubic"]
+Upsampling = Literal["bilinear", "bicubic", "published_bicubic"]
 HeadPart = Literal["hierarchical_alignment", "global_alignment", "projector"]
 TextIntervention = Literal[
     "own", "none", "permuted", "other_sample", "other_structure", "class_only", "level_p0", "level_p1", "level_p2",
@@ -30,7 +30,8 @@ ImageIntervention = Literal["own", "mean_colour", "other_image", "noise", "blur"
 TapOffset = Literal[0, 1]
 SideFusion = Literal["fixed", "published_swapped"]
 Recognition = Literal["trained", "published_without_gradient"]
-ResizeKind = Literal["squash", "letterbox"]
+ResizeKind = Literal["squash", "letterbox", "published_warp"]
+WayBack = Literal["bilinear", "published_nearest", "published_cubic"]
 TextPadding = Literal["masked", "published_unmasked"]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
@@ -48,6 +49,7 @@ def _as_name(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_as_name)]
 Split = Annotated[str, Field(pattern=r"^\S+( \S+)*$")]
+SECTIONS = ("loss", "reliance")  # of train and evaluate, which hold keys, not values by dataset
 Item = TypeVar("Item")
 Several = Annotated[tuple[Item, ...], Field(strict=False)]  # YAML knows lists only
 
@@ -79,11 +81,16 @@ class ModelKnobs(Strict):
     `image_size` is the side of the square input in pixels. `frozen_batchnorm` says, for models with BatchNorm, whether
     the statistics of frozen layers stay `fixed` in training (correct) or move, as in the released code
     (`published_moving`). `head_parts` are the parts that ETRIS's head has, all unless said otherwise. `upsampling` is
-    the way from the head's grid back to the input's: logits `bilinear` (the default), or, as in ETRIS's released code,
-    probabilities by cubic splines whose corners are aligned (`published_bicubic`). `resize`, `text_padding` and
-    `decoder_dropout` are CRIS's: how a picture gets to the square (squashed, as MedVLSM does, or kept in its aspect,
-    as CRIS was trained), whether the decoder is kept from the padding, and its dropout (0.1, or 0.2 as MedVLSM and
-    VLSM-Adapter tune it). `tap_offset` and `text_dropout` are BiomedCLIPSeg's: how many blocks later than CLIPSeg its
+    the way from the head's grid back to the input's: logits `bilinear` (the default; CRIS's is `bicubic`, corner on
+    corner, as MedVLSM does), or probabilities by cubic splines whose corners are aligned (`published_bicubic`, as in
+    the released code of ETRIS, DETRIS and CRIS). `way_back` is the way from the input to the picture's own size: logits
+    `bilinear`, or probabilities, as in released code, by the nearest pixel (`published_nearest`: MedVLSM and
+    VLSM-Adapter, which cut them before, and so choose the same pixels) or by cubic splines (`published_cubic`: CRIS,
+    ETRIS, DETRIS). `resize` is, for these three, how a picture gets to the square: squashed, as MedVLSM does, kept in
+    its aspect (`letterbox`), or that at fractions of a pixel and without antialiasing (`published_warp`).
+    `text_padding` and `decoder_dropout` are CRIS's: whether the decoder is kept from the padding, and its dropout
+    (0.1, or 0.2 as MedVLSM and VLSM-Adapter tune it). `tap_offset` and `text_dropout` are BiomedCLIPSeg's: how many
+    blocks later than CLIPSeg its
     decoder reads the image (0 is correct, 1 as released), and the dropout in its text tower in training (0 without
     one, 0.1 as released, where it is on although the tower is frozen). `side_fusion` and `recognition` are SAN's:
     which of CLIP's states reach which block of the side network, and whether gradients run through what CLIP makes of
@@ -94,6 +101,7 @@ class ModelKnobs(Strict):
     frozen_batchnorm: FrozenBatchNorm | None = None
     head_parts: HeadParts | None = None
     upsampling: Upsampling | None = None
+    way_back: WayBack | None = None
     resize: ResizeKind | None = None
     text_padding: TextPadding | None = None
     decoder_dropout: Dropout | None = None
@@ -123,7 +131,9 @@ class LossConfig(Strict):
     `form` says what is handed to it: `logits` (correct), or what the released code computes once it has
     applied a sigmoid itself: `published_dice_only` (MONAI 1.1.0: the cross-entropy of one channel is 0) or
     `published_second_sigmoid` (MONAI 1.3.2: the cross-entropy applies a sigmoid again).
-    `grid` is the resolution at which it is computed: the model's `input` or the head's own.
+    `grid` is the resolution at which it is computed: the model's `input` or the head's own. `shrink` says which pixel
+    of the input's mask the head's grid takes: the one at a cell's centre (`nearest_exact`), or the first one of each
+    cell (`published_nearest`: ETRIS, CRIS and DETRIS).
     """
 
     name: Literal["dice_ce"] = "dice_ce"
@@ -131,30 +141,40 @@ class LossConfig(Strict):
     lambda_dice: Annotated[float, Field(ge=0)] = 1.5
     lambda_ce: Annotated[float, Field(ge=0)] = 1.0
     grid: Literal["input", "head"] = "input"
+    shrink: Literal["nearest_exact", "published_nearest"] = "nearest_exact"
 
 
 class TrainConfig(Strict):
     """Optimisation of one run; the defaults are VLSM-Adapter's (published/hyperparameters.csv).
 
     `prompts` is the policy by which a training prompt is drawn, `val_prompts` the one of validation, and
-    `val_split` the split that the best epoch is chosen on; a recipe may name one by dataset, beside a `default`.
-    `patience` and `factor` belong to the plateau schedule (on validation DSC), `milestones` and `factor`
-    to multistep. `early_stop_patience: null` trains for all epochs. `tower_lr_factor` times the rate is that of
-    what is trained inside the towers, from the epoch `tower_lr_from` on: the first one, or the second one as in CRIS's
-    released code, which sets it too late for the first.
+    `val_split` the split that the best epoch is chosen on.
+    `patience` and `factor` belong to the plateau schedule, `milestones` and `factor` to multistep. `plateau_on` is
+    what the former waits for: a better validation DSC (`dsc`), or a lower validation loss, as in MedVLSM's and
+    VLSM-Adapter's released code. `selection` chooses the epoch that is kept, and stops early: by validation DSC at the
+    input's size, the first of equal epochs, or, as in CRIS, ETRIS and DETRIS (`published_iou`), by mean IoU at original
+    size, the last of equal ones; both at probability `val_threshold`. `early_stop_patience: null` trains for all
+    epochs. `tower_lr_factor` times the rate is that of what is trained inside the towers, from the epoch
+    `tower_lr_from` on: the first one, or the second one as in CRIS's released code, which sets it too late for the
+    first. `tower_positions` says whether the towers' positional embeddings have that rate too, or the head's
+    (`published_full_rate`: CRIS). A short last batch of an epoch is `kept`, or dropped (`published_dropped`: CRIS,
+    ETRIS, DETRIS).
     """
 
     epochs: Positive = 200
     min_epochs: Annotated[int, Field(ge=0)] = 10
     batch_size: Positive = 32
+    last_batch: Literal["kept", "published_dropped"] = "kept"
     lr: Rate = 1e-3
     tower_lr_factor: Rate = 1.0
     tower_lr_from: Literal[1, 2] = 1
+    tower_positions: Literal["tower_rate", "published_full_rate"] = "tower_rate"
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
     optimizer: Literal["adamw", "adam"] = "adamw"
     schedule: Literal["plateau", "cosine", "multistep", "constant"] = "plateau"
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.3
     patience: Annotated[int, Field(ge=0)] = 5
+    plateau_on: Literal["dsc", "published_loss"] = "dsc"
     milestones: Several[Positive] = ()
     clip_norm: Rate | None = 0.5
     early_stop_patience: Positive | None = 20
@@ -163,17 +183,19 @@ class TrainConfig(Strict):
     prompts: PromptPolicy = "random"
     val_prompts: PromptPolicy = "fullest"
     val_split: Split = "val"
+    selection: Literal["dsc", "published_iou"] = "dsc"
+    val_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     cache_features: bool = True
     loss: LossConfig = LossConfig()
 
     def knobs(self) -> dict[str, Any]:
         """The fields that have an effect: those of another schedule, or of what is not done, stay out."""
-        idle = {"plateau": {"milestones"}, "multistep": {"patience"}}.get(
-            self.schedule, {"factor", "patience", "milestones"})
+        idle = {"plateau": {"milestones"}, "multistep": {"patience", "plateau_on"}}.get(
+            self.schedule, {"factor", "patience", "plateau_on", "milestones"})
         if self.early_stop_patience is None:
             idle = idle | {"min_epochs", "early_stop_min_delta"}
         if self.tower_lr_factor == 1:
-            idle = idle | {"tower_lr_factor", "tower_lr_from"}
+            idle = idle | {"tower_lr_factor", "tower_lr_from", "tower_positions"}
         return self.model_dump(mode="json", exclude=idle)
 
     @model_validator(mode="after")
@@ -238,8 +260,8 @@ class Run(Strict):
 class Recipe(ModelKnobs):
     """One row of a table: a model, a method, and the settings that differ from the defaults.
 
-    `word_length` is one number, or one by dataset beside a `default`. `published` names, for a recipe that
-    follows released code, each difference from what is correct.
+    `word_length`, and each value of `train` and `evaluate`, is one value, or one by dataset beside a `default`.
+    `published` names, for a recipe that follows released code, each difference from what is correct.
     """
 
     title: str
@@ -252,7 +274,11 @@ class Recipe(ModelKnobs):
 
     @model_validator(mode="after")
     def _values_by_dataset_have_a_default(self) -> Self:
-        for key, value in (("word_length", self.word_length), ("train.val_split", (self.train or {}).get("val_split"))):
+        values = {"word_length": self.word_length}
+        for section in ("train", "evaluate"):
+            values |= {f"{section}.{key}": value for key, value in (getattr(self, section) or {}).items()
+                       if key not in SECTIONS}
+        for key, value in values.items():
             if isinstance(value, dict) and "default" not in value:
                 raise ValueError(f"{key} by dataset needs the key 'default'")
         return self
@@ -311,7 +337,8 @@ class DataParams(Strict):
     """Where data comes from: synthetic sets, own folders, official sets, and a local mirror of their archives.
 
     The sets of `bundled` are official ones that share PraNet's test bundle, those of `referring` COCO's images; those
-    of `pooled` are made of the others.
+    of `pooled` are made of the others. `as_published` names official sets a second time, to be prepared as the papers'
+    released code read them: rows of the lists with their faults, and every level of a mask above 0 as target.
     """
 
     mirror: str | None = None
@@ -321,6 +348,7 @@ class DataParams(Strict):
     official: list[str] = []
     bundled: list[str] = []
     referring: list[str] = []
+    as_published: dict[Name, str] = {}
     pooled: dict[Name, PoolParams] = {}
 
 

@@ -29,6 +29,7 @@ from featherseg.errors import UserError
 from featherseg.features import FeatureBank, batches
 from featherseg.files import write_status
 from featherseg.losses import per_sample_dice, per_sample_loss
+from featherseg.metrics import iou
 from featherseg.models import build
 from featherseg.models.base import SegmentationModel, parameters_of
 from featherseg.progress import progress
@@ -37,17 +38,18 @@ from featherseg.resume import Attempt, run_key
 from featherseg.split_check import require_splits
 
 HISTORY = ("epoch", "loss", "val_dsc", "lr")
+POSITIONS = "positional_embedding"  # in the names of CLIP's and CRIS's parameters
 
 
 def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
     """Train a run, or record why there is nothing to train.
 
     Writes, beside and renamed, `out_dir` with `checkpoint.safetensors` (the epoch of the best validation
-    DSC), `history.csv` (epoch, mean training loss, validation DSC at input size, learning rate) and
-    `status.json`; and `info_path` (times, hardware, versions, commit, images/s, peak memory). Zero-shot runs
-    and runs that cannot be made here have only a status. A training that was killed goes on after its last
-    finished epoch. With several processes (`accelerate launch`, `torchrun`) each batch of the plan is
-    divided over them.
+    DSC), `history.csv` (epoch, mean training loss, validation DSC at input size, learning rate, and what else
+    `validation_scores` names) and `status.json`; and `info_path` (times, hardware, versions, commit, images/s,
+    peak memory). Zero-shot runs and runs that cannot be made here have only a status. A training that was killed
+    goes on after its last finished epoch. With several processes (`accelerate launch`, `torchrun`) each batch of
+    the plan is divided over them.
 
     Raises:
         UserError: no samples to train, validate or score on, a loss or gradient that is not finite, an output folder
@@ -77,7 +79,7 @@ def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
 
         trainer = Trainer(run, dataset, accelerator)
         trainer.load_state(attempt.load())
-        done_before, images = len(trainer.history), len(trainer.train_set)
+        done_before, images = len(trainer.history), trained_per_epoch(len(trainer.train_set), run.train)
         if done_before and attempt.main:
             print(f"{run.name}: going on after epoch {done_before}", file=sys.stderr)
         total, before = run.train.epochs * images, done_before * images
@@ -117,8 +119,7 @@ class Trainer:
                                self.config.cache_features)
         self.objective = Objective(self.model, bank, pixels, self.config.loss)
         self.learned = list(adapters.trainable(self.model).values())
-        towers = parameters_of(self.model, (*self.model.vision.modules, *self.model.text.modules))
-        self.optimizer = make_optimizer(self.config, self.learned, towers.values())
+        self.optimizer = make_optimizer(self.config, self.learned, tower_parameters(self.model, self.config))
         self.schedule = make_schedule(self.config, self.optimizer)
         self.wrapped_objective, self.wrapped_optimizer = accelerator.prepare(self.objective, self.optimizer)
         self.history: list[dict[str, float]] = []
@@ -128,22 +129,23 @@ class Trainer:
     def finished(self) -> bool:
         """Whether all epochs are done, or enough of them without progress."""
         return len(self.history) == self.config.epochs or should_stop(
-            [row["val_dsc"] for row in self.history], self.config)
+            [row[chosen_by(self.config)] for row in self.history], self.config)
 
     def run_epoch(self, bar: tqdm) -> None:
         """Train for one epoch, validate, step the schedule, and keep the weights where they are the best."""
         epoch = len(self.history) + 1
         lr = self.optimizer.param_groups[0]["lr"]
         loss = self._train(epoch, bar)
-        val_dsc = self._validate(epoch)
+        scores = self._validate(epoch)
         if isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau):
-            self.schedule.step(val_dsc)
+            self.schedule.step(scores["val_loss" if self.config.plateau_on == "published_loss" else "val_dsc"])
         elif self.schedule:
             self.schedule.step()
         slow_towers(self.config, self.optimizer, epoch + 1)
-        if all(val_dsc > row["val_dsc"] for row in self.history):
+        chosen = chosen_by(self.config)
+        if is_best(scores[chosen], [row[chosen] for row in self.history], self.config):
             self.best = changing_tensors(self.model)
-        self.history.append({"epoch": epoch, "loss": loss, "val_dsc": val_dsc, "lr": lr})
+        self.history.append({"epoch": epoch, "loss": loss, "lr": lr} | scores)
 
     def _train(self, epoch: int, bar: tqdm) -> float:
         """One pass over the training samples; returns their mean loss."""
@@ -151,7 +153,7 @@ class Trainer:
         torch.manual_seed(rng_of(self.run.seed, epoch, rank).getrandbits(63))
         self.wrapped_objective.train()
         summed = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
-        order = shuffled(self.train_set, self.run.seed, epoch)
+        order = self._order(epoch)
         for number, batch in enumerate(batches(order, self.config.batch_size), 1):
             # a process without a share of a short last batch takes part with weight 0
             share = batch[rank::ranks]
@@ -172,17 +174,30 @@ class Trainer:
         self.seconds += time.time() - begun
         return self.accelerator.reduce(summed).item() / len(order)
 
-    def _validate(self, epoch: int) -> float:
-        """Mean DSC of the validation samples."""
+    def _order(self, epoch: int) -> list[int]:
+        """The training samples in the order of an epoch, without those of a short last batch where it is dropped."""
+        order = shuffled(self.train_set, self.run.seed, epoch)
+        trained = trained_per_epoch(len(order), self.config)
+        if not trained:
+            raise UserError(f"{self.run.name}: {len(order)} training samples are less than one batch of "
+                            f"{self.config.batch_size}, and train.last_batch drops it; lower train.batch_size, or set "
+                            "train.last_batch: kept.")
+        return order[:trained]
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """Means over the validation samples of each of `validation_scores`."""
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         self.wrapped_objective.eval()
-        summed = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
+        names = validation_scores(self.config)
+        summed = torch.zeros(len(names), dtype=torch.float64, device=self.accelerator.device)
         for batch in batches(self.val_set[rank::ranks], self.config.batch_size):
             with self.accelerator.autocast():
-                dsc = self.objective.dice(batch, [self.val_prompts[i] for i in batch])
-            self._check_finite(dsc, batch, f"validation after epoch {epoch}")
-            summed += dsc.sum()
-        return self.accelerator.reduce(summed).item() / len(self.val_set)
+                scores = self.objective.scores(batch, [self.val_prompts[i] for i in batch], names,
+                                               self.config.val_threshold)
+            self._check_finite(scores.sum(dim=0), batch, f"validation after epoch {epoch}")
+            summed += torch.stack([row.sum() for row in scores])
+        means = self.accelerator.reduce(summed) / len(self.val_set)
+        return dict(zip(names, means.tolist(), strict=True))
 
     def _prompt(self, index: int, policy: str, when: int | str) -> str:
         """A sample's prompt, drawn by its policy from the seed, the epoch (or "val") and the sample alone.
@@ -227,8 +242,9 @@ class Trainer:
         checkpoint.save(folder / "checkpoint.safetensors", self.model, self.run)
         with open(folder / "history.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(HISTORY)
-            writer.writerows([row["epoch"], *(f"{row[name]:.8g}" for name in HISTORY[1:])]
+            names = (*HISTORY, *(name for name in validation_scores(self.config) if name not in HISTORY))
+            writer.writerow(names)
+            writer.writerows([row["epoch"], *(f"{row[name]:.8g}" for name in names[1:])]
                              for row in self.history)
         write_status(folder)
 
@@ -248,19 +264,75 @@ class Objective(nn.Module):
 
     def forward(self, indices: Sequence[int], prompts: Sequence[str]) -> Tensor:
         """Losses (B,), on the grid that the loss config names."""
-        logits = self.logits(indices, prompts)
-        masks = self.pixels.masks(indices).to(logits.device, non_blocking=True)
-        if self.loss.grid == "input":
-            return per_sample_loss(self.model.to_input(logits), masks, self.loss)
-        masks = F.interpolate(masks.float(), size=logits.shape[-2:], mode="nearest-exact")
-        return per_sample_loss(logits.unsqueeze(1), masks, self.loss)
+        return self._losses(self.logits(indices, prompts), indices)
 
     @torch.no_grad()
-    def dice(self, indices: Sequence[int], prompts: Sequence[str]) -> Tensor:
-        """DSC (B,) at input size and probability 0.5, float64; NaN where a logit is not finite."""
-        logits = self.model.to_input(self.logits(indices, prompts))
-        dsc = per_sample_dice(logits > 0, self.pixels.masks(indices).to(logits.device))
-        return dsc.masked_fill(~logits.isfinite().all(dim=(1, 2, 3)), math.nan)
+    def scores(self, indices: Sequence[int], prompts: Sequence[str], names: Sequence[str] = ("val_dsc",),
+               threshold: float = 0.5) -> Tensor:
+        """Scores (len(names), B), float64; NaN where a logit is not finite.
+
+        `val_dsc` at input size and `val_iou` at original size, both of what is above the probability `threshold`;
+        `val_loss` is the training loss.
+        """
+        logits = self.logits(indices, prompts)
+        at_input = self.model.to_input(logits)
+        measures = {"val_loss": lambda: self._losses(logits, indices),
+                    "val_dsc": lambda: per_sample_dice(at_input > math.log(threshold / (1 - threshold)),
+                                                       self.pixels.masks(indices).to(logits.device)),
+                    "val_iou": lambda: self._original_iou(logits, indices, threshold)}
+        scores = torch.stack([measures[name]().double() for name in names])
+        return scores.masked_fill(~at_input.isfinite().all(dim=(1, 2, 3)), math.nan)
+
+    def _losses(self, logits: Tensor, indices: Sequence[int]) -> Tensor:
+        targets = self.pixels.targets(indices).to(logits.device, non_blocking=True)
+        if self.loss.grid == "input":
+            return per_sample_loss(self.model.to_input(logits), targets, self.loss)
+        return per_sample_loss(logits.unsqueeze(1), shrunk(targets, logits.shape[-2:], self.loss), self.loss)
+
+    def _original_iou(self, logits: Tensor, indices: Sequence[int], threshold: float) -> Tensor:
+        samples = [self.pixels.samples[i] for i in indices]
+        maps = self.model.original_resolution(logits, [(sample.height, sample.width) for sample in samples])
+        values = [iou(probabilities > threshold, self.pixels.original_mask(i))
+                  for probabilities, i in zip(maps, indices, strict=True)]
+        return torch.tensor(values, device=logits.device)
+
+
+def trained_per_epoch(samples: int, config: TrainConfig) -> int:
+    """How many of so many samples an epoch trains on: all, or as published those of whole batches."""
+    return samples - samples % config.batch_size if config.last_batch == "published_dropped" else samples
+
+
+def shrunk(targets: Tensor, size: Sequence[int], config: LossConfig) -> Tensor:
+    """Targets (B, 1, H, W) on the head's grid of this size, as `config.shrink` says."""
+    mode = "nearest" if config.shrink == "published_nearest" else "nearest-exact"
+    return F.interpolate(targets, size=tuple(size), mode=mode)
+
+
+def validation_scores(config: TrainConfig) -> tuple[str, ...]:
+    """What is measured after each epoch: the DSC, and what the schedule or the choice of the epoch needs besides."""
+    loss = ("val_loss",) if config.schedule == "plateau" and config.plateau_on == "published_loss" else ()
+    return ("val_dsc", *loss, *(("val_iou",) if config.selection == "published_iou" else ()))
+
+
+def chosen_by(config: TrainConfig) -> str:
+    """The one of `validation_scores` that chooses the epoch that is kept; higher is better."""
+    return "val_iou" if config.selection == "published_iou" else "val_dsc"
+
+
+def is_best(score: float, former: Sequence[float], config: TrainConfig) -> bool:
+    """Whether an epoch's score is the best so far: of equal ones the first is, in released code the last."""
+    if config.selection == "published_iou":
+        return all(score >= other for other in former)
+    return all(score > other for other in former)
+
+
+def tower_parameters(model: SegmentationModel, config: TrainConfig) -> list[nn.Parameter]:
+    """The parameters that train at the towers' rate: theirs, positional embeddings apart where those train at the
+    head's.
+    """
+    towers = parameters_of(model, (*model.vision.modules, *model.text.modules))
+    apart = config.tower_positions == "published_full_rate"
+    return [parameter for name, parameter in towers.items() if not (apart and POSITIONS in name)]
 
 
 def make_optimizer(config: TrainConfig, parameters: Sequence[nn.Parameter],
@@ -287,11 +359,12 @@ def slow_towers(config: TrainConfig, optimizer: torch.optim.Optimizer, epoch: in
 def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler | None:
     """The learning rate's schedule, stepped once an epoch; None for a constant rate.
 
-    `plateau` multiplies by `factor` after more than `patience` epochs without a better validation DSC,
-    `multistep` after each of the milestones' epochs; `cosine` falls from `lr` to 0 along all epochs.
+    `plateau` multiplies by `factor` after more than `patience` epochs without a better validation DSC, or a lower
+    validation loss, `multistep` after each of the milestones' epochs; `cosine` falls from `lr` to 0 along all epochs.
     """
     if config.schedule == "plateau":
-        return lr_scheduler.ReduceLROnPlateau(optimizer, "max", config.factor, config.patience)
+        better = "min" if config.plateau_on == "published_loss" else "max"
+        return lr_scheduler.ReduceLROnPlateau(optimizer, better, config.factor, config.patience)
     if config.schedule == "multistep":
         return lr_scheduler.MultiStepLR(optimizer, list(config.milestones), gamma=config.factor)
     if config.schedule == "cosine":
@@ -304,7 +377,7 @@ def should_stop(scores: Sequence[float], config: TrainConfig) -> bool:
     the best one by more than `early_stop_min_delta`.
 
     Args:
-        scores: validation DSC of the epochs so far.
+        scores: what chooses the epoch (`chosen_by`), of the epochs so far.
     """
     if config.early_stop_patience is None or len(scores) < config.min_epochs:
         return False

@@ -10,7 +10,8 @@ the other splits.
 What is written, into one folder:
 
 - `per_sample.parquet`: one row per sample, text condition, sentence (its place among the sample's, 0 where
-  there is one), threshold and metric.
+  there is one), threshold and metric, with the value's unit: HD95 is in millimetres where every sample of the split
+  knows its pixels' spacing, else in pixels.
 - `predictions.parquet`: one row per sample, text condition and sentence, the mask as COCO run lengths.
 - `metrics.json`: for each split, means and standard deviations over what was segmented, by text condition, by
   target and by data set (the members of a pooled one), beside the numbers of masks, of empty ones, and of samples
@@ -45,7 +46,7 @@ from featherseg.data.torch_dataset import PixelDataset
 from featherseg.errors import UserError
 from featherseg.features import FeatureBank
 from featherseg.files import atomic_path, not_run_reason, write_json, write_status
-from featherseg.metrics import AVERAGED, EMPTY_RULE, METRICS, overlap, score
+from featherseg.metrics import AVERAGED, EMPTY_RULE, METRICS, MILLIMETRE, PIXEL, PIXELS, UNITS, overlap, score
 from featherseg.models.base import SegmentationModel
 from featherseg.predict import (
     Query,
@@ -54,7 +55,6 @@ from featherseg.predict import (
     encode_prompts,
     iterate_probabilities,
     load_model,
-    original_resolution,
 )
 from featherseg.progress import progress
 from featherseg.resume import forget
@@ -109,6 +109,7 @@ def _score_run(run: Run, dataset: PreparedDataset, train_dir: Path, folder: Path
     pixels = PixelDataset(dataset, model.resize)
     scores, predictions = [], []
     for split, samples in splits.items():
+        unit = distance_unit(samples, f"{run.dataset}, split {split}")
         trials = plan_trials(samples, settings.prompts, run.seed)
         maps = probability_maps(model, pixels, trials, settings.batch_size)
         with progress(len(trials), f"scoring {run.name}, {split}", "mask") as bar:
@@ -117,7 +118,7 @@ def _score_run(run: Run, dataset: PreparedDataset, train_dir: Path, folder: Path
                 truth = None
                 for trial, probabilities in some:
                     truth = dataset.mask(trial.sample) if truth is None else truth
-                    scores += score_rows(trial, probabilities, truth, settings)
+                    scores += score_rows(trial, probabilities, truth, settings, unit)
                     predictions.append(prediction_row(trial, probabilities > settings.threshold, settings))
                     bar.update()
     per_sample = long_table(scores)
@@ -169,17 +170,27 @@ def chosen_splits(run: Run, dataset: PreparedDataset) -> dict[str, list[Sample]]
     return found
 
 
-def score_rows(trial: Trial, probabilities: np.ndarray, truth: np.ndarray,
-               settings: EvaluateConfig) -> list[dict[str, Any]]:
+def distance_unit(samples: list[Sample], where: str) -> str:
+    """The unit of HD95: millimetres where all samples know their pixels' spacing, else pixels."""
+    unknown = sum(sample.spacing is None for sample in samples)
+    if 0 < unknown < len(samples):
+        print(f"{where}: {unknown} of {len(samples)} samples have no pixel_spacing, so HD95 is in pixels for all",
+              file=sys.stderr)
+    return PIXEL if unknown else MILLIMETRE
+
+
+def score_rows(trial: Trial, probabilities: np.ndarray, truth: np.ndarray, settings: EvaluateConfig,
+               unit: str = PIXEL) -> list[dict[str, Any]]:
     """What is known of one trial, a column for each metric: one row at the threshold of the settings, and, where
     sentences are scored, one with `iou`, `intersection` and `union` at each other threshold of `referring.py`."""
     rows, sentence = [], trial.condition == OWN and settings.prompts == SENTENCES
+    spacing = trial.sample.spacing if unit == MILLIMETRE else PIXELS
     for threshold in dict.fromkeys((settings.threshold, *(referring.THRESHOLDS if sentence else ()))):
-        prediction = probabilities > threshold
-        measured = score if threshold == settings.threshold else overlap
+        prediction, chosen = probabilities > threshold, threshold == settings.threshold
+        measured = score(prediction, truth, spacing) if chosen else overlap(prediction, truth)
         rows.append(_known(trial, threshold) | {
             "target": trial.sample.target, "empty_truth": not truth.any(), "empty_prediction": not prediction.any(),
-            **measured(prediction, truth)})
+            "hd95_unit": unit, **measured})
     return rows
 
 
@@ -196,11 +207,13 @@ def _known(trial: Trial, threshold: float) -> dict[str, Any]:
 
 
 def long_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows with a column for each metric as `per_sample.parquet`: columns `metric` and `value`, in their order."""
+    """Rows with a column for each metric as `per_sample.parquet`: columns `metric`, `value`, `unit`, in their order."""
     wide = pd.DataFrame(rows)
     known = [name for name in wide.columns if name not in METRICS]
     table = wide.melt(known, [name for name in METRICS if name in wide], var_name="metric", ignore_index=False)
-    return table.dropna(subset="value").sort_index(kind="stable").reset_index(drop=True)
+    table = table.dropna(subset="value").sort_index(kind="stable").reset_index(drop=True)
+    of_distances = table.pop("hd95_unit")
+    return table.assign(unit=table.metric.map(UNITS).where(table.metric != "hd95", of_distances))
 
 
 def plan_trials(samples: list[Sample], policy: str, seed: int) -> list[Trial]:
@@ -283,7 +296,7 @@ def probability_maps(model: SegmentationModel, pixels: PixelDataset, trials: lis
         for some in batches(trials, batch_size):
             features = bank.pairs([row_of[trial.sample.image] for trial in some], [trial.prompt for trial in some])
             sizes = [(trial.sample.height, trial.sample.width) for trial in some]
-            yield from original_resolution(model, model.decode(*features), sizes)
+            yield from model.original_resolution(model.decode(*features), sizes)
         return
     text, text_of = encode_prompts(prompts, bank.texts, next(model.parameters()).device, batch_size,
                                    model.text.dim)
@@ -303,7 +316,7 @@ def summarise(per_sample: pd.DataFrame, threshold: float) -> dict[str, Any]:
         threshold: at which all metrics were measured; others enter the measures of `referring.py` only.
 
     Returns:
-        conditions: text condition -> {dsc, iou, hd95: {mean, std}, n, n_empty_truth, n_empty_prediction,
+        conditions: text condition -> {dsc, iou, hd95: {mean, std, unit}, n, n_empty_truth, n_empty_prediction,
         n_own_prompt, targets: {target -> the same}, datasets: {data set -> the same}}; a pooled set's samples are
         its members'. std is that of the masks at hand, not an estimate for others; n counts masks, so each sentence
         where each was scored. referring: `referring.summarise`, where sentences were scored.
@@ -324,7 +337,7 @@ def _means_by(column: str, rows: pd.DataFrame) -> dict[str, Any]:
 
 def _means(rows: pd.DataFrame) -> dict[str, Any]:
     by_metric = {metric: rows[rows.metric == metric] for metric in AVERAGED}
-    means = {metric: {"mean": float(part.value.mean()), "std": float(part.value.std(ddof=0))}
+    means = {metric: {"mean": float(part.value.mean()), "std": float(part.value.std(ddof=0)), "unit": part.unit.iloc[0]}
              for metric, part in by_metric.items()}
     masks = by_metric["dsc"]
     flags = ("empty_truth", "empty_prediction", "own_prompt")

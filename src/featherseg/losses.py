@@ -22,7 +22,7 @@ def per_sample_loss(logits: Tensor, masks: Tensor, config: LossConfig) -> Tensor
 
     Args:
         logits: (B, 1, H, W), any floating type; computed in float32.
-        masks: (B, 1, H, W), bool or 0 and 1.
+        masks: (B, 1, H, W), bool, or shares of a pixel's area in [0, 1].
         config: form and the two weights.
 
     Returns:
@@ -42,8 +42,7 @@ def soft_dice_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
     """1 - (2 sum(p m) + s) / (sum(p) + sum(m) + s) of each sample, s = 1e-5 (MONAI's DiceLoss).
 
     Args:
-        probabilities: (B, 1, H, W) in [0, 1].
-        masks: (B, 1, H, W), 0 and 1.
+        probabilities, masks: (B, 1, H, W) in [0, 1].
 
     Returns:
         (B,), in [0, 1].

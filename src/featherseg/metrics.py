@@ -12,6 +12,10 @@ from scipy.spatial import KDTree
 
 METRICS = ("dsc", "iou", "hd95", "intersection", "union")
 AVERAGED = ("dsc", "iou", "hd95")
+PIXEL, MILLIMETRE, SHARE = "px", "mm", "1"
+UNITS = {"dsc": SHARE, "iou": SHARE, "hd95": PIXEL, "intersection": PIXEL, "union": PIXEL}  # areas in pixels
+Spacing = tuple[float, float]
+PIXELS: Spacing = (1.0, 1.0)
 EMPTY_RULE = "both masks empty: DSC = IoU = 1, HD95 = 0; one empty: DSC = IoU = 0, HD95 = image diagonal"
 
 
@@ -27,18 +31,21 @@ def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
     return np.count_nonzero(prediction & truth) / union if union else 1.0
 
 
-def hd95(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """95th-percentile Hausdorff distance of two bool masks (H, W), in pixels.
+def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing = PIXELS) -> float:
+    """95th-percentile Hausdorff distance of two bool masks (H, W), in the unit of `spacing`, pixels by default.
 
     For each surface pixel of one mask the Euclidean distance to the nearest surface pixel of the other; the
     95th percentile of these distances, in both directions; the larger of the two. This is MONAI's
     `HausdorffDistanceMetric(percentile=95)` for masks that are not empty.
+
+    Args:
+        spacing: height and width of a pixel.
     """
-    ours, theirs = surface(prediction), surface(truth)
+    ours, theirs = surface(prediction) * spacing, surface(truth) * spacing
     if not len(ours) and not len(theirs):
         return 0.0
     if not len(ours) or not len(theirs):
-        return float(np.hypot(*truth.shape))
+        return float(np.hypot(*np.multiply(truth.shape, spacing)))
     return max(_directed_hd95(ours, theirs), _directed_hd95(theirs, ours))
 
 
@@ -59,14 +66,14 @@ def _directed_hd95(points: np.ndarray, reference: np.ndarray) -> float:
     return float(np.percentile(distances, 95))
 
 
-def score(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """All of `METRICS` of one predicted mask against the true one, both bool (H, W).
+def score(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing = PIXELS) -> dict[str, float]:
+    """All of `METRICS` of one predicted mask against the true one, both bool (H, W); HD95 in the unit of `spacing`.
 
     Raises:
         ValueError: the two masks differ in size.
     """
     found = overlap(prediction, truth)
-    return {"dsc": dice(prediction, truth), "hd95": hd95(prediction, truth)} | found
+    return {"dsc": dice(prediction, truth), "hd95": hd95(prediction, truth, spacing)} | found
 
 
 def overlap(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from featherseg.adapters import METHODS, check_pair, resolve
 from featherseg.config import (
+    SECTIONS,
     DataParams,
     EvaluateConfig,
     LossConfig,
@@ -25,6 +26,7 @@ from featherseg.config import (
     study_params_path,
     write_run,
 )
+from featherseg.data.spec import DatasetSpec
 from featherseg.data.specs import SPECS
 from featherseg.data.synthetic import NAMES
 from featherseg.errors import UserError
@@ -56,10 +58,9 @@ def read_recipe(name: str) -> Recipe:
     if recipe.model not in MODELS:
         raise unknown(f"model in {path}", recipe.model, list(MODELS))
     check_knobs(recipe.model, recipe, f"{path}: ")
-    if recipe.train is not None:
-        parse(TrainConfig, {key: of_dataset(value) if key == "val_split" else value
-                            for key, value in recipe.train.items()}, f"{path}: train")
-    parse(EvaluateConfig, recipe.evaluate, f"{path}: evaluate")
+    for section, kind in (("train", TrainConfig), ("evaluate", EvaluateConfig)):
+        for dataset in _datasets_named(getattr(recipe, section) or {}):
+            parse(kind, section_of(recipe, section, dataset), f"{path}: {section}")
     config = resolve(recipe.adapter, str(path))
     check_pair(recipe.model, config.name)
     method = METHODS[config.name]
@@ -78,7 +79,11 @@ def dataset_names() -> list[str]:
         for name in given:
             if name not in valid:
                 raise unknown(f"dataset in params.yaml: data.{key}", name, list(valid))
-    named = [*data.synthetic, *data.folders, *data.official, *data.bundled, *data.referring]
+    for name, official in data.as_published.items():
+        if official not in data.official or not isinstance(SPECS[official], DatasetSpec):
+            valid = [name for name in data.official if isinstance(SPECS[name], DatasetSpec)]
+            raise unknown(f"dataset in params.yaml: data.as_published.{name}", official, valid)
+    named = [*data.synthetic, *data.folders, *data.official, *data.bundled, *data.referring, *data.as_published]
     single = set(named)
     if twice := [name for name in named if named.count(name) > 1]:
         raise UserError(f"params.yaml: 'data' declares two datasets of the name {twice[0]!r}; rename your own, or name "
@@ -112,13 +117,12 @@ def resolve_study(study: str) -> list[Run]:
         recipe, (model, not_run) = recipes[name], models[name, dataset]
         train = None
         if recipe.train is not None:
-            settings = _merge(recipe.train, params.train)
-            if settings.get("schedule") != recipe.train.get("schedule") and params.train.get("milestones") is None:
+            own = section_of(recipe, "train", dataset)
+            settings = _merge(own, params.train)
+            if settings.get("schedule") != own.get("schedule") and params.train.get("milestones") is None:
                 settings.pop("milestones", None)  # they belong to the recipe's own schedule
-            if "val_split" in settings:
-                settings["val_split"] = of_dataset(settings["val_split"], dataset)
             train = parse(TrainConfig, settings, f"recipes/{name}.yaml with {source}: train")
-        evaluate = parse(EvaluateConfig, _merge(recipe.evaluate, params.evaluate),
+        evaluate = parse(EvaluateConfig, _merge(section_of(recipe, "evaluate", dataset), params.evaluate),
                          f"recipes/{name}.yaml with {source}: evaluate")
         runs.append(Run(study=study, recipe=name, dataset=dataset, seed=seed, model=model, adapter=adapters[name],
                         train=train, evaluate=evaluate, not_run=not_run))
@@ -163,7 +167,8 @@ def _lack(dataset: str) -> str | None:
     folder = Path("data/processed") / dataset
     if (folder / "status.json").is_file():
         return not_run_reason(folder)
-    return f"{folder} is not prepared yet" if dataset in SPECS else None
+    fetched = dataset in SPECS or dataset in read_params("study").data.as_published
+    return f"{folder} is not prepared yet" if fetched else None
 
 
 def _check_names(study: str, params: Params, source: str) -> None:
@@ -238,7 +243,8 @@ def resolve_model(recipe: Recipe, params: Params, source: str,
     reached = [*(knob for knob in MODEL_KNOBS if getattr(recipe, knob) is not None),
                *(knob for knob, having in HAVING.items() if recipe.model in having)]
     knobs = {knob: _first(getattr(params.model, knob), getattr(recipe, knob)) for knob in reached}
-    knobs = {knob: value for knob, value in knobs.items() if value != DEFAULTS.get(knob)}  # which changes nothing
+    knobs = {knob: value for knob, value in knobs.items()  # a default changes nothing
+             if value != DEFAULTS.get(knob, {}).get(recipe.model)}
     config = ModelConfig(name=recipe.model, weights=weights, sha256=sha256, image_size=size,
                          word_length=words and (params.model.word_length or words), **knobs)
     return config, reason
@@ -251,6 +257,18 @@ def _first(value: Any, otherwise: Any) -> Any:
 def of_dataset(value: Any, dataset: str | None = None) -> Any:
     """A recipe's value for a dataset: the value, or out of several by dataset the one of this name or `default`."""
     return value.get(dataset, value["default"]) if isinstance(value, dict) else value
+
+
+def section_of(recipe: Recipe, section: str, dataset: str | None = None) -> dict[str, Any]:
+    """A recipe's section `train` or `evaluate` for a dataset."""
+    values = getattr(recipe, section) or {}
+    return {key: value if key in SECTIONS else of_dataset(value, dataset) for key, value in values.items()}
+
+
+def _datasets_named(section: dict[str, Any]) -> list[str | None]:
+    """The datasets for which a section has values of their own, and None for all others."""
+    by_dataset = [value for key, value in section.items() if isinstance(value, dict) and key not in SECTIONS]
+    return [None, *dict.fromkeys(name for value in by_dataset for name in value if name != "default")]
 
 
 def _why_absent(weights: Path) -> str | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from featherseg import adapters, checkpoint, models
 from featherseg.config import Run, read_run
@@ -84,7 +83,7 @@ def iterate_probabilities(model: SegmentationModel, images: Sequence[np.ndarray]
         for some in batches(range(len(images)), batch_size):
             tokens = model.tokenize([prompts[k] for k in some]).to(device)
             features = model.encode(model.normalise(pixels[[picture_of[k] for k in some]]), tokens)
-            yield from original_resolution(model, model.decode(*features), [images[k].shape[:2] for k in some])
+            yield from model.original_resolution(model.decode(*features), [images[k].shape[:2] for k in some])
         return
     vision = ImageFeatures.concat(
         [model.encode_image(model.normalise(some)) for some in pixels.split(batch_size)])
@@ -138,17 +137,7 @@ def decode_queries(model: SegmentationModel, image: ImageFeatures, text: TextFea
         shared = len(set(rows)) == 1  # what the decoder does to the image alone is then done once
         logits = model.decode(image.index(torch.tensor(rows[:1] if shared else rows)),
                               text.index(torch.tensor([query.text for query in some])))
-        yield from original_resolution(model, logits, [query.size for query in some])
-
-
-def original_resolution(model: SegmentationModel, logits: Tensor,
-                        sizes: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
-    """Probability maps, float32 (H, W), of logits (B, h, w) of the head's grid, at each image's (H, W).
-
-    Logits are interpolated, then turned into probabilities.
-    """
-    for plane, (height, width) in zip(model.to_input(logits).float(), sizes, strict=True):
-        yield model.resize.inverse(plane[None], height, width)[0, 0].sigmoid().cpu().numpy()
+        yield from model.original_resolution(logits, [query.size for query in some])
 
 
 def predict_files(run: str, images: Sequence[Path], prompts: Sequence[str], out: Path,

@@ -15,7 +15,7 @@ _BOTH = ("data/prepared.py", "data/splits.py", "data/images.py", "data/torch_dat
          "models", "adapters", "caches.py", "features.py", "checkpoint.py")
 # a folder means every module below it
 CODE = {
-    "train": ("config.py", *_BOTH, "losses.py", "engine.py"),
+    "train": ("config.py", *_BOTH, "losses.py", "metrics.py", "engine.py"),
     "evaluate": (*_BOTH, "data/wording.py", "metrics.py", "referring.py", "evaluate.py", "predict.py", "reliance"),
 }
 

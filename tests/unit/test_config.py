@@ -151,15 +151,16 @@ def test_an_unplanned_run_is_refused_with_the_closest_planned_one(tmp_path):
 
 @pytest.mark.parametrize(("settings", "absent"), [
     ({"schedule": "plateau"}, {"milestones"}),
-    ({"schedule": "cosine"}, {"milestones", "factor", "patience"}),
-    ({"schedule": "constant"}, {"milestones", "factor", "patience"}),
-    ({"schedule": "multistep", "milestones": (2,)}, {"patience"}),
+    ({"schedule": "cosine"}, {"milestones", "factor", "patience", "plateau_on"}),
+    ({"schedule": "constant"}, {"milestones", "factor", "patience", "plateau_on"}),
+    ({"schedule": "multistep", "milestones": (2,)}, {"patience", "plateau_on"}),
     ({"early_stop_patience": None}, {"milestones", "min_epochs", "early_stop_min_delta"}),
     ({"tower_lr_factor": 1.0, "tower_lr_from": 2}, {"milestones"}),
 ])
 def test_settings_without_effect_stay_out_of_the_plan(settings, absent):
     train = TrainConfig(**settings)
-    assert set(TrainConfig.model_fields) - set(train.knobs()) == absent | {"tower_lr_factor", "tower_lr_from"}
+    towers = {"tower_lr_factor", "tower_lr_from", "tower_positions"}
+    assert set(TrainConfig.model_fields) - set(train.knobs()) == absent | towers
 
 
 def test_the_towers_own_rate_is_in_the_plan_where_there_is_one():

@@ -5,15 +5,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
 from tiny import tiny_data, tiny_environment, tiny_run, tiny_weights
 
-from featherseg import adapters, checkpoint, engine
-from featherseg.config import TrainConfig
+from featherseg import adapters, checkpoint, engine, predict
+from featherseg.config import LossConfig, ModelConfig, TrainConfig
+from featherseg.data.prepared import PreparedDataset
 from featherseg.engine import (
     make_optimizer,
     make_schedule,
@@ -138,9 +141,106 @@ def test_schedules(settings, wanted):
     ({"schedule": "multistep", "milestones": (1,), "factor": 0.5}, [0.01, 0.005, 0.005])])
 def test_the_engine_follows_the_schedule(files, place, monkeypatch, settings, rates):
     scores = iter([0.3, 0.2, 0.1])
-    monkeypatch.setattr(engine.Trainer, "_validate", lambda self, epoch: next(scores))
+    monkeypatch.setattr(engine.Trainer, "_validate", lambda self, epoch: {"val_dsc": next(scores)})
     rows, _ = trained(files, place, lr=0.01, **settings)
     assert [row["lr"] for row in rows] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(("plateau_on", "rates"), [("dsc", [1, 1, 1, 1]), ("published_loss", [1, 1, 0.5, 0.25])])
+def test_the_plateau_waits_for_the_dsc_or_for_the_loss(files, place, monkeypatch, plateau_on, rates):
+    """A DSC and a loss that rise together, as when a model grows too certain."""
+    scores = iter([{"val_dsc": 0.1 * k, "val_loss": 1.0 * k} for k in range(1, 5)])
+    monkeypatch.setattr(engine.Trainer, "_validate", lambda self, epoch: next(scores))
+    rows, _ = trained(files, place, epochs=4, lr=1.0, clip_norm=1e-6, schedule="plateau", patience=0, factor=0.5,
+                      plateau_on=plateau_on)
+    assert [row["lr"] for row in rows] == pytest.approx(rates)
+    assert ("val_loss" in rows[0]) == (plateau_on == "published_loss")
+
+
+def test_the_validation_loss_is_the_training_loss_of_the_validation_samples(files, place, monkeypatch):
+    trainers = []
+    begin = engine.Trainer.__init__
+    monkeypatch.setattr(engine.Trainer, "__init__", lambda self, *args: trainers.append(self) or begin(self, *args))
+    rows, _ = trained(files, place, epochs=1, schedule="plateau", plateau_on="published_loss",
+                      loss={"form": "published_second_sigmoid"})
+    (trainer,) = trainers
+    trainer.load_state(trainer.state())
+    trainer.objective.eval()
+    with torch.no_grad():
+        losses = [trainer.objective([i], [trainer.val_prompts[i]]) for i in trainer.val_set]
+    assert rows[0]["val_loss"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-6)
+    assert rows[0]["val_loss"] != pytest.approx(rows[0]["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(("selection", "kept"), [("dsc", 2), ("published_iou", 4)])
+def test_of_equal_epochs_the_first_is_kept_or_as_published_the_last(selection, kept):
+    config, best = TrainConfig(selection=selection), None
+    scores = [0.2, 0.6, 0.4, 0.6, 0.3]
+    for number, score in enumerate(scores, 1):
+        best = number if engine.is_best(score, scores[: number - 1], config) else best
+    assert best == kept
+
+
+@pytest.mark.parametrize("threshold", [0.35, 0.5])
+def test_the_published_selection_is_the_mean_iou_at_original_size(files, place, threshold):
+    run = tiny_run(files[0], files[1], epochs=2, selection="published_iou", val_threshold=threshold, val_prompts="p1")
+    train(run, files[2], place / "out", place / "out.json")
+    rows = history(place / "out")
+    model = predict.load_model(run, place / "out").cpu()
+    dataset = PreparedDataset.read(files[2])
+    values = []
+    for sample in dataset.split("val"):
+        (map_,) = predict.predict_probabilities(model, [dataset.image(sample)], sample.prompts["p1"])
+        found, truth = map_ > threshold, dataset.mask(sample)
+        values.append(np.logical_and(found, truth).sum() / np.logical_or(found, truth).sum())
+    assert max(row["val_iou"] for row in rows) == pytest.approx(np.mean(values), abs=1e-5)
+
+
+def test_a_cut_at_another_probability_gives_another_dsc(files, place):
+    low, half = (trained(files, place, str(cut), epochs=1, val_threshold=cut)[0][0] for cut in (0.1, 0.5))
+    assert low["loss"] == half["loss"] and low["val_dsc"] != half["val_dsc"]
+
+
+def test_a_short_last_batch_is_kept_or_dropped_as_published(files, place, monkeypatch):
+    forward, seen = engine.Objective.forward, []
+    monkeypatch.setattr(engine.Objective, "forward",
+                        lambda self, indices, prompts: seen.append(indices) or forward(self, indices, prompts))
+    sizes = {}
+    for last_batch in ("kept", "published_dropped"):
+        seen.clear()
+        trained(files, place, last_batch, epochs=1, last_batch=last_batch)
+        sizes[last_batch] = [len(batch) for batch in seen]
+    assert sizes == {"kept": [4, 4, 2], "published_dropped": [4, 4]}
+    with pytest.raises(UserError, match="10 training samples are less than one batch of 11, .* set train.last_batch"):
+        trained(files, place, "none", batch_size=11, last_batch="published_dropped")
+
+
+@pytest.mark.parametrize(("where", "rate"), [("tower_rate", 1e-5), ("published_full_rate", 1e-4)])
+def test_positional_embeddings_of_cris_train_at_the_towers_or_the_heads_rate(where, rate):
+    model = adapters.apply(build(ModelConfig(name="cris", weights="random-small")), {"name": "full"})
+    config = TrainConfig(lr=1e-4, tower_lr_factor=0.1, tower_positions=where)
+    learned = adapters.trainable(model)
+    optimizer = make_optimizer(config, list(learned.values()), engine.tower_parameters(model, config))
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert len(rates) == len(learned)
+    for name, parameter in learned.items():
+        inside = name.startswith("net.backbone")
+        wanted = rate if "positional_embedding" in name else 1e-5 if inside else 1e-4
+        assert rates[id(parameter)] == pytest.approx(wanted), name
+    assert sum("positional_embedding" in name for name in learned) == 2
+
+
+@pytest.mark.parametrize(("shrink", "offset"), [("nearest_exact", 2), ("published_nearest", 0)])
+def test_the_heads_grid_learns_a_cells_centre_or_as_published_its_first_pixel(shrink, offset):
+    """4 input pixels a cell: pixel 4 i + 2 lies nearest to its centre, pixel 4 i at its corner."""
+    targets = (torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 255).round() / 255
+    logits = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(1))
+    pixels = SimpleNamespace(targets=lambda indices: targets)
+    config = LossConfig(lambda_dice=0, lambda_ce=1, grid="head", shrink=shrink)
+    losses = engine.Objective(None, None, pixels, config)._losses(logits, [0, 1, 2])
+    chosen = targets[:, 0, offset::4, offset::4]
+    wanted = (logits.clamp(min=0) - logits * chosen + (-logits.abs()).exp().log1p()).mean(dim=(1, 2))
+    torch.testing.assert_close(losses, wanted)
 
 
 @pytest.mark.parametrize(("start", "rates"), [(1, [1e-3, 1e-3, 5e-4]), (2, [1e-2, 1e-3, 5e-4])])
@@ -194,9 +294,9 @@ def test_early_stopping(scores, settings, stops_after):
 def test_training_stops_early_and_keeps_the_best_epoch(files, place, monkeypatch):
     scores, weights = iter([0.2, 0.6, 0.4, 0.6, 0.3]), []
 
-    def validate(self, epoch: int) -> float:
+    def validate(self, epoch: int) -> dict[str, float]:
         weights.append(engine.changing_tensors(self.model))
-        return next(scores)
+        return {"val_dsc": next(scores)}
 
     monkeypatch.setattr(engine.Trainer, "_validate", validate)
     rows, folder = trained(files, place, epochs=9, early_stop_patience=3, min_epochs=1)

@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 from tiny_run import HEIGHT, TARGETS, WIDTH, make_run, write_dataset, write_training, write_weights
 
 from featherseg import predict
-from featherseg.data.prepared import PreparedDataset, PreparedWriter
+from featherseg.data.prepared import PreparedDataset, PreparedWriter, Sample
 from featherseg.errors import UserError
 from featherseg.evaluate import evaluate, plan_trials, summarise
 from featherseg.files import write_status
@@ -72,6 +72,26 @@ def test_metrics_follow_from_the_stored_scores(project):
     assert set(own["targets"]) == set(TARGETS)
     assert own["n_empty_truth"] == 1 and own["targets"]["left disc"]["n_empty_truth"] == 1
     assert own["n_own_prompt"] == 15 and metrics["splits"]["test"]["conditions"]["other"]["n_own_prompt"] == 0
+
+
+def test_hd95_is_in_millimetres_where_every_sample_of_the_split_knows_its_pixels(project, monkeypatch, capsys):
+    scored(project)
+    plain, _ = tables(project / "out")
+    assert dict(plain.groupby("metric").unit.unique().str[0]) == {
+        "dsc": "1", "iou": "1", "hd95": "px", "intersection": "px", "union": "px"}
+    monkeypatch.setattr(Sample, "spacing", property(lambda self: (0.5, 0.5)))
+    scored(project, out="known")
+    known, _ = tables(project / "known")
+    far = plain.metric == "hd95"
+    assert set(known[far].unit) == {"mm"} and known[~far].equals(plain[~far])
+    np.testing.assert_allclose(known[far].value, plain[far].value / 2)
+    own = json.loads((project / "known/metrics.json").read_text())["splits"]["test"]["conditions"]["own"]
+    assert (own["hd95"]["unit"], own["dsc"]["unit"]) == ("mm", "1")
+    capsys.readouterr()
+    monkeypatch.setattr(Sample, "spacing", property(lambda self: None if "image0" in self.image_id else (0.5, 0.5)))
+    scored(project, out="some")
+    assert tables(project / "some")[0].equals(plain)
+    assert "3 of 15 samples have no pixel_spacing, so HD95 is in pixels for all" in capsys.readouterr().err
 
 
 def test_samples_of_several_sets_have_means_by_set(project):

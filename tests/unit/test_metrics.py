@@ -78,6 +78,26 @@ def test_empty_masks():
             "dsc": 0.0, "iou": 0.0, "hd95": 50.0, "intersection": 0, "union": 1}
 
 
+@pytest.mark.parametrize("spacing", [(0.154, 0.308), (2.0, 0.5)])
+def test_hd95_in_millimetres_agrees_with_monai(spacing):
+    torch = pytest.importorskip("torch")
+    monai = pytest.importorskip("monai.metrics", reason="MONAI, the reference, is not installed")
+    for prediction, truth in pairs()[:8]:
+        p, t = (torch.from_numpy(mask)[None, None].float() for mask in (prediction, truth))
+        reference = monai.compute_hausdorff_distance(p, t, include_background=True, percentile=95, spacing=spacing)
+        assert metrics.score(prediction, truth, spacing)["hd95"] == pytest.approx(reference.item(), rel=1e-4)
+
+
+def test_a_pixel_twice_as_high_counts_twice_downward():
+    first, second = np.zeros((2, 9, 9), bool)
+    first[0, 0], second[3, 4] = True, True
+    assert metrics.hd95(first, second) == 5 and metrics.hd95(first, second, (2.0, 2.0)) == 10
+    assert metrics.hd95(first, second, (2.0, 0.5)) == pytest.approx(np.hypot(6, 2))
+    assert metrics.hd95(first, np.zeros((9, 9), bool), (2.0, 0.5)) == pytest.approx(np.hypot(18, 4.5))
+    equal = {name: value for name, value in metrics.score(first, second, (2.0, 0.5)).items() if name != "hd95"}
+    assert equal.items() <= metrics.score(first, second).items(), "shares and areas stay as they are"
+
+
 def test_masks_of_different_size_are_refused():
     with pytest.raises(ValueError, match=r"\(4, 5\).*\(5, 4\)"):
         metrics.score(np.zeros((4, 5), bool), np.zeros((5, 4), bool))

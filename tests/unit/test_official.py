@@ -9,6 +9,7 @@ from data_files import box, colours, everything_below, picture_bytes, shared, wr
 from PIL import Image
 
 from featherseg.config import DataParams
+from featherseg.data import prepare
 from featherseg.data.download import download
 from featherseg.data.lists import Entry, read_list
 from featherseg.data.prepare import prepare_dataset, prepare_official
@@ -99,6 +100,25 @@ def test_isic_from_its_four_archives_to_samples(tmp_path):
     assert Counter(sample.group for sample in kept.samples) == {
         "ISIC_1": 2, "ISIC_2": 1, "ISIC_3": 1, "ISIC_4": 2}
     assert "2 rows repeat" in (tmp_path / "out/card.md").read_text()
+
+
+def test_a_set_as_published_keeps_the_rows_and_counts_every_grey_as_target(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kvasir(tmp_path, {"train": ["a", "a"], "val": ["c"], "test": ["a"]})
+    (tmp_path / "raw").rename(tmp_path / "kvasir_seg")
+    monkeypatch.setattr(prepare, "RAW", tmp_path)
+    prepare.prepare_dataset("kvasir_seg_published", DataParams(as_published={"kvasir_seg_published": "kvasir_seg"}))
+    kept = PreparedDataset.read(tmp_path / "data/processed/kvasir_seg_published")
+    assert Counter(sample.split for sample in kept.samples) == {"train": 2, "val": 1, "test": 1}
+    assert {sample.dataset for sample in kept.samples} == {"kvasir_seg_published"}
+    prepare_official("kvasir_seg", tmp_path / "kvasir_seg", tmp_path / "corrected")
+    corrected = PreparedDataset.read(tmp_path / "corrected")
+    assert len(corrected.samples) == 2
+    levels = np.asarray(Image.open(io.BytesIO(JPEG_MASK)).convert("L"))
+    assert np.array_equal(kept.mask(kept.samples[0]), levels > 0)
+    assert np.array_equal(corrected.mask(corrected.samples[0]), levels >= 128)
+    assert (levels > 0).sum() > (levels >= 128).sum() * 1.01
+    assert "every level above 0" in (tmp_path / "data/processed/kvasir_seg_published/card.md").read_text()
 
 
 def test_busi_unites_the_masks_of_one_image(tmp_path):

@@ -26,7 +26,7 @@ from featherseg.config import (
 from featherseg.data.prepared import PreparedWriter
 from featherseg.errors import UserError
 from featherseg.models import HAVING, MODELS, NAMED
-from featherseg.plan import missing, recipe_names, resolve_study, write_plan
+from featherseg.plan import missing, read_recipe, recipe_names, resolve_study, section_of, write_plan
 from featherseg.sources import CODE
 
 ROOT = Path(__file__).parents[2]
@@ -137,17 +137,24 @@ def test_a_knob_reaches_exactly_the_runs_that_have_it(project, knob, reached):
 
 PARTS = ("hierarchical_alignment", "global_alignment", "projector")
 WITH_ITS_HEAD = {path.stem for path in (ROOT / "recipes").glob("*etris_*.yaml")}
+RECIPES = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
+OF_CRIS = {path.stem for path in (ROOT / "recipes").glob("cris-*.yaml")}
 
 
-@pytest.mark.parametrize(("knob", "value", "has_it"), [
-    ("head_parts", ["projector"], "nobody"), ("head_parts", ["projector", "global_alignment"], "-no_hierarchical$"),
-    ("head_parts", list(PARTS), "^((?!-no_).)*$"), ("upsampling", "published_bicubic", "-published$"),
-    ("upsampling", "bilinear", "^((?!-published).)*$")])
-def test_a_knob_of_etriss_head_reaches_its_runs_alone(project, knob, value, has_it):
+@pytest.mark.parametrize(("knob", "value", "having", "has_it"), [
+    ("head_parts", ["projector"], WITH_ITS_HEAD, "nobody"),
+    ("head_parts", ["projector", "global_alignment"], WITH_ITS_HEAD, "-no_hierarchical$"),
+    ("head_parts", list(PARTS), WITH_ITS_HEAD, "^((?!-no_).)*$"),
+    ("upsampling", "published_bicubic", WITH_ITS_HEAD | OF_CRIS, "etris.*-published$|cris-full-referring-published"),
+    ("upsampling", "bilinear", WITH_ITS_HEAD | OF_CRIS, "etris((?!-published).)*$"),
+    ("upsampling", "bicubic", WITH_ITS_HEAD | OF_CRIS, "cris-((?!referring-published).)*$"),
+    ("way_back", "published_cubic", RECIPES, "etris.*-published$|cris-full-referring-published"),
+    ("way_back", "bilinear", RECIPES, "^((?!-published).)*$")])
+def test_a_knob_reaches_the_runs_of_the_models_that_have_it(project, knob, value, having, has_it):
     declare(recipe_names())
     before = planned()
     declare(recipe_names(), model={"weights": dict.fromkeys(MODELS, "random"), knob: value})
-    reached = {name for name in WITH_ITS_HEAD if not re.search(has_it, name)}
+    reached = {name for name in having if not re.search(has_it, name)}
     assert changed(before, planned()) == {f"{name}-lesions-0.yaml" for name in reached}
 
 
@@ -173,7 +180,7 @@ def test_a_head_that_no_run_has_is_refused(project, model, words):
 
 @pytest.mark.parametrize(("model", "knob", "value"), [
     ("clipseg", "upsampling", "published_bicubic"), ("clipseg", "word_length", 9),
-    ("clipseg", "frozen_batchnorm", "fixed"), ("etris_vit", "resize", "squash"), ("etris_r50", "decoder_dropout", 0.2),
+    ("clipseg", "frozen_batchnorm", "fixed"), ("clipseg", "resize", "squash"), ("etris_r50", "decoder_dropout", 0.2),
     ("etris_vit", "tap_offset", 1), ("cris", "side_fusion", "fixed")])
 def test_a_recipe_with_a_knob_that_its_model_lacks_is_refused(project, model, knob, value):
     write_yaml("recipes/mine.yaml", {"title": "mine", "model": model, "adapter": {"name": "decoder"}, knob: value})
@@ -412,6 +419,21 @@ def test_the_list_says_what_each_run_lacks(project):
     assert lacks["isic2016"] == "no archive"
 
 
+@pytest.mark.parametrize(("given", "words"), [
+    ({"mine": "kvasir"}, "data.as_published.mine 'kvasir': did you mean 'kvasir_seg'"),
+    ({"mine": "camvid"}, "data.as_published.mine 'camvid'"), ({"lesions": "kvasir_seg"}, "two datasets of the name"),
+    ({"mine": "kvasir_seg"}, None)])
+def test_a_set_as_published_is_one_of_the_official_sets_with_lists(project, given, words):
+    declare(datasets=["mine" if words is None else "lesions"],
+            data={"synthetic": {"lesions": {"images": 9, "size": 32}}, "official": ["kvasir_seg", "camvid"],
+                  "as_published": given})
+    if words:
+        assert words in refusal()
+    else:
+        run, _ = resolve_study("study")
+        assert missing(run, {}) == "data/processed/mine is not prepared yet"
+
+
 def test_a_papers_params_cannot_declare_datasets(project):
     declare()
     Path("pipelines/paper").mkdir(parents=True)
@@ -442,6 +464,63 @@ def test_the_validation_split_may_be_one_by_data_set(project):
     assert [run.train.val_split for run in resolve_study("study")] == ["val", "testB"]
     write_yaml("recipes/chosen.yaml", recipe | {"train": recipe["train"] | {"val_split": {"organs": "testB"}}})
     assert "needs the key 'default'" in refusal()
+
+
+def test_any_value_of_train_and_evaluate_may_be_one_by_data_set(project):
+    own = {"epochs": {"default": 65, "organs": 50}, "schedule": "multistep",
+           "milestones": {"default": [35, 55], "organs": [35]}, "prompts": {"default": "p6", "organs": "random"}}
+    recipe = read_yaml("recipes/clipseg-decoder.yaml") | {
+        "train": own, "evaluate": {"prompts": {"default": "p6", "organs": "random"}}}
+    write_yaml("recipes/chosen.yaml", recipe)
+    declare(recipes=["chosen"], datasets=["lesions", "organs"])
+    resolved = [(run.train.epochs, run.train.milestones, run.train.prompts, run.evaluate.prompts)
+                for run in resolve_study("study")]
+    assert resolved == [(65, (35, 55), "p6", "p6"), (50, (35,), "random", "random")]
+    declare(recipes=["chosen"], datasets=["lesions", "organs"], train={"prompts": "p1"}, evaluate={"prompts": "p2"})
+    assert [(run.train.prompts, run.evaluate.prompts) for run in resolve_study("study")] == [("p1", "p2")] * 2
+    declare(recipes=["chosen"])
+    for section, key, value, words in (("train", "epochs", {"default": 65, "organs": 0}, "key 'epochs'"),
+                                       ("evaluate", "prompts", {"default": "p6", "organs": "p99"}, "key 'prompts."),
+                                       ("evaluate", "prompts", {"organs": "p6"}, "needs the key 'default'")):
+        write_yaml("recipes/chosen.yaml", recipe | {section: recipe[section] | {key: value}})
+        assert words in refusal(), (section, key)
+
+
+@pytest.mark.parametrize(("recipe", "dataset", "epochs", "milestones"), [
+    ("detris_b-dense_aligner", "refcoco", 65, (35, 55)),
+    ("detris_b-dense_aligner-published", "refcocog_umd", 65, (35, 55)),
+    ("detris_b-dense_aligner-published", "refcocog_google", 50, (35,)),
+    ("detris_b-decoder", "refcocog_google", 50, (35,)),
+    ("detris_l-dense_aligner-published", "refcocog_google", 50, (35,))])
+def test_detris_trains_as_long_as_its_released_settings_of_a_data_set_say(project, recipe, dataset, epochs, milestones):
+    train = parse(TrainConfig, section_of(read_recipe(recipe), "train", dataset), recipe)
+    assert (train.epochs, train.milestones) == (epochs, milestones)
+
+
+@pytest.mark.parametrize("recipe", ["clipseg-decoder-medvlsm-published", "cris-full-medvlsm-published",
+                                    "biomedclipseg-decoder-published", "biomedclipseg_d-decoder-published"])
+def test_medvlsms_recipes_ask_one_level_and_any_for_all_sets_pooled(project, recipe):
+    for dataset, policy in (("kvasir_seg", "p6"), ("endoscopy", "p6"), ("all", "random")):
+        train, evaluate = (section_of(read_recipe(recipe), section, dataset) for section in ("train", "evaluate"))
+        assert {train["prompts"], train["val_prompts"], evaluate["prompts"]} == {policy}
+
+
+def test_the_medical_recipes_wait_for_the_loss_and_the_referring_ones_choose_by_iou(project):
+    published = {name: read_recipe(name) for name in RECIPES if name.endswith("-published")}
+    referring = {name for name in published if re.search("etris|referring", name)}
+    for name, recipe in published.items():
+        train = parse(TrainConfig, section_of(recipe, "train"), name)
+        if name in referring:
+            assert (train.selection, train.last_batch, train.loss.shrink, train.val_threshold) == (
+                "published_iou", "published_dropped", "published_nearest", 0.35), name
+            assert (recipe.resize, recipe.upsampling, recipe.way_back) == (
+                "published_warp", "published_bicubic", "published_cubic"), name
+        else:
+            assert (train.plateau_on, train.selection, recipe.way_back) == (
+                "published_loss", "dsc", "published_nearest"), name
+            assert train.val_threshold == (0.35 if name == "cris-full-medvlsm-published" else 0.5)
+        assert (train.tower_positions == "published_full_rate") == (name == "cris-full-referring-published")
+    assert (len(referring), len(published)) == (6, 15)
 
 
 def test_another_schedule_leaves_the_recipes_milestones_behind(project):

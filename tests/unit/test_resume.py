@@ -75,7 +75,7 @@ def ever_worse(monkeypatch) -> None:
     """Let validation end in 1, 1/2, 1/3...: the first epoch is the best, and a plateau follows it."""
     validate = engine.Trainer._validate
     monkeypatch.setattr(engine.Trainer, "_validate",
-                        lambda self, epoch: 1 / epoch + 0 * validate(self, epoch))
+                        lambda self, epoch: {"val_dsc": 1 / epoch + 0 * validate(self, epoch)["val_dsc"]})
 
 
 @pytest.mark.parametrize("settings", [

@@ -7,7 +7,7 @@ from PIL import Image
 
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.data.torch_dataset import PixelDataset
-from featherseg.data.transforms import Letterbox, Squash
+from featherseg.data.transforms import Letterbox, Squash, Warp, resize_of
 from featherseg.metrics import dice, iou
 
 FILL = (123, 117, 104)
@@ -140,3 +140,89 @@ def test_mask_stays_a_mask_of_real_pixels():
     mask[3, 3] = True
     assert Squash(21).mask(mask).sum() == 9
     assert np.array_equal(np.argwhere(Squash(21).mask(mask)).mean(axis=0), [10, 10])
+
+
+def affine(height: int, width: int, size: int) -> tuple[float, float, float]:
+    """Scale, and the shift of rows and columns, of the map that takes corner to corner, by three corners each."""
+    scale = min(size / height, size / width)
+    return scale, (size - height * scale) / 2, (size - width * scale) / 2
+
+
+def keys(distance: np.ndarray) -> np.ndarray:
+    """Keys's cubic kernel with the slope -0.75 of OpenCV."""
+    near, a = np.abs(distance), -0.75
+    inner = (a + 2) * near**3 - (a + 3) * near**2 + 1
+    outer = a * near**3 - 5 * a * near**2 + 8 * a * near - 4 * a
+    return np.where(near <= 1, inner, np.where(near < 2, outer, 0))
+
+
+def tent(distance: np.ndarray) -> np.ndarray:
+    return np.clip(1 - np.abs(distance), 0, None)
+
+
+def warped(plane: np.ndarray, rows: np.ndarray, columns: np.ndarray, kernel, outside: float = 0.0) -> np.ndarray:
+    """A plane at places, as OpenCV's warpAffine with a constant border: weights of whole pixels, `outside` beyond."""
+    down = kernel(rows[:, None] - np.arange(plane.shape[0]))
+    right = kernel(columns[:, None] - np.arange(plane.shape[1]))
+    return down @ (plane - outside) @ right.T + outside
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 47), (47, 30), (9, 20), (41, 41)])
+def test_a_warp_is_the_released_codes_affine_map(height, width):
+    rng, size = np.random.default_rng(0), 32
+    scale, down, right = affine(height, width, size)
+    there = (np.arange(size) - down) / scale, (np.arange(size) - right) / scale
+    pixels, mask = rng.integers(0, 256, (height, width, 3), dtype=np.uint8), rng.random((height, width)) < 0.4
+    image = Warp(size, FILL).image(pixels)
+    for channel in range(3):
+        wanted = warped(pixels[..., channel].astype(float), *there, keys, FILL[channel])
+        assert np.abs(image[..., channel] - wanted.clip(0, 255)).max() <= 0.51
+    assert np.abs(Warp(size, FILL).mask(mask) - warped(255.0 * mask, *there, tent)).max() <= 0.51
+    values = rng.random((size, size))
+    back = np.arange(height) * scale + down, np.arange(width) * scale + right
+    for name, kernel in (("bicubic", keys), ("bilinear", tent)):
+        given = Warp(size, FILL).inverse(torch.from_numpy(values)[None, None], height, width, name)[0, 0].numpy()
+        assert given == pytest.approx(warped(values, *back, kernel), abs=1e-5)
+
+
+def test_a_warp_has_no_antialiasing_and_lies_half_a_pixel_off():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::4] = 255
+    assert np.ptp(Warp(16, FILL).image(stripes)) == 0, "only every fourth column is looked at"
+    assert Letterbox(16, FILL).image(stripes).max() < 128
+    disc = np.hypot(*(np.mgrid[:64, :64] - 31.5)) < 20
+    exact, warp = (centroid(resize.image(grey(disc))[..., 0] / 255) for resize in (Letterbox(32, FILL), Warp(32, FILL)))
+    assert warp - exact == pytest.approx([0.25, 0.25], abs=0.05)  # half of 1 - 32/64
+
+
+def test_the_kinds_of_resizing_by_name():
+    kinds = {"squash": Squash(8), "letterbox": Letterbox(8, FILL), "published_warp": Warp(8, FILL)}
+    assert {kind: resize_of(kind, 8, FILL) for kind in kinds} == kinds
+    assert len({str(resize.key) for resize in kinds.values()}) == 3
+
+
+def test_targets_are_shares_where_the_resize_makes_grey_edges(tmp_path):
+    mask = ellipse(50, 40)
+    with PreparedWriter(tmp_path / "set", dataset="set") as writer:
+        writer.add_image("a", grey(mask))
+        writer.add_sample(image_id="a", target="all", mask=mask)
+    dataset = PreparedDataset.read(tmp_path / "set")
+    for resize in (Letterbox(32, FILL), Warp(32, FILL)):
+        data = PixelDataset(dataset, resize)
+        targets = data.targets([0])
+        assert targets.dtype == torch.float32 and 0 == targets.min() < targets.max() == 1
+        assert torch.equal(data.masks([0]), targets >= 0.5)
+        assert bool(((targets > 0) & (targets < 1)).any()) == isinstance(resize, Warp)
+        assert np.array_equal(data.original_mask(0), mask)
+
+
+@pytest.mark.parametrize("resize", [Squash(32), Letterbox(32, FILL)], ids=name)
+def test_the_nearest_pixel_back_is_what_a_cut_before_would_choose(resize):
+    values = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    back = resize.inverse(values, 75, 91, "nearest")
+    cut_before = resize.inverse((values > 0.4).float(), 75, 91, "nearest")
+    assert torch.equal(back > 0.4, cut_before > 0)
+    assert set(back.flatten().tolist()) <= set(values.flatten().tolist())
+    if isinstance(resize, Squash):
+        rows, columns = (((np.arange(side) + 0.5) * 32 / side).astype(int) for side in (75, 91))
+        assert np.array_equal(back[0, 0], values[0, 0].numpy()[np.ix_(rows, columns)])

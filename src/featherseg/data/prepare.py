@@ -32,10 +32,13 @@ def prepare_dataset(name: str, params: DataParams) -> None:
         prepare_synthetic_set(name, settings.images, settings.size, settings.seed, out_dir)
     elif name in params.folders:
         prepare_own_folder(name, params.folders[name], out_dir)
+    elif name in params.as_published:
+        official = params.as_published[name]
+        prepare_official(official, RAW / official, out_dir, keep_published_faults=True, as_published=name)
     elif name in SPECS:
         prepare_official(name, RAW / name, out_dir, params.keep_published_faults)
     else:
-        raise unknown("dataset", name, [*params.synthetic, *params.folders, *SPECS])
+        raise unknown("dataset", name, [*params.synthetic, *params.folders, *params.as_published, *SPECS])
     print(summary(out_dir, name))
 
 
@@ -58,13 +61,20 @@ def prepare_synthetic_set(name: str, images: int, size: int, seed: int, out_dir:
     prepare_synthetic(name, images, size, seed, out_dir, finish=partial(write_card, about=about))
 
 
-def prepare_official(name: str, raw_dir: Path, out_dir: Path, keep_published_faults: bool = False) -> None:
+def prepare_official(name: str, raw_dir: Path, out_dir: Path, keep_published_faults: bool = False,
+                     as_published: str | None = None) -> None:
     """Prepare a downloaded dataset; where it, or what it shows, was not to be had, hand the reason on.
+
+    Args:
+        as_published: name of the dataset where it is prepared by the released code's rule for masks; None for the
+            dataset itself.
 
     Raises:
         UserError: it is no dataset of its own, or its data cannot be worked with.
     """
     spec = SPECS[name]
+    if as_published:
+        spec = spec.as_published(as_published)
     images = getattr(spec, "images", None)
     sources = [raw_dir, *([raw_dir.parent / images] if images else [])]
     reason = next(filter(None, map(not_run_reason, sources)), None)

@@ -33,6 +33,7 @@ COLUMNS = ("dataset", "sample_id", "image_id", "group", "split", "target", "imag
 SENTENCES = "sentences"
 LEVELS = (*(f"p{number}" for number in range(10)), SENTENCES)
 UNIQUE = "unique"
+SPACING = "pixel_spacing"
 UNNAMED = "unnamed"
 _SHARED = ("dataset", "image_id", "group", "split", "target", "image")
 _INTEGERS = ("height", "width", "x0", "y0", "x1", "y1")
@@ -52,7 +53,8 @@ class Sample:
         height, width: of image and mask, pixels.
         bbox: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; four zeros for an empty mask.
         area_fraction: target pixels / all pixels.
-        attributes: what is known of the target (number, size, location, shape, colour).
+        attributes: what is known of the target (number, size, location, shape, colour), and of its image
+            (`pixel_spacing`: height and width of a pixel in millimetres).
         prompts: level (p0 to p9, or `sentences`) -> one or more prompts, levels in ascending order; `unique`
             where known: the shortest prompt that no other target of the image fits.
     """
@@ -71,6 +73,12 @@ class Sample:
     area_fraction: float
     attributes: dict[str, Any]
     prompts: dict[str, list[str]]
+
+    @property
+    def spacing(self) -> tuple[float, float] | None:
+        """Height and width of a pixel in millimetres, None where that is not known."""
+        known = self.attributes.get(SPACING)
+        return tuple(known) if known else None
 
 
 class PreparedWriter:

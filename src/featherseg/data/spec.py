@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from featherseg.data.assemble import Source
 from featherseg.data.lists import Entry
@@ -83,6 +84,14 @@ class DatasetSpec(RawSpec):
     field: str = "general"
     threshold: int | None = None
     note: str | None = None
+
+    def as_published(self, name: str) -> Self:
+        """The dataset under another name, whose grey masks are target from level 1 on, as the released metrics count.
+        """
+        if self.threshold is None:
+            return replace(self, name=name, title=f"{self.title}, as published")
+        note = "The published masks are JPEG files; target is every level above 0, as in the papers' released metrics."
+        return replace(self, name=name, title=f"{self.title}, as published", threshold=1, note=note)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class PixelDataset:
     """
 
     def __init__(self, dataset: PreparedDataset, resize: Resize) -> None:
-        self.samples = dataset.samples
+        self.samples, self._dataset, self._full = dataset.samples, dataset, resize.full
         self.fingerprint = key_of(dataset.fingerprint(), resize.key)
         rows: dict[str, int] = {}
         self.image_rows = [rows.setdefault(sample.image, len(rows)) for sample in self.samples]
@@ -46,7 +46,15 @@ class PixelDataset:
 
     def masks(self, indices: Iterable[int]) -> Tensor:
         """bool (B, 1, size, size) of samples."""
-        return torch.from_numpy(self._masks.read(indices)).bool().unsqueeze(1)
+        return self.targets(indices) >= 0.5
+
+    def targets(self, indices: Iterable[int]) -> Tensor:
+        """float32 (B, 1, size, size) of samples: 0, 1, and between them where the resize makes grey edges."""
+        return torch.from_numpy(self._masks.read(indices)).unsqueeze(1) / self._full
+
+    def original_mask(self, index: int) -> np.ndarray:
+        """bool (height, width) of a sample, at its own size."""
+        return self._dataset.mask(self.samples[index])
 
 
 def _fill(folder: Path, dataset: PreparedDataset, resize: Resize) -> None:

@@ -29,12 +29,16 @@ SMALL_SIZE = 64
 ETRIS, DETRIS = tuple(etris_config.FULL), tuple(detris_config.FULL)
 WITH_ETRIS_HEAD = (*ETRIS, *DETRIS)
 # knobs that only some models have: a study's value reaches each run of theirs, or those whose recipe names the knob
-HAVING = {"head_parts": WITH_ETRIS_HEAD, "upsampling": WITH_ETRIS_HEAD}
+ALL = ("clipseg", *biomedclipseg_config.NAMES, "cris", *WITH_ETRIS_HEAD, "san", *cnn_config.NAMES)
+HAVING = {"head_parts": WITH_ETRIS_HEAD, "upsampling": (*WITH_ETRIS_HEAD, "cris"), "way_back": ALL}
 NAMED = {"word_length": (*WITH_ETRIS_HEAD, "cris"), "frozen_batchnorm": (*ETRIS, "cris", *cnn_config.NAMES),
-         "resize": ("cris",), "text_padding": ("cris",), "decoder_dropout": ("cris",),
+         "resize": (*WITH_ETRIS_HEAD, "cris"), "text_padding": ("cris",), "decoder_dropout": ("cris",),
          "tap_offset": biomedclipseg_config.NAMES, "text_dropout": biomedclipseg_config.NAMES,
          "side_fusion": ("san",), "recognition": ("san",)}
-DEFAULTS = {"head_parts": get_args(HeadPart), "upsampling": "bilinear"}
+# by knob and model
+DEFAULTS = {"head_parts": dict.fromkeys(WITH_ETRIS_HEAD, get_args(HeadPart)),
+            "upsampling": dict.fromkeys(WITH_ETRIS_HEAD, "bilinear") | {"cris": "bicubic"},
+            "way_back": dict.fromkeys(ALL, "bilinear"), "resize": dict.fromkeys(WITH_ETRIS_HEAD, "letterbox")}
 ArchitectureT = TypeVar("ArchitectureT", bound=Strict)
 
 
@@ -189,6 +193,8 @@ def build(config: ModelConfig, seed: int = 0) -> "SegmentationModel":
     """
     import torch
 
+    from featherseg.data.transforms import resize_of
+
     factory = MODELS[config.name]
     check_knobs(config.name, config)
     state = None
@@ -204,7 +210,10 @@ def build(config: ModelConfig, seed: int = 0) -> "SegmentationModel":
     if state is not None:
         model.load_base(state, config.weights)
     model.frozen_batchnorm_moves = config.frozen_batchnorm == "published_moving"
-    model.upsampling = config.upsampling or "bilinear"
+    model.upsampling = config.upsampling or model.upsampling
+    model.way_back = config.way_back or model.way_back
+    if config.resize:
+        model.resize = resize_of(config.resize, model.image_size, model.fill)
     return model.eval()
 
 

@@ -5,18 +5,21 @@ rewrites a tower's forward: it hooks onto the blocks that `TowerSpec` names, or 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from featherseg.config import Upsampling
+from featherseg.config import Upsampling, WayBack
 from featherseg.data.transforms import Resize
 from featherseg.models.weights import check_keys
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Tower = Literal["vision", "text"]
 
@@ -152,6 +155,7 @@ class SegmentationModel(nn.Module, ABC):
         frozen_batchnorm_moves: whether frozen BatchNorm layers go on adapting their statistics in training, as in
             released code, which freezes weights only.
         upsampling: the way from the head's grid to the input's, as `ModelConfig` says.
+        way_back: the way from the input's grid to a picture's own size, likewise.
         untrained: dotted names of what the base weights do not hold, so that it is random until it is trained.
     """
 
@@ -173,6 +177,7 @@ class SegmentationModel(nn.Module, ABC):
     trains_head: bool = False
     frozen_batchnorm_moves: bool = False
     upsampling: Upsampling = "bilinear"
+    way_back: WayBack = "bilinear"
     untrained: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -247,13 +252,37 @@ class SegmentationModel(nn.Module, ABC):
 
         Released code interpolates probabilities; splines may leave [0, 1], so they are cut to where logits are finite.
         """
-        logits, size = logits.unsqueeze(1), (self.image_size, self.image_size)
+        logits = logits.unsqueeze(1)
         if logits.shape[-1] == self.image_size:
             return logits
         if self.upsampling == "published_bicubic":
-            probabilities = logits.float().sigmoid()
-            return F.interpolate(probabilities, size=size, mode="bicubic", align_corners=True).logit(eps=1e-6)
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+            return self.at_input(logits.float().sigmoid(), "bicubic").logit(eps=1e-6)
+        return self.at_input(logits, self.upsampling)
+
+    def at_input(self, values: Tensor, mode: str) -> Tensor:
+        """Values (B, 1, h, w) at the input's size: `bicubic` with the corner pixels aligned, `bilinear` without."""
+        return F.interpolate(values, size=(self.image_size, self.image_size), mode=mode,
+                             align_corners=mode == "bicubic")
+
+    def original_resolution(self, logits: Tensor, sizes: Sequence[tuple[int, int]]) -> Iterator["np.ndarray"]:
+        """Probability maps, float32 (H, W), of logits (B, h, w) of the head's grid, at each image's (H, W).
+
+        Logits are interpolated, then turned into probabilities; released code does it the other way round.
+        """
+        if self.way_back == "bilinear":
+            for plane, size in zip(self.to_input(logits).float(), sizes, strict=True):
+                yield self.resize.inverse(plane[None], *size)[0, 0].sigmoid().cpu().numpy()
+            return
+        kernel = "nearest" if self.way_back == "published_nearest" else "bicubic"
+        for plane, size in zip(self._input_probabilities(logits), sizes, strict=True):
+            # splines may leave [0, 1]
+            yield self.resize.inverse(plane[None], *size, kernel)[0, 0].clamp(0, 1).cpu().numpy()
+
+    def _input_probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities (B, 1, H, W) at the input's size, beyond [0, 1] where released code's are."""
+        if self.upsampling == "published_bicubic" and logits.shape[-1] != self.image_size:
+            return self.at_input(logits.unsqueeze(1).float().sigmoid(), "bicubic")
+        return self.to_input(logits).float().sigmoid()
 
     def tower_is_constant(self, tower: Tower) -> bool:
         """Whether nothing that training changes lies before this tower's taps, so that its features may be computed

@@ -81,6 +81,7 @@ class CLIPTowers(SegmentationModel):
 
     Attributes:
         left_out: modules of the head that are not those of the released weights.
+        fill: colour of a picture's padding, 0 to 255 each.
 
     Raises:
         ValueError: a size that does not fit the towers.
@@ -101,7 +102,8 @@ class CLIPTowers(SegmentationModel):
         self.image_size = image_size or architecture.image_size
         self.word_length = word_length or architecture.word_length
         self.sentence_dim = architecture.embed_dim
-        self.resize = Letterbox(self.image_size, tuple(round(255 * value) for value in self.mean))
+        self.fill = tuple(round(255 * value) for value in self.mean)
+        self.resize = Letterbox(self.image_size, self.fill)
         self._check_sizes()
         text = f"{BACKBONE}.transformer"
         depth = architecture.stages[-1]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from featherseg.config import ResizeKind, TextPadding
-from featherseg.data.transforms import Squash
+from featherseg.data.transforms import resize_of
 from featherseg.models.base import TextFeatures
 from featherseg.models.batchnorm import BatchNorm1d
 from featherseg.models.clip_towers import ResNetTowers
@@ -65,18 +65,21 @@ class CRIS(ResNetTowers):
             is what MedVLSM's and VLSM-Adapter's code does: prompts are filled up with the end token and the decoder's
             mask looks for token 0, so that it attends to the padding.
         resize: pictures are squashed to the input's square, as in MedVLSM and VLSM-Adapter, or keep their aspect and
-            are padded (`letterbox`), as where CRIS was trained.
+            are padded (`letterbox`, `published_warp`), as where CRIS was trained.
+
+    Attributes:
+        upsampling: of logits, bicubic with the corners aligned, as in MedVLSM and VLSM-Adapter, unless it is set.
     """
 
     config: Architecture
+    upsampling = "bicubic"
 
     def __init__(self, name: str, architecture: Architecture, image_size: int | None = None,
                  word_length: int | None = None, text_padding: TextPadding = "masked",
                  resize: ResizeKind = "squash") -> None:
         super().__init__(name, architecture, image_size, word_length)
         self.masks_padding = text_padding == "masked"
-        if resize == "squash":
-            self.resize = Squash(self.image_size)
+        self.resize = resize_of(resize, self.image_size, self.fill)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (B, word_length), cut with the end token kept; filled up with 0, or with the end token."""
@@ -87,11 +90,6 @@ class CRIS(ResNetTowers):
         text = super().encode_text(tokens)
         masked = text.padding & self.masks_padding
         return TextFeatures(text.sentence, text.taps, masked)
-
-    def to_input(self, logits: Tensor) -> Tensor:
-        """Logits (B, h, w) brought to the input's grid, (B, 1, H, W), bicubically, corner on corner, as released."""
-        size = (self.image_size, self.image_size)
-        return F.interpolate(logits.unsqueeze(1), size=size, mode="bicubic", align_corners=True)
 
     def _build_head(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         config, widths = self.config, self.exchange_spec.widths

@@ -50,11 +50,16 @@ def differences() -> "pd.DataFrame":
     """What every `-published` recipe does otherwise than the correct one: one line a difference."""
     import pandas as pd
 
-    sections = {"towers": "trap 1, below", "loss": "trap 2, below", "selection": "trap 5, below",
+    sections = {"towers": "trap 1, below", "loss": "trap 2, below",
+                "selection": "trap 5 and which epoch is kept, below",
                 "threshold": "trap 6, below", "rate": "trap 7, below",
                 "batchnorm": "trap 9, below", "taps": "trap 4, below",
                 "fusion": "SAN, below", "recognition": "SAN, below",
-                "padding": "trap 13, below", "prompts": "trap 8, below", "upsampling": "the way back, below"}
+                "padding": "trap 13, below", "prompts": "trap 8 and one level of prompts, below",
+                "upsampling": "targets and logits, below", "targets": "targets and logits, below",
+                "resize": "pictures, below", "way_back": "the way back, below", "schedule": "the plateau, below",
+                "positions": "positional embeddings, below", "last_batch": "the last batch, below",
+                "count": "a parameter that is counted, below"}
     lines = []
     for path in sorted(Path("recipes").glob("*-published.yaml")):
         for field, what in parse(Recipe, read_yaml(path), str(path)).published.items():

@@ -196,6 +196,24 @@ def prompt_draws(evaluations: int = 50, images: int = 12) -> "pd.DataFrame":
                           "range": max(found) - min(found)} for name, found in means.items()])
 
 
+def prompt_levels(images: int = 12) -> "pd.DataFrame":
+    """Mean DSC in % of one random model on one set of samples, by the level of its prompts.
+
+    Returns:
+        prompts (p1 to p6, or random: drawn from the seed and the sample), DSC.
+    """
+    import pandas as pd
+
+    from featherseg.evaluate import OWN, plan_trials
+
+    samples, scored = _drawn_set(images)
+    lines = []
+    for policy in (*(f"p{level}" for level in range(1, 7)), "random"):
+        trials = [trial for trial in plan_trials(samples, policy, seed=0) if trial.condition == OWN]
+        lines.append({"prompts": policy, "DSC": _mean(scored, ((trial.sample, trial.prompt) for trial in trials))})
+    return pd.DataFrame(lines)
+
+
 def draws_verdict(frame: "pd.DataFrame") -> str:
     """One sentence: how far the same model's score moves with the draws, and that ours does not."""
     ranges = frame.set_index("prompts")["range"]

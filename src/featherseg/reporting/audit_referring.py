@@ -5,13 +5,13 @@ As in `audit.py`, each verdict is read off its measurement.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from featherseg import adapters, referring
-from featherseg.config import TrainConfig, Upsampling
+from featherseg.config import TrainConfig
 from featherseg.metrics import overlap
 from featherseg.models.base import SegmentationModel
 from featherseg.models.etris import build_etris
@@ -32,8 +32,8 @@ PUBLISHED_SHARES = (1.61, 3.38)  # the abstract's range, in %
 
 
 def scores() -> list:
-    """Traps 5 and 6 and the way back to the input, for a notebook: heading, prose, table and verdict of each."""
-    chosen, measured, back = selection(), measures_apart(), ways_back()
+    """Traps 5 and 6 for a notebook: heading, prose, table and verdict of each."""
+    chosen, measured = selection(), measures_apart()
     return [
         *shown("Trap 5: chosen on the split that is reported",
                "The released configurations for RefCOCO+ keep the checkpoint that is best on testB, and testB is "
@@ -45,13 +45,7 @@ def scores() -> list:
                "The released code averages the IoU of the expressions at threshold 0.35; papers of the field print "
                "overall IoU at 0.5. Two made-up models on the same drawn masks, one careful with small objects and "
                "one with large ones, by every measure.",
-               tables.show(measured), measures_verdict(measured)),
-        *shown("The way back: corners that are aligned",
-               "A mask is learned on a grid a quarter as fine as the input, shrunk with its pixels' areas aligned. "
-               "The released code brings probabilities back by splines with the corner pixels' centres aligned, "
-               "which enlarges the picture about its middle. Discs of radius 6 on an input of 64 pixels, there and "
-               "back.",
-               tables.show(back), back_verdict(back))]
+               tables.show(measured), measures_verdict(measured))]
 
 
 def training() -> list:
@@ -156,36 +150,6 @@ def measures_verdict(frame: "pd.DataFrame") -> str:
     ranked = (f"mIoU@0.35 ranks the one {best[0]} first, oIoU@0.5 the one {best[1]}" if best[0] != best[1]
               else "both rank the same model first")
     return f"On equal predictions: {apart}. {ranked}. Every table here names its measure, threshold and sentences."
-
-
-def ways_back(ways: Sequence[Upsampling] = get_args(Upsampling), radius: float = 6.0) -> "pd.DataFrame":
-    """A disc's exact share of each cell of the head's grid, brought back to the input by each way.
-
-    Returns:
-        way, pixels that the disc lies from the middle, moved outward by (pixels), and the IoU in % with the disc.
-    """
-    import numpy as np
-    import pandas as pd
-
-    model, lines = tiny_resnet(), []
-    side, columns = model.image_size, np.arange(model.image_size)
-    for model.upsampling in ways:
-        for away in (0, 12, 24):
-            truth = _disc(side, radius, away) < 0
-            shares = torch.from_numpy(truth).float().view(1, side // 4, 4, side // 4, 4).mean(dim=(2, 4))
-            found = (model.to_input(shares.logit(eps=1e-6)) > 0)[0, 0].numpy()
-            moved = np.average(columns, weights=found.sum(0)) - np.average(columns, weights=truth.sum(0))
-            lines.append({"way": model.upsampling, "from the middle": away, "moved outward by": moved,
-                          "IoU": 100 * (found & truth).sum() / (found | truth).sum()})
-    return pd.DataFrame(lines)
-
-
-def back_verdict(frame: "pd.DataFrame") -> str:
-    """One sentence a way: how far it moves the outermost disc."""
-    last = frame[frame["from the middle"] == frame["from the middle"].max()].set_index("way")
-    said = [f"`{way}` moves a disc {row['from the middle']:.0f} pixels from the middle by "
-            f"{abs(row['moved outward by']):.2f} pixels (IoU {row['IoU']:.1f} %)" for way, row in last.iterrows()]
-    return f"{'; '.join(said)}. At full size, 416 pixels on a grid of 104, aligned corners move a border by 1.5 pixels."
 
 
 def learning_rates(factor: float = 0.1, base: float = 1e-4) -> "pd.DataFrame":
