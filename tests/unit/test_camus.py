@@ -77,6 +77,7 @@ def test_three_structures_a_frame_and_patients_of_one_name_stay_apart(tmp_path, 
             assert (dataset.mask(sample) == (labels(folder) == number)).all()
             assert (dataset.image(sample) == grey(folder)[..., None]).all()
             assert sample.attributes["view"] == "2CH" and sample.attributes["cycle"] == "ED"
+            assert sample.spacing == (None if form == "nifti" else (0.154, 0.308)), "the drawn NIfTI does not say it"
 
 
 def test_the_card_says_that_names_do_not_join(tmp_path):

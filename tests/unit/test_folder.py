@@ -229,6 +229,28 @@ def test_a_csv_gives_the_same(folder):
     assert "cut through 1 groups" in (folder.parent / "out/card.md").read_text()
 
 
+@pytest.mark.parametrize(("cell", "spacing"), [
+    ("0.5", (0.5, 0.5)), ("0.5 0.25", (0.5, 0.25)), ('"0.5, 0.25"', (0.5, 0.25)), ("0.5x0.25", (0.5, 0.25)),
+    ('"[0.5, 0.25]"', (0.5, 0.25)), ("", None)])
+def test_a_list_says_the_millimetres_of_a_pixel(folder, cell, spacing):
+    (folder / "list.csv").write_text(f"image,pixel_spacing\na.png,{cell}\nb.png,1\n")
+    a, b = take(folder).samples
+    assert (a.spacing, b.spacing) == (spacing, (1, 1))
+    assert a.prompts.keys() >= {"p1", "p6"} and "pixel" not in str(a.prompts)
+
+
+@pytest.mark.parametrize("given", [0.5, [0.5, 0.5], "0.5"])
+def test_a_json_list_says_it_too(folder, given):
+    save_list(folder, "train", {"image": "a", "pixel_spacing": given})
+    assert take(folder).samples[0].spacing == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("cell", ["0", "-1", "nan", "inf", "wide", "1 2 3", "0.5 mm"])
+def test_a_spacing_that_is_none_is_one_sentence(folder, cell):
+    (folder / "list.csv").write_text(f"image,pixel_spacing\na.png,{cell}\n")
+    fails(folder, f"line 2: pixel_spacing is '{cell}'; give the millimetres of a pixel as one number above 0")
+
+
 def test_a_csv_of_images_speaks_for_all_their_masks(folder):
     save(folder / "masks/a__heart.png", box())
     (folder / "patients.csv").write_text("Image,Patient,prompt\na.png,p,the thing\nb.png,p,\nc.png,q,\n")

@@ -1,11 +1,12 @@
 import base64
 import gzip
+import struct
 
 import numpy as np
 import pytest
 from frame_files import meta_image, nifti
 
-from featherseg.data.frames import read_frame
+from featherseg.data.frames import frame_spacing, read_frame
 from featherseg.errors import UserError
 
 FRAME = np.arange(0, 240, 20, dtype=np.uint8).reshape(3, 4)
@@ -88,3 +89,31 @@ def test_a_nifti_that_cannot_be_read_is_one_sentence(tmp_path, content, said):
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="a.mhd does not exist"):
         read_frame(tmp_path / "a.mhd")
+
+
+def test_the_header_says_how_high_and_wide_a_pixel_is(tmp_path):
+    files = meta_image("a", FRAME)
+    assert frame_spacing(written(tmp_path, files)) == (0.154, 0.308)
+    assert frame_spacing(written(tmp_path, {"itk.nii.gz": ITK_NIFTI})) == (1, 1)
+    files["a.mhd"] = files["a.mhd"].replace(b"ElementSpacing = 0.308 0.154 1\n", b"")
+    assert frame_spacing(written(tmp_path, files)) is None
+
+
+@pytest.mark.parametrize(("unit", "per_unit"), [(0, 1), (1, 1000), (2, 1), (3, 0.001)])
+@pytest.mark.parametrize("order", "<>")
+def test_a_niftis_unit_may_be_metres_or_micrometres(tmp_path, order, unit, per_unit):
+    content = bytearray(gzip.decompress(nifti(FRAME, order)))
+    struct.pack_into(f"{order}2f", content, 80, 0.5, 0.25)
+    content[123] = unit
+    assert frame_spacing(written(tmp_path, {"a.nii": bytes(content)})) == (0.25 * per_unit, 0.5 * per_unit)
+    struct.pack_into(f"{order}2f", content, 80, 0.0, 0.25)
+    assert frame_spacing(written(tmp_path, {"a.nii": bytes(content)})) is None
+
+
+def test_a_header_that_cannot_be_read_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="a.mhd does not exist"):
+        frame_spacing(tmp_path / "a.mhd")
+    for name, content in (("a.nii.gz", b"none"), ("b.nii.gz", gzip.compress(b"cut")),
+                          ("c.mhd", b"ElementSpacing = wide high"), ("d.mhd", b"ElementSpacing = 0.3")):
+        with pytest.raises(UserError, match="cannot be read as a frame"):
+            frame_spacing(written(tmp_path, {name: content}))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from featherseg.data.images import read_image, read_mask
-from featherseg.data.prepared import PreparedWriter
+from featherseg.data.prepared import SPACING, PreparedWriter
 from featherseg.data.prompt_engine import PromptEngine
 from featherseg.errors import UserError
 
@@ -20,10 +20,12 @@ class Pixels:
     Attributes:
         name: where they come from, for messages.
         read: gives them: uint8 (H, W, 3) of an image, bool (H, W) of a mask.
+        spacing: gives height and width of a pixel in millimetres, None where that is not known.
     """
 
     name: str
     read: Callable[[], np.ndarray]
+    spacing: Callable[[], tuple[float, float] | None] = lambda: None
 
     def __str__(self) -> str:
         return self.name
@@ -69,6 +71,8 @@ def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: float | N
         attributes, prompts = row.attributes, row.prompts
         if engine is not None and prompts is None:
             attributes, prompts = engine.describe(writer.pixels(row.image_id), mask, row.target, attributes)
+        if isinstance(row.image, Pixels) and (spacing := row.image.spacing()):
+            attributes = {SPACING: list(spacing)} | attributes
         writer.add_sample(image_id=row.image_id, target=row.target, mask=mask, split=row.split,
                           group=row.group, prompts=prompts, attributes=attributes)
 

@@ -5,9 +5,11 @@ lines stand in for a library of fifty megabytes.
 """
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -35,11 +37,45 @@ def read_frame(path: Path) -> np.ndarray:
         raise UserError(f"{path} cannot be read as a frame ({error or type(error).__name__}); get it again.") from None
 
 
-def _meta_image(path: Path) -> np.ndarray:
+def frame_spacing(path: Path) -> tuple[float, float] | None:
+    """Height and width of a frame's pixel in millimetres, by its header; None where that does not say.
+
+    Raises:
+        UserError: no file, or a damaged one.
+    """
+    try:
+        across, down = _meta_spacing(path) if path.suffix == ".mhd" else _nifti_spacing(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} does not exist; put the unchanged archive into the inbox and download "
+                        "again.") from None
+    except _UNREADABLE as error:
+        raise UserError(f"{path} cannot be read as a frame ({error or type(error).__name__}); get it again.") from None
+    return (down, across) if 0 < across < math.inf and 0 < down < math.inf else None
+
+
+def _meta_spacing(path: Path) -> tuple[float, float]:
+    across, down = _meta_header(path).get("ElementSpacing", "0 0").split()[:2]
+    return float(across), float(down)
+
+
+def _nifti_spacing(path: Path) -> tuple[float, float]:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        order, header = _nifti_header(file)
+    per_unit = {1: 1000.0, 3: 0.001}.get(header[123] & 7, 1.0)  # metres and micrometres; millimetres else
+    across, down = struct.unpack_from(f"{order}2f", header, 80)
+    return across * per_unit, down * per_unit
+
+
+def _meta_header(path: Path) -> dict[str, str]:
     header = {}
     for line in path.read_text(encoding="latin-1").splitlines():
         key, _, value = line.partition("=")
         header[key.strip()] = value.strip()
+    return header
+
+
+def _meta_image(path: Path) -> np.ndarray:
+    header = _meta_header(path)
     if missing := [key for key in ("DimSize", "ElementType", "ElementDataFile") if key not in header]:
         raise ValueError(f"its header lacks {missing[0]}")
     if header["ElementType"] not in _META_TYPES or header.get("ElementNumberOfChannels", "1") != "1":
@@ -55,10 +91,7 @@ def _meta_image(path: Path) -> np.ndarray:
 
 def _nifti(path: Path) -> np.ndarray:
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        header = file.read(348)
-        order = "<" if header[:4] == struct.pack("<i", 348) else ">"
-        if header[:4] != struct.pack(f"{order}i", 348) or header[344:347] != b"n+1":
-            raise ValueError("it is not of the form NIfTI-1")
+        order, header = _nifti_header(file)
         rank, *sides = struct.unpack_from(f"{order}8h", header, 40)
         datatype, = struct.unpack_from(f"{order}h", header, 70)
         start, = struct.unpack_from(f"{order}f", header, 108)
@@ -67,6 +100,15 @@ def _nifti(path: Path) -> np.ndarray:
         kind, size = np.dtype(order + _NIFTI_TYPES[datatype]), _size(sides[:rank])
         file.seek(int(start))
         return _frame(file.read(size[0] * size[1] * kind.itemsize), kind, size)
+
+
+def _nifti_header(file: IO[bytes]) -> tuple[str, bytes]:
+    """The byte order and the 348 bytes of a NIfTI-1 header."""
+    header = file.read(348)
+    order = "<" if header[:4] == struct.pack("<i", 348) else ">"
+    if header[:4] != struct.pack(f"{order}i", 348) or header[344:347] != b"n+1":
+        raise ValueError("it is not of the form NIfTI-1")
+    return order, header
 
 
 def _size(sides: list[int]) -> tuple[int, int]:

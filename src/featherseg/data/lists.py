@@ -2,12 +2,13 @@
 
 import csv
 import json
+import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from featherseg.data.prepared import LEVELS, SENTENCES, UNIQUE, clean_prompts, is_text
+from featherseg.data.prepared import LEVELS, SENTENCES, SPACING, UNIQUE, clean_prompts, is_text
 from featherseg.errors import UserError
 from featherseg.files import read_json
 
@@ -22,7 +23,7 @@ _COLUMNS = {
 _SENTENCE = "sentence"
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
            "test": "test", "testing": "test"}
-_ATTRIBUTES = ("number", "size", "location", "shape", "colour")
+_ATTRIBUTES = ("number", "size", "location", "shape", "colour", SPACING)
 _KNOWN_KEYS = {"bbox", "cat", "segment_id", "img_name", "mask_name", "width", "height", "area_fraction",
                "split", "sentences", "sentences_num", "prompts", "attributes",
                *_COLUMNS["target"], *_COLUMNS["group"]}
@@ -78,7 +79,7 @@ def read_table(path: Path, problems: list[str]) -> list[Entry]:
     mask, target, split and group (under the names of `_COLUMNS`); prompts as p0 to p9, or one as `prompt`, taken
     as p1, each a text or a JSON list of texts; referring expressions as `sentences`, a JSON list, or as `sentence`,
     one a line: lines of one image, mask and target are then joined; attributes (number, size, location, shape,
-    colour). What is wrong with a line is appended to `problems` and the line left out.
+    colour); `pixel_spacing` (`spacing_of`). What is wrong with a line is appended to `problems` and the line left out.
 
     Raises:
         UserError: the file is not CSV in UTF-8, or has two columns of one name.
@@ -106,13 +107,13 @@ def read_table(path: Path, problems: list[str]) -> list[Entry]:
                 if cells["image"] is None:
                     problems.append(f"{where}: the column {columns['image']!r} is empty; name the image.")
                     continue
+                given = {name: line[column] for name, column in attributes.items() if column and line[column]}
                 try:
                     levels = _table_prompts(line, prompts, where)
+                    given = with_spacing(attributes_of(levels) | given, where)
                 except UserError as error:
                     problems.append(str(error))
                     continue
-                given = {name: line[column] for name, column in attributes.items() if column and line[column]}
-                given = attributes_of(levels) | given
                 entries.append(Entry(where, **cells, prompts=levels, attributes=given))
     except (UnicodeDecodeError, csv.Error) as error:
         raise _no_table(path, error) from None
@@ -168,6 +169,29 @@ def attributes_of(prompts: dict[str, list[str]] | None) -> dict[str, str]:
     return attributes | {"location": location[1]} if location else {}
 
 
+def with_spacing(attributes: dict[str, Any], where: str) -> dict[str, Any]:
+    """The attributes, `pixel_spacing` as [height, width] of a pixel in millimetres.
+
+    It is given as one number, or as two (of rows and of columns): a list, or a text divided by blanks, commas or x.
+
+    Raises:
+        UserError: it is neither, or is not above 0.
+    """
+    given = attributes.get(SPACING)
+    if given is None:
+        return attributes
+    parts = re.split(r"[\s,;x\[\]]+", given.strip("[] ")) if isinstance(given, str) else given
+    parts = parts if isinstance(parts, list) else [parts]
+    try:
+        numbers = [float(part) for part in parts]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) not in (1, 2) or not all(0 < number < math.inf for number in numbers):
+        raise UserError(f"{where}: {SPACING} is {given!r}; give the millimetres of a pixel as one number above 0, or "
+                        "two (of rows and of columns), such as 0.5 0.4.")
+    return attributes | {SPACING: [numbers[0], numbers[-1]]}
+
+
 def named_in(prompts: dict[str, list[str]] | None, level: str, pattern: str) -> dict[str, str]:
     """What the first prompt of a level names, in lower case, by the named groups of a pattern.
 
@@ -220,10 +244,10 @@ def _entry(row: Any, where: str, split: str) -> Entry:
         raise UserError(f"{where}: attributes is {attributes!r}; give a map from name to value.")
     prompts = _row_prompts(row, where)
     further = {key: value for key, value in row.items()
-               if key not in _KNOWN_KEYS and isinstance(value, str | int | float | bool)}
+               if key not in _KNOWN_KEYS and (key == SPACING or isinstance(value, str | int | float | bool))}
     return Entry(where, texts["img_name"], texts["mask_name"], split_word(texts["split"]),
                  None if group is None else str(group), target, prompts,
-                 attributes_of(prompts) | further | attributes)
+                 with_spacing(attributes_of(prompts) | further | attributes, where))
 
 
 def _row_prompts(row: dict[str, Any], where: str) -> dict[str, list[str]] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from featherseg.data.assemble import Pixels
-from featherseg.data.frames import read_frame
+from featherseg.data.frames import frame_spacing, read_frame
 from featherseg.data.layout import find_folder
 from featherseg.data.lists import Entry, named_in
 from featherseg.data.spec import DatasetSpec, Files, medvlsm_lists
@@ -61,7 +61,7 @@ def layout(raw: Path) -> Files:
         else:
             folder = folders[part] / stem.split("_")[0]
         image, labels = _frame_of(folder, stem), _frame_of(folder, f"{stem}_gt")
-        return (Pixels(str(image), lambda: np.repeat(_grey(image)[..., None], 3, axis=2)),
+        return (Pixels(str(image), lambda: np.repeat(_grey(image)[..., None], 3, axis=2), lambda: frame_spacing(image)),
                 [Pixels(f"{labels}, label {number},", lambda: read_frame(labels) == number)])
 
     return files
