@@ -65,3 +65,9 @@ def test_levels_of_prompts_score_differently():
     frame = audit.prompt_levels().set_index("prompts").DSC
     assert list(frame.index) == ["p1", "p2", "p3", "p4", "p5", "p6", "random"] and frame.nunique() > 3
     assert "By the level alone the score of one model moves by" in audit.prompts_verdict(frame.reset_index())
+
+
+def test_every_part_has_a_heading_a_table_and_a_verdict(request, monkeypatch):
+    monkeypatch.chdir(request.config.rootpath)
+    parts = audit.steering()
+    assert sum(str(getattr(part, "data", "")).startswith("###") for part in parts) == 6 and len(parts) == 18

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from featherseg.config import ModelConfig, Run, TrainConfig
+from featherseg.config import EvaluateConfig, ModelConfig, Run, TrainConfig
 from featherseg.data.prepared import PreparedWriter
 from featherseg.files import sha256_file
 from featherseg.models.clipseg import CLIPSeg, small_config
@@ -60,6 +60,7 @@ def tiny_run(weights: Path, sha256: str, adapter: dict[str, Any] | None = None, 
     """A run on the tiny model; `train` overrides a short constant-rate training."""
     settings = {"epochs": 3, "batch_size": 4, "schedule": "constant", "lr": 1e-2, **train}
     return Run(study="tests", recipe="tiny", dataset="squares", seed=1, train=TrainConfig(**settings),
+               evaluate=EvaluateConfig(splits=("val",)),
                adapter=adapter or {"name": "vlsm_dense", "positions": "VLC", "dim": 8, "cond_dim": 8},
                model=ModelConfig(name="clipseg", weights=str(weights), sha256=sha256, image_size=SIZE))
 
