@@ -135,5 +135,13 @@ def test_every_trap_has_a_heading_a_table_and_a_verdict(monkeypatch):
     monkeypatch.setattr(audit, "_lists_here", dict)
     heads = [part.data.partition("\n")[0] for part in (*audit.models(), *audit.scores())
              if getattr(part, "data", None) is not None and str(part.data).startswith("#")]
-    assert [head.partition(":")[0] for head in heads] == ["## MedVLSM", "### Trap 4", "### Trap 13", "### Trap 8",
-                                                          "### Trap 11", "### Trap 12"]
+    assert [head.partition(":")[0] for head in heads] == [
+        "## MedVLSM", "### Trap 4", "### Trap 13", "### Frozen, and dropping out", "### Trap 8", "### Trap 11",
+        "### Trap 12"]
+
+
+def test_a_frozen_text_tower_that_drops_out_says_something_else_each_time():
+    frame = audit.text_dropout().set_index("text_dropout")
+    assert frame.loc[0.1, "change in training"] > 0.01 and frame.loc[0.1, "change in evaluation"] == 0
+    assert (frame.loc[0.0] == 0).all()
+    assert "`text_dropout: 0` moves a prompt's vector by 0.0 %" in audit.dropout_verdict(frame.reset_index())

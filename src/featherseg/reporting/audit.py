@@ -59,7 +59,7 @@ def differences() -> "pd.DataFrame":
                 "upsampling": "targets and logits, below", "targets": "targets and logits, below",
                 "resize": "pictures, below", "way_back": "the way back, below", "schedule": "the plateau, below",
                 "positions": "positional embeddings, below", "last_batch": "the last batch, below",
-                "count": "a parameter that is counted, below"}
+                "count": "a parameter that is counted, below", "dropout": "frozen, and dropping out, below"}
     lines = []
     for path in sorted(Path("recipes").glob("*-published.yaml")):
         for field, what in parse(Recipe, read_yaml(path), str(path)).published.items():

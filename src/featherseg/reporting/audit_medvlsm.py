@@ -56,10 +56,12 @@ LEFT_OUT, COUNTED, HERE = "MONAI, ignore_empty=True (its default)", "MONAI, igno
 
 
 def models() -> list:
-    """Traps 4 and 13 for a notebook, below a heading for all: a heading, its prose, a table and a verdict each."""
+    """Traps 4 and 13 and dropout, for a notebook, below a heading for all: a heading, its prose, a table and a verdict
+    each.
+    """
     from IPython.display import Markdown
 
-    read, padded = tap_depths(), padding()
+    read, padded, dropped = tap_depths(), padding(), text_dropout()
     return [
         Markdown("## MedVLSM: what is read and masked, and what a score counts\n\nThe released code of MedVLSM, and "
                  "what VLSM-Adapter's shares with it: models (traps 4 and 13), then prompts, lists and empty masks "
@@ -73,7 +75,11 @@ def models() -> list:
                "CRIS keeps padding from its decoder by looking for token 0. Both medical repositories tokenise with "
                "CLIP's tokenizer of transformers, which fills up with the end token. Masked tokens of three prompts, "
                "and how far a logit of a small random CRIS moves when the same prompt is filled up to another length.",
-               tables.show(padded, digits=6), padding_verdict(padded))]
+               tables.show(padded, digits=6), padding_verdict(padded)),
+        *shown("Frozen, and dropping out",
+               "BiomedCLIP's text tower is frozen in MedVLSM, but in training its dropout of 0.1 stays on, so that one "
+               "prompt is another vector each time. A small random BiomedCLIPSeg, one prompt, encoded twice.",
+               tables.show(dropped, digits=4), dropout_verdict(dropped))]
 
 
 def scores() -> list:
@@ -169,6 +175,38 @@ def padding_verdict(frame: "pd.DataFrame") -> str:
         moves = f"moves a logit by up to {moved:.2g}" if moved > 1e-4 else "moves no logit"
         said.append(f"`{how}`: {masked} of {filled} tokens of padding are masked, another length {moves}")
     return "; ".join(said) + "."
+
+
+def text_dropout() -> "pd.DataFrame":
+    """How far a prompt's vector moves between two passes of a frozen text tower in training, and in evaluation.
+
+    Returns:
+        text_dropout, change in training, change in evaluation (of the vector, by its length).
+    """
+    import pandas as pd
+
+    config = biomedclipseg_config.small_config(width=32, text_width=32, depth=12, image_size=32, taps=TAPS)
+    lines = []
+    for dropout in (0.0, 0.1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = BiomedCLIPSeg("biomedclipseg", config, 32, text_dropout=dropout).requires_grad_(False)
+            tokens = model.tokenize([PROMPTS[-1]])
+            changes = []
+            for training in (True, False):
+                model.train(training)
+                first, second = (model.encode_text(tokens).sentence for _ in range(2))
+                changes.append(float((first - second).norm() / first.norm()))
+        lines.append({"text_dropout": dropout, "change in training": changes[0], "change in evaluation": changes[1]})
+    return pd.DataFrame(lines)
+
+
+def dropout_verdict(frame: "pd.DataFrame") -> str:
+    """One sentence a value: whether a frozen tower says the same twice."""
+    said = [f"`text_dropout: {row['text_dropout']:g}` moves a prompt's vector by "
+            f"{100 * row['change in training']:.1f} % of its length in training and "
+            f"{100 * row['change in evaluation']:.1f} % in evaluation" for row in frame.to_dict("records")]
+    return f"{'; '.join(said)}. The `-published` recipes keep the dropout."
 
 
 def prompt_draws(evaluations: int = 50, images: int = 12) -> "pd.DataFrame":
