@@ -45,6 +45,7 @@ def test_a_row_holds_what_evaluate_measured():
                & (rows.metric == "hd95")]
     other = measured["splits"]["test"]["conditions"]["other"]
     assert row["mean"].item() == pytest.approx(other["hd95"]["mean"], abs=1e-6)
+    assert row.unit.item() == other["hd95"]["unit"] == "px"
     assert (row.split.item(), row.threshold.item(), row.sentences.item()) == ("test", 0.5, "")
     assert row.n.item() == 9
     assert row.trainable_parameters.item() == 260_000

@@ -86,6 +86,23 @@ def test_a_number_on_the_papers_data_stands_below_the_published_one_with_the_dis
     assert rest["where from"].item() == "not run: 'busi' is not in study 'study'"
 
 
+def test_a_distance_in_millimetres_is_not_compared_with_one_in_pixels(study, tmp_path):
+    shutil.rmtree("runs")
+    make_project(tmp_path, RECIPES, ("kvasir_seg",))
+    collect("study")
+    pixels = paper.table_1(Study("study"), "HD95")
+    path = Study("study").reports / "results.csv"
+    rows = pd.read_csv(path)
+    assert set(rows[rows.metric == "hd95"].unit) == {"px"} and set(rows[rows.metric != "hd95"].unit) == {"1"}
+    rows.unit = rows.unit.replace("px", "mm")
+    rows.to_csv(path, index=False)
+    study = Study("study")
+    assert tables.unit_of(study.results, "HD95") == "mm" and tables.unit_of(study.results, "DSC") == "%"
+    before, after = (table[(table.dataset == "kvasir_seg") & (table[""] == "here")]["DA (dense, VL)"].item()
+                     for table in (pixels, paper.table_1(study, "HD95")))
+    assert "(" in before and after == f"{before.split(' ')[0]} mm"
+
+
 @pytest.mark.parametrize("weights", ["pipelines/pretrain/weights/clipseg-small", "my/own", "random"])
 def test_with_other_weights_no_distance_is_shown(study, tmp_path, weights):
     shutil.rmtree("runs")

@@ -10,6 +10,7 @@ from featherseg.config import HeadPart, Run, read_params
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, not_run_reason, read_object, write_json
 from featherseg.markup import csv_cell
+from featherseg.metrics import UNITS
 from featherseg.referring import MEASURES
 from featherseg.reporting.study import Study, first_split
 
@@ -21,7 +22,7 @@ SMALL, EMBEDDED = "small stand-in", Path("pipelines/pretrain/weights")
 COUNTS = ("n", "n_empty_truth", "n_empty_prediction", "n_own_prompt")
 COLUMNS = ("study", "run", "recipe", "model", "adapter", "positions", "dim", "stages", "direction", "head_parts",
            "dataset", "member", "seed", "train_prompts", "prompts", "split", "text_condition", "sentences", "threshold",
-           "metric", "mean", "std", *COUNTS,
+           "metric", "mean", "std", "unit", *COUNTS,
            "trainable_parameters", "total_parameters", "weights", "data", "status", "reason")
 CURVES = ("run", "recipe", "dataset", "seed", "epoch", "loss", "val_dsc")
 
@@ -94,6 +95,7 @@ def _condition_rows(row: dict[str, Any], conditions: dict[str, Any]) -> list[dic
         members = {name: means for name, means in scores["datasets"].items() if name != row["dataset"]}
         rows += [row | {"text_condition": condition, "member": member, "metric": metric}
                  | {key: means[key] for key in COUNTS} | {key: round(means[metric][key], 6) for key in ("mean", "std")}
+                 | {"unit": means[metric].get("unit", UNITS[metric])}
                  for member, means in {"": scores, **members}.items() for metric in ("dsc", "hd95", "iou")]
     return rows
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from featherseg.metrics import MILLIMETRE
 from featherseg.reporting import published
 from featherseg.reporting.published import AS_RELEASED, FULL, TABLE_1, Method
 from featherseg.reporting.study import Study, title_of
-from featherseg.reporting.tables import FROM, comparable, honest, made_here, own_dsc, own_means, source_of
+from featherseg.reporting.tables import FROM, comparable, honest, made_here, own_dsc, own_means, source_of, unit_of
 
 
 def table_1(study: Study, metric: str = "DSC") -> pd.DataFrame:
@@ -141,6 +142,9 @@ def _cell_here(rows: pd.DataFrame, metric: str, theirs: float | None) -> str:
     ours = own_means(rows, metric)
     if ours.empty:
         return "not run"
+    unit = unit_of(rows, metric)
+    if unit == MILLIMETRE:  # the paper's distances are in pixels
+        return f"{ours.mean():.2f} {unit}"
     near = theirs is not None and comparable(rows)
     return f"{ours.mean():.2f}" + (f" ({ours.mean() - theirs:+.2f})" if near else "")
 

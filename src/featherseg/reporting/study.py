@@ -30,6 +30,7 @@ TEXT = (
     "train_prompts",
     "prompts",
     "split",
+    "unit",
     "text_condition",
     "sentences",
     "metric",

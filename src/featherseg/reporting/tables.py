@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from featherseg.markup import html_text
+from featherseg.metrics import PIXEL
 from featherseg.models.public import WEIGHTS
 from featherseg.reporting.collect import OFFICIAL
 from featherseg.reporting.study import Study, title_of
@@ -59,9 +60,18 @@ def own_dsc(results: pd.DataFrame, condition: str = "own") -> pd.DataFrame:
 
 
 def own_means(rows: pd.DataFrame, metric: str) -> pd.Series:
-    """Means of one metric with the own prompt, one a run, in the unit of the tables (%, pixels)."""
+    """Means of one metric with the own prompt, one a run, in the unit of `unit_of`."""
     name, factor = METRICS[metric]
     return factor * rows[(rows.text_condition == "own") & (rows.metric == name)]["mean"]
+
+
+def unit_of(rows: pd.DataFrame, metric: str) -> str:
+    """The unit of `own_means`: %, or that of the distances of these runs (px or mm)."""
+    name, factor = METRICS[metric]
+    if factor == 100:
+        return "%"
+    units = rows[rows.metric == name].unit.unique() if "unit" in rows else [PIXEL]
+    return " and ".join(sorted(units))
 
 
 def source_of(row) -> str:
