@@ -132,10 +132,40 @@ def test_a_colour_is_that_of_the_mask_and_not_of_its_surroundings():
 
 def test_a_field_has_its_own_words():
     mask, image = ellipse(40, 40), picture((166, 114, 88))
-    assert measure(image, mask, FIELDS["skin"]) | {"location": None} == {
-        "number": "one", "size": "medium", "location": None, "shape": "circle", "colour": "brown"}
-    assert measure(picture((230, 118, 65)), mask, FIELDS["endoscopy"])["colour"] in ("orange", "yellow")
+    assert measure(image, mask, FIELDS["skin"], "skin lesion") | {"location": None} == {
+        "number": "one", "size": "medium", "location": None, "shape": "round", "colour": "brown"}
+    assert measure(picture((230, 118, 65)), mask, FIELDS["endoscopy"], "polyp")["colour"] in ("orange", "yellow")
     assert measure(image, mask, FIELDS["ultrasound"])["colour"] is None
+
+
+@pytest.mark.parametrize("colour", [
+    (90, 60, 120), (110, 80, 130), (120, 90, 150), (95, 55, 110), (60, 30, 70), (150, 110, 180),
+    (128, 0, 128), (75, 0, 130), (136, 77, 173), (221, 160, 221)])
+def test_a_purple_is_purple_however_dull_dark_or_light(colour):
+    assert measure(picture(colour), ellipse(40, 40))["colour"] == "purple"
+
+
+@pytest.mark.parametrize(("colour", "word"), [
+    ((255, 192, 203), "pink"), ((255, 105, 180), "pink"), ((219, 112, 147), "pink"), ((200, 130, 150), "pink"),
+    ((139, 0, 0), "red"), ((130, 50, 50), "red"), ((70, 100, 70), "green"), ((80, 100, 140), "blue"),
+    ((110, 80, 50), "brown"), ((128, 128, 130), "grey"), ((245, 242, 240), "white"), ((20, 18, 22), "black")])
+def test_dull_colours_keep_the_word_of_their_hue(colour, word):
+    assert measure(picture(colour), ellipse(40, 40))["colour"] == word
+
+
+def test_colours_of_one_class_do_not_name_those_of_another():
+    """Colours of wounds, which the palette of pigmented lesions calls brown."""
+    wounds = [(150, 60, 50), (170, 40, 45), (120, 30, 30), (225, 160, 165), (60, 40, 25), (215, 190, 90)]
+    names = [measure(picture(colour), ellipse(40, 40), FIELDS["skin"], "foot ulcer")["colour"] for colour in wounds]
+    assert names == ["red", "red", "red", "pink", "brown", "yellow"]
+    instrument = measure(picture((40, 70, 160)), ellipse(40, 40), FIELDS["endoscopy"], "instrument")
+    assert instrument["colour"] == "blue"
+
+
+def test_prompts_of_several_are_grammatical():
+    mask = ellipse(20, 20, 0.2) | ellipse(20, 20, 0.5) | ellipse(20, 20, 0.8)
+    _, prompts = PromptEngine("skin").describe(picture((110, 80, 50)), mask, "foot ulcer")
+    assert prompts["p5"] == ["three small brown round foot ulcers"]
 
 
 def test_a_palette_is_a_discriminant():

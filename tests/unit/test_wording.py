@@ -6,7 +6,15 @@ import pytest
 from data_files import shared
 
 from featherseg.data.lists import attributes_of
-from featherseg.data.wording import ATTRIBUTES, breast_ultrasound, cumulative, location_word, number_word
+from featherseg.data.wording import (
+    ATTRIBUTES,
+    breast_ultrasound,
+    counted,
+    cumulative,
+    location_word,
+    number_word,
+    plural,
+)
 
 POLYP = {"number": "two", "size": "large", "location": "top left", "shape": "round", "colour": "white"}
 
@@ -20,6 +28,28 @@ def test_levels_of_polyp_skin_and_foot_are_cumulative():
         "p8": ["two large white round polyp which is a growth", "two large white round polyp which is a bump"],
         "p9": ["two large white round polyp which is a growth located in top left of the image",
                "two large white round polyp which is a bump located in top left of the image"]}
+
+
+def test_several_are_in_the_plural_from_their_number_on():
+    prompts = counted(POLYP, "polyp", ["a growth"])
+    assert prompts["p4"] == ["large white round polyp"] and prompts["p5"] == ["two large white round polyps"]
+    assert prompts["p6"] == ["two large white round polyps, located in top left of the image"]
+    assert prompts["p7"] == ["polyp which is a growth"]
+    assert prompts["p9"] == ["two large white round polyps, each of which is a growth located in top left of the image"]
+
+
+@pytest.mark.parametrize("number", ["one", None])
+def test_one_or_an_unknown_number_is_in_the_singular(number):
+    attributes = POLYP | {"number": number}
+    assert counted(attributes, "polyp", ["a growth"]) == cumulative(attributes, "polyp", ["a growth"])
+
+
+@pytest.mark.parametrize(("noun", "several"), [
+    ("foot ulcer", "foot ulcers"), ("mass", "masses"), ("biopsy", "biopsies"), ("kidney", "kidneys"),
+    ("cell nucleus", "cell nuclei"), ("cell nuclei", "cell nuclei"), ("glands", "glands"), ("bus", "buses"),
+    ("metastasis", "metastases"), ("patch", "patches"), ("box", "boxes"), ("pancreas", "pancreases")])
+def test_plurals(noun, several):
+    assert plural(noun) == several
 
 
 def test_levels_of_breast_ultrasound_are_cumulative():

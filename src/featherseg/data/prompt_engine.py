@@ -8,7 +8,7 @@ What is measured, all of it deterministic and by geometry or pixels:
 - location: where the middle of each part's bounding box lies on a 3x3 grid, each place once, in reading order; parts
   in more than three places have none;
 - shape: of the largest part, from its convex hull and the smallest rectangle around that;
-- colour: the median of the mask's pixels, named by the field's palette; a grey picture has none.
+- colour: the median of the mask's pixels, named by the palette of the class; a grey picture has none.
 
 An attribute that cannot be measured is None: all of an empty mask and of an image of less than 3 pixels a side, the
 shape of a part of less than 32 pixels.
@@ -79,7 +79,7 @@ class PromptEngine:
             UserError: the field has no template for the class.
         """
         template = self.template(class_name)
-        attributes = measure(image, mask, self.field)
+        attributes = measure(image, mask, self.field, class_name)
         self.samples += 1
         self.unmeasured.update(name for name, word in attributes.items() if word is None)
         if not template.countable:
@@ -110,12 +110,14 @@ class PromptEngine:
                 f"`{self.name}`; " + (f"not measurable: {lacking}." if lacking else "every attribute was measurable."),)
 
 
-def measure(image: np.ndarray, mask: np.ndarray, field: Field = FIELDS["general"]) -> dict[str, str | None]:
+def measure(image: np.ndarray, mask: np.ndarray, field: Field = FIELDS["general"],
+            class_name: str | None = None) -> dict[str, str | None]:
     """Number, size, location, shape and colour of a target as words; None for what cannot be measured.
 
     Args:
         image: uint8 (H, W, 3), of which only the colour is read.
         mask: bool (H, W).
+        class_name: what the mask shows, where the field has colour words of its own for some classes.
     """
     attributes: dict[str, str | None] = dict.fromkeys(ATTRIBUTES)
     if min(mask.shape) < _SMALLEST or not mask.any():
@@ -125,13 +127,14 @@ def measure(image: np.ndarray, mask: np.ndarray, field: Field = FIELDS["general"
     height, width = mask.shape
     places = {location_word((part.left + part.right) / 2 / width, (part.top + part.bottom) / 2 / height)
               for part in parts}
-    form, colour = form_of(largest), colour_of(image, mask) if field.palette else None
+    form, palette = form_of(largest), field.palette_of(class_name)
+    colour = colour_of(image, mask) if palette else None
     return attributes | {
         "number": number_word(len(parts)),
         "size": SIZES[sum(largest.pixels / mask.size >= limit for limit in SIZE_LIMITS)],
         "location": ", ".join(sorted(places, key=_LOCATION_ORDER.index)) if len(places) <= MOST_PLACES else None,
         "shape": field.shapes[form] if form else None,
-        "colour": None if colour is None else field.palette.word(colour),
+        "colour": None if colour is None else palette.word(colour),
     }
 
 

@@ -5,6 +5,7 @@ measured is None: it stays out of the sentence, and its level reads as the one b
 above P0.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 ATTRIBUTES = ("number", "size", "location", "shape", "colour")
@@ -14,6 +15,8 @@ SIZES = ("tiny", "small", "medium", "large")
 LOCATIONS = (("top left", "top", "top right"), ("left", "center", "right"),
              ("bottom left", "bottom", "bottom right"))
 SHAPES = ("round", "oval", "triangular", "square", "rectangular", "irregular")
+_SINGULAR = (None, "one", "1")
+_PLURALS = ((r"(?<=nucle)us$", "i"), (r"is$", "es"), (r"(s|x|z|ch|sh)$", r"\1es"), (r"(?<=[^aeiou])y$", "ies"))
 _OUTLINES = {"benign": "regular", "malignant": "irregular"}
 
 Attributes = Mapping[str, str | None]
@@ -36,7 +39,18 @@ def location_word(x: float, y: float) -> str:
     return LOCATIONS[min(2, int(y * 3))][min(2, int(x * 3))]
 
 
-def cumulative(attributes: Attributes, class_name: str, descriptions: Sequence[str] = ()) -> Prompts:
+def plural(noun: str) -> str:
+    """The plural of a class name by the rules of regular English nouns; one that is a plural already stays."""
+    if re.search(r"(nuclei|[^aius]s)$", noun.lower()):
+        return noun
+    for ending, several in _PLURALS:
+        if re.search(ending, noun):
+            return re.sub(ending, several, noun)
+    return f"{noun}s"
+
+
+def cumulative(attributes: Attributes, class_name: str, descriptions: Sequence[str] = (),
+               several: str | None = None) -> Prompts:
     """P0 to P9 of a polyp, a skin lesion, a foot ulcer, or anything else that has a name.
 
     P0 empty, P1 class, P2 + shape, P3 + colour, P4 + size, P5 + number, P6 + location, P7 class + description,
@@ -44,18 +58,29 @@ def cumulative(attributes: Attributes, class_name: str, descriptions: Sequence[s
 
     Args:
         descriptions: what the class is, to follow "which is".
+        several: the class in the plural, for the levels that name a number other than one; None to leave it in the
+            singular, as the published lists do.
     """
     phrases = [class_name]
-    for name in ("shape", "colour", "size", "number"):
+    for name in ("shape", "colour", "size"):
         phrases.append(_joined(attributes.get(name), phrases[-1]))
+    number, noun, which = attributes.get("number"), class_name, " which is"
+    if several is not None and number not in _SINGULAR:
+        noun, which = several, ", each of which is"
+    phrases.append(_joined(number, phrases[-1].removesuffix(class_name) + noun))
     where = f"located in {attributes['location']} of the image" if attributes.get("location") else None
     prompts = {"p0": [""]} | {f"p{level}": [phrase] for level, phrase in enumerate(phrases, start=1)}
     prompts["p6"] = [", ".join(filter(None, (phrases[-1], where)))]
     if descriptions:
         prompts["p7"] = [f"{class_name} which is {text}" for text in descriptions]
-        prompts["p8"] = [f"{phrases[-1]} which is {text}" for text in descriptions]
+        prompts["p8"] = [f"{phrases[-1]}{which} {text}" for text in descriptions]
         prompts["p9"] = [_joined(text, where) for text in prompts["p8"]]
     return prompts
+
+
+def counted(attributes: Attributes, class_name: str, descriptions: Sequence[str] = ()) -> Prompts:
+    """As `cumulative`, with the class in the plural where there are several of it."""
+    return cumulative(attributes, class_name, descriptions, plural(class_name))
 
 
 def breast_ultrasound(attributes: Attributes, class_name: str, descriptions: Sequence[str] = ()) -> Prompts:
@@ -70,15 +95,15 @@ def breast_ultrasound(attributes: Attributes, class_name: str, descriptions: Seq
     shape = f"{attributes['shape']}-shaped" if attributes.get("shape") else None
     outline = _OUTLINES.get(kind)
     ways = [kind, f"{outline}-shaped"] if outline else [kind]
-    counted = class_name if number in (None, "one") else f"{class_name}s"
+    noun = class_name if number in _SINGULAR else plural(class_name)
     return {
         "p0": [""],
         "p1": [_in_ultrasound(class_name)],
         "p2": [_in_ultrasound(way, class_name) for way in ways],
-        "p3": [_in_ultrasound(number, way, counted) for way in ways],
-        "p4": [_in_ultrasound(number, size, way, counted) for way in ways],
-        "p5": [_in_ultrasound(number, size, way, counted, where) for way in ways],
-        "p6": [_in_ultrasound(number, size, shape, way, counted, where) for way in (kind, outline)[:len(ways)]],
+        "p3": [_in_ultrasound(number, way, noun) for way in ways],
+        "p4": [_in_ultrasound(number, size, way, noun) for way in ways],
+        "p5": [_in_ultrasound(number, size, way, noun, where) for way in ways],
+        "p6": [_in_ultrasound(number, size, shape, way, noun, where) for way in (kind, outline)[:len(ways)]],
     }
 
 

@@ -106,7 +106,7 @@ def agreements(dataset: PreparedDataset, split: str = "test") -> list[Agreement]
                         "dataset whose lists have cumulative prompts P1 to P6.")
     name = samples[0].dataset
     field = FIELDS[getattr(SPECS.get(name), "field", "general")]
-    measured = [measure(dataset.image(sample), dataset.mask(sample), field) for sample in samples]
+    measured = [measure(dataset.image(sample), dataset.mask(sample), field, sample.target) for sample in samples]
     found = [Agreement(name, split, attribute,
                        tuple(canonical(attribute, sample.attributes[attribute], field) for sample in samples),
                        tuple(words[attribute] or NONE for words in measured)) for attribute in ATTRIBUTES]
