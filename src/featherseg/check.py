@@ -1,11 +1,19 @@
 """Read every YAML and dataset and say what is wrong, without running anything."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from featherseg.config import DataParams, read_params, study_params_path
 from featherseg.errors import UserError
-from featherseg.plan import read_recipe, recipe_names, resolve_study
+from featherseg.plan import idle_knob_notes, read_recipe, recipe_names, resolve_study
 from featherseg.split_check import split_faults
+
+_MANY, _NAMED = 5, 3
+_MARKS = ":,;."
+# a quoted text, or neighbouring words with a slash, a dot inside or a digit: paths, file names, numbers
+_NAMES = re.compile(r"""'[^']*'|(?:\S*(?:[/\\\d]|\.\w)\S*)(?: \S*(?:[/\\\d]|\.\w)\S*)*""")
 
 
 def studies() -> list[str]:
@@ -27,7 +35,28 @@ def check_project(only: list[str] | None = None, params_only: bool = False) -> l
         return faults
     faults += [fault for study in only or studies() for fault in study_split_faults(study)]
     faults += [fault for recipe in recipe_names() for fault in _faults_of(read_recipe, recipe)]
-    return list(dict.fromkeys(faults)) + _dataset_faults()
+    return one_of_a_kind([*dict.fromkeys(faults), *_dataset_faults()])
+
+
+def one_of_a_kind(sentences: list[str]) -> list[str]:
+    """The sentences, of which many that differ in names and numbers alone are one, with a count and the next names."""
+    kinds: dict[str, list[str]] = {}
+    for sentence in sentences:
+        kinds.setdefault(_NAMES.sub("*", sentence), []).append(sentence)
+    told = []
+    for first, *others in kinds.values():
+        if len(others) < _MANY:
+            told += [first, *others]
+        else:
+            names = ", ".join(_other_name(first, other) for other in others[:_NAMED])
+            told.append(f"{first} ({len(others)} more like it: {names}, ...)")
+    return told
+
+
+def _other_name(sentence: str, alike: str) -> str:
+    """The first name in which a sentence differs from another one of its kind."""
+    pairs = zip(_NAMES.findall(sentence), _NAMES.findall(alike), strict=True)
+    return next(name.strip(_MARKS) for known, name in pairs if known != name)
 
 
 def _check_study(study: str) -> None:
@@ -83,6 +112,41 @@ def list_notes() -> list[str]:
     except UserError:
         keep = False
     return [fault.sentence(keep) for fault in list_faults(downloaded_lists())]
+
+
+def knob_notes(only: list[str] | None = None) -> list[str]:
+    """Knobs that studies set and none of their runs has (`plan.idle_knob_notes`)."""
+    return [note for study in only or studies() for note in _sentences(idle_knob_notes, study)]
+
+
+def leak_notes() -> list[str]:
+    """Pictures and patients in several splits of the own folders and the prepared datasets, one sentence each."""
+    from featherseg.data.facts import read_facts
+    from featherseg.data.folder import folder_leaks
+
+    try:
+        folders = read_params("study").data.folders
+    except UserError:
+        folders = {}
+    notes = []
+    for name, folder in folders.items():
+        notes += [f"data.folders.{name}: {leak}" for leak in _sentences(folder_leaks, folder.path)]
+    for folder in _prepared():
+        if folder.name not in folders:
+            notes += [f"{folder}: {leak}" for leak in _sentences(lambda path: read_facts(path).leaks(), folder)]
+    return notes
+
+
+def _sentences(read: Callable[[Any], list[str]], place: Any) -> list[str]:
+    """What is read; nothing where it cannot be, which is a fault of its own."""
+    try:
+        return read(place)
+    except UserError:
+        return []
+
+
+def _prepared() -> list[Path]:
+    return sorted(path.parent for path in Path("data/processed").glob("[!.]*/status.json"))
 
 
 def _faults_of(read, name: str) -> list[str]:

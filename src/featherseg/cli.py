@@ -84,7 +84,7 @@ def prepare(dataset: str) -> None:
     from featherseg.data.prepare import prepare_dataset
 
     prepare_dataset(dataset, read_params("study").data)
-    print("".join(f"note: {note}\n" for note in split_notes(dataset)), end="")
+    _print_notes(split_notes(dataset))
 
 
 def pool(name: str) -> None:
@@ -94,7 +94,7 @@ def pool(name: str) -> None:
     from featherseg.data.pool import pool_dataset
 
     pool_dataset(name, read_params("study").data.pooled)
-    print("".join(f"note: {note}\n" for note in split_notes(name)), end="")
+    _print_notes(split_notes(name))
 
 
 def weights(model: str) -> None:
@@ -108,10 +108,11 @@ def weights(model: str) -> None:
 def plan(study: str, list_runs: bool) -> None:
     """Resolve a study into one small file a run; with --list only show the runs and what they lack."""
     from featherseg.config import read_params
-    from featherseg.plan import lacking, resolve_study, write_plan
+    from featherseg.plan import idle_knob_notes, lacking, resolve_study, write_plan
 
     if not list_runs:
         print(f"{len(write_plan(study))} runs planned")
+        _print_notes(idle_knob_notes(study))
         return
     runs = resolve_study(study)
     reasons = lacking(runs, read_params("study").data)
@@ -221,13 +222,14 @@ def reliance(predictor: str | None, run: str | None, data: Path | None, split: s
 
 def check(study: list[str] | None, params_only: bool, out: Path | None) -> None:
     """Read every YAML and dataset and say what is wrong, without running anything."""
-    from featherseg.check import check_project, list_notes
+    from featherseg.check import check_project, knob_notes, leak_notes, list_notes
     from featherseg.files import write_json
 
     faults = check_project(study, params_only)
     print("\n".join(faults) if faults else "nothing wrong found")
+    _print_notes(knob_notes(study))
     if not params_only:
-        print("".join(f"note: {note}\n" for note in list_notes()), end="")
+        _print_notes([*list_notes(), *leak_notes()])
     if faults:
         sys.exit(1)
     if out:
@@ -247,6 +249,12 @@ def agreement(data: list[Path], split: str, out: Path) -> None:
 
     for one in write_agreement(data, out, split):
         print(f"{one.dataset}, {one.attribute}: agreement {one.share:.3f}, kappa {one.kappa:.3f}")
+
+
+def _print_notes(notes: list[str]) -> None:
+    """What a user should know and need not correct."""
+    for note in notes:
+        print(f"note: {note}")
 
 
 def _assignment(text: str) -> tuple[str, object]:

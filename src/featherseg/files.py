@@ -22,6 +22,7 @@ LONGEST_NAME = 255  # bytes, on every usual file system
 LONGEST_TEXT = 1 << 30  # bytes; the largest file that is read whole, COCO's instances, has half of it
 DEEPEST = 64  # lists and objects within one another; what is written here needs eight
 LONGEST_OWN_NAME = 100  # characters: two of them and a seed make a run's, which becomes part of a file's
+MISSING_VALUES = ("na", "nan", "null", "none")  # what tables hold where there is nothing, in any case
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _JSON_KINDS = {list: "a list", str: "a text", bool: "true or false", type(None): "null", int: "a number",
                float: "a number"}
@@ -60,9 +61,11 @@ def check_name(kind: str, name: str, longest: int = LONGEST_OWN_NAME) -> str:
         longest: characters that it may have.
 
     Raises:
-        UserError: it has other characters than letters, digits, `_`, `-` and `.`, begins with `-` or `.`, or is too
-            long.
+        UserError: it has other characters than letters, digits, `_`, `-` and `.`, begins with `-` or `.`, is too
+            long, or is a word that tables read as a missing value.
     """
+    if name.lower() in MISSING_VALUES:
+        raise UserError(f"{kind} {name!r}: tables read this name as a missing value; rename it.")
     if _NAME.fullmatch(name) and len(name) <= longest:
         return name
     raise UserError(f"{kind} {shortened(name)!r}: a name consists of letters from A to Z, digits, _, - and ., neither "
@@ -125,7 +128,8 @@ def read_bytes(path: Path | str, limit: int = LONGEST_TEXT) -> bytes:
     """
     with open_file(path) as file:
         try:
-            content = file.read(limit + 1)
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(min(size, limit) + 1)  # a buffer of that size is made at once
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
     if len(content) > limit:
@@ -224,6 +228,24 @@ def make_folder(folder: Path | str) -> None:
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be made: {error.strerror or error}; "
                         f"{_HINTS.get(error.errno, 'name another place')}.") from None
+
+
+def refuse_own_source(target: Path | str, *sources: Path | str) -> None:
+    """Check, before anything is written, that a command's output does not replace or mix with what it reads.
+
+    Args:
+        target: the file or folder that will be written.
+        sources: files and folders that are read.
+
+    Raises:
+        UserError: the target is a source, holds one or lies in one, links followed.
+    """
+    place = Path(target).resolve()
+    for source in sources:
+        origin = Path(source).resolve()
+        if place == origin or place in origin.parents or origin in place.parents:
+            raise UserError(f"{target} would be written where {source} is read; move the source, or give the output "
+                            "another name.")
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """From params and recipes to resolved runs.
 
-Precedence: code default < recipe < params file where not null. A knob reaches the runs whose method has it;
-a knob that no declared run has is an error, since changing it would change nothing.
+Precedence: code default < recipe < params file where not null. A knob reaches the runs whose method has it; one that
+no declared run has changes nothing, which `plan` and `check` note, and one that no recipe at all has is an error.
 """
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from featherseg.data.spec import DatasetSpec
 from featherseg.data.specs import SPECS
 from featherseg.data.synthetic import NAMES
 from featherseg.errors import UserError
-from featherseg.files import atomic_path, not_run_reason
+from featherseg.files import atomic_path, check_name, not_run_reason
 from featherseg.models import DEFAULTS, HAVING, MODELS, NAMED, check_knobs
 from featherseg.models.weights import RANDOM, is_random, weights_sha256
 from featherseg.registry import unknown
@@ -49,9 +50,9 @@ def read_recipe(name: str) -> Recipe:
     """A recipe by name.
 
     Raises:
-        UserError: unknown recipe, model, method or knob, or a pair that does not fit.
+        UserError: unknown recipe, model, method or knob, a pair that does not fit, or a name that no recipe may have.
     """
-    path = RECIPES / f"{name}.yaml"
+    path = RECIPES / f"{check_name('recipe', name)}.yaml"
     if not path.is_file():
         raise unknown("recipe", name, recipe_names())
     recipe = parse(Recipe, read_yaml(path), str(path))
@@ -103,7 +104,7 @@ def resolve_study(study: str) -> list[Run]:
     Raises:
         UserError: anything in the params or the recipes that cannot be run, before anything runs.
     """
-    params, source = read_params(study), str(study_params_path(study))
+    params, source = read_params(check_name("study", study)), str(study_params_path(study))
     _check_names(study, params, source)
     recipes = {name: read_recipe(name) for name in params.study.recipes}
     adapters = {name: resolve_adapter(recipe, params, f"recipes/{name}.yaml with {source}")
@@ -188,29 +189,67 @@ def _check_names(study: str, params: Params, source: str) -> None:
 
 
 def _check_knobs(params: Params, source: str, recipes: dict[str, Recipe], adapters: dict[str, dict]) -> None:
-    """Refuse keys that nothing has, and set knobs that no declared run has."""
+    """Refuse keys that nothing has, and set knobs that no recipe of the repository has."""
     fields = {knob for method in METHODS for knob in METHODS[method].Config.model_fields} - {"name"}
     for knob in params.adapter:
         if knob not in fields:
             raise unknown(f"key in {source}", f"adapter.{knob}", [f"adapter.{field}" for field in fields])
-    idle = {f"adapter.{knob}": value for knob, value in params.adapter.items()
-            if not any(knob in adapter for adapter in adapters.values())}
     _check_keys(params.train, TrainConfig, source, "train")
     loss = params.train.get("loss") or {}
     if not isinstance(loss, dict):
         raise UserError(f"{source}: key 'train.loss' should hold keys and values, but it is {loss!r}.")
     _check_keys(loss, LossConfig, source, "train.loss")
     _check_keys(params.evaluate, EvaluateConfig, source, "evaluate")
-    idle |= {f"model.{knob}": getattr(params.model, knob) for knob in NAMED
-             if all(getattr(recipe, knob) is None for recipe in recipes.values())}
-    idle |= {f"model.{knob}": getattr(params.model, knob) for knob, having in HAVING.items()
-             if not any(recipe.model in having for recipe in recipes.values())}
-    if said := [f"'{key}' is {value!r}" for key, value in idle.items() if value is not None]:
-        raise UserError(f"{source}: {', '.join(said)}, but no run of this study has that knob; "
-                        "set it to null, or add a recipe that has it.")
+    idle = _idle_knobs(params, recipes, adapters)
+    if foreign := [knob for knob in idle if not _in_some_recipe(knob)]:
+        raise UserError(f"{source}: {_listed(idle, foreign)}, but no recipe has that knob; set it to null, or add a "
+                        "recipe that has it.")
     for model in params.model.weights:
         if model not in MODELS:
             raise unknown(f"model in {source}: model.weights", model, list(MODELS))
+
+
+def idle_knob_notes(study: str) -> list[str]:
+    """Knobs that a study's params set although none of its recipes has them, in a sentence.
+
+    Raises:
+        UserError: the params or a recipe cannot be read.
+    """
+    params, source = read_params(study), str(study_params_path(study))
+    recipes = {name: read_recipe(name) for name in params.study.recipes}
+    adapters = {name: resolve_adapter(recipe, params, source) for name, recipe in recipes.items()}
+    _check_knobs(params, source, recipes, adapters)
+    idle = _idle_knobs(params, recipes, adapters)
+    if not idle:
+        return []
+    return [f"{source}: {_listed(idle, idle)}, which changes nothing: no run of this study has that knob."]
+
+
+def _idle_knobs(params: Params, recipes: dict[str, Recipe], adapters: dict[str, dict]) -> dict[str, Any]:
+    """Knobs that the params set and no recipe has, with their values."""
+    values = {f"adapter.{knob}": value for knob, value in params.adapter.items()
+              if not any(knob in adapter for adapter in adapters.values())}
+    values |= {f"model.{knob}": getattr(params.model, knob) for knob in (*NAMED, *HAVING)
+               if not any(_has(recipe, knob) for recipe in recipes.values())}
+    return {knob: value for knob, value in values.items() if value is not None}
+
+
+def _has(recipe: Recipe, knob: str) -> bool:
+    """Whether a recipe has a knob of its model."""
+    return recipe.model in HAVING[knob] if knob in HAVING else getattr(recipe, knob) is not None
+
+
+def _in_some_recipe(knob: str) -> bool:
+    """Whether any recipe of the repository has a knob, `adapter.<name>` or `model.<name>`."""
+    section, name = knob.split(".")
+    recipes = map(read_recipe, recipe_names())
+    if section == "adapter":
+        return any(name in METHODS[recipe.adapter["name"]].Config.model_fields for recipe in recipes)
+    return any(_has(recipe, name) for recipe in recipes)
+
+
+def _listed(values: dict[str, Any], knobs: Iterable[str]) -> str:
+    return ", ".join(f"'{knob}' is {values[knob]!r}" for knob in knobs)
 
 
 def _check_keys(given: dict[str, Any], kind: type, source: str, section: str) -> None:

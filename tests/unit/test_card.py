@@ -18,7 +18,7 @@ ABOUT = About("My set", "https://example.org", "CC0", "A. Author, 2020", ("Two i
 def write(folder, images=3, targets=("heart", "left lung"), **sample):
     with PreparedWriter(folder, dataset="set") as writer:
         for number in range(images):
-            writer.add_image(f"image{number}", np.full((40, 80, 3), 120, dtype=np.uint8))
+            writer.add_image(f"image{number}", np.full((40, 80, 3), 120 + number, dtype=np.uint8))
             for target in targets:
                 writer.add_sample(**{
                     "image_id": f"image{number}", "target": target,
@@ -103,7 +103,9 @@ def test_one_line_for_data_that_was_not_to_be_had(tmp_path):
 
 
 def test_one_line_for_the_terminal(tmp_path):
-    line = summary(write(tmp_path / "set"), "set")
+    folder = write(tmp_path / "set")
+    write_card(folder, ABOUT)
+    line = summary(folder, "set")
     assert line == "set: 6 samples of 3 images (train 2, val 2, testB 2); 2 masks are empty"
 
 

@@ -3,9 +3,11 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from data_files import save
 
-from featherseg.check import check_project, studies
+from featherseg.check import check_project, one_of_a_kind, studies
 from featherseg.cli import main
 from featherseg.config import read_yaml, write_yaml
 
@@ -110,3 +112,42 @@ def test_a_dataset_that_is_not_to_be_had_is_no_fault(project):
     folder.mkdir(parents=True)
     (folder / "status.json").write_text('{"status": "not_run", "reason": "no archive"}')
     assert check_project() == []
+
+
+def test_faults_of_one_kind_are_one_line_with_a_count_and_names():
+    alike = [f"my set/masks/left lung/IMG {k}.png has {k + 3} levels; give a threshold." for k in range(9)]
+    other = ["unknown recipe 'clipseg-dense': did you mean 'clipseg-decoder'?", "params.yaml: key 'a' is missing."]
+    grouped = one_of_a_kind([alike[0], other[0], *alike[1:], other[1]])
+    assert grouped[1:] == other
+    assert grouped[0].startswith(f"{alike[0]} (8 more like it: ")
+    assert "left lung/IMG 1.png" in grouped[0] and "IMG 3.png, ...)" in grouped[0] and "IMG 4" not in grouped[0]
+
+
+def test_few_faults_of_one_kind_and_the_name_that_differs_are_kept():
+    few = [f"params.yaml: key '{key}' is missing." for key in "abcde"]
+    assert one_of_a_kind(few) == few
+    assert "(5 more like it: 'b', 'c', 'd', ...)" in one_of_a_kind([*few, few[0].replace("'a'", "'f'")])[0]
+
+
+def test_equal_faults_of_files_are_one_line(project, capsys):
+    for number in range(20):
+        save(Path(f"mine/images/{number}.png"), np.full((8, 8, 3), number, np.uint8))
+        save(Path(f"mine/masks/{number}.png"), np.arange(64, dtype=np.uint8).reshape(8, 8))
+    edit("params.yaml", lambda params: params["data"].update(folders={"mine": {"path": "mine"}}))
+    with pytest.raises(SystemExit):
+        main(["check"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 and "19 more like it: data.folders.mine: mine/masks/1.png" in lines[0]
+
+
+def test_leaks_are_notes_and_no_faults(project, capsys):
+    for number in range(6):
+        save(Path(f"mine/images/{number}.png"), np.full((8, 8, 3), number % 5, np.uint8))
+        save(Path(f"mine/masks/{number}.png"), np.eye(8, dtype=bool))
+    Path("mine/list.csv").write_text("image,split,patient\n0,train,p\n1,train,p\n2,val,p\n3,val,q\n4,test,q\n5,test,r\n")
+    edit("params.yaml", lambda params: params["data"].update(folders={"mine": {"path": "mine"}}))
+    main(["check"])
+    found = capsys.readouterr().out.splitlines()
+    assert found[0] == "nothing wrong found"
+    assert [line.partition(" are in")[0] for line in found[1:]] == [
+        "note: data.folders.mine: 1 pictures", "note: data.folders.mine: 2 groups (patients)"]

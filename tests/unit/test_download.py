@@ -528,3 +528,19 @@ def test_a_full_disk_leaves_no_raw_data(project, server, archive):
 def test_an_unknown_dataset_names_the_known_ones(project):
     with pytest.raises(UserError, match="unknown dataset 'kvasir': did you mean 'kvasir_seg'"):
         download_dataset("kvasir")
+
+
+@pytest.mark.parametrize("mirror", ["raw", "."])
+def test_an_archive_is_never_unpacked_over_itself(project, server, archive, mirror):
+    Path("raw/toy").mkdir(parents=True)
+    place = Path("raw/toy.zip" if mirror == "raw" else "toy/toy.zip")
+    place.parent.mkdir(exist_ok=True)
+    write_zip(place, {"images/one.txt": "content"})
+    if mirror == ".":
+        Path("raw/toy").rmdir()
+        Path("raw").rmdir()
+        Path("raw").symlink_to("toy")
+    content = place.read_bytes()
+    with pytest.raises(UserError, match="raw would be written where .* is read"):
+        get(toy(server), mirror=Path(mirror))
+    assert place.read_bytes() == content

@@ -226,7 +226,7 @@ def test_a_csv_gives_the_same(folder):
     assert (a.split, a.group, a.target, a.attributes) == ("train", "P1", "polyp", {"size": "small"})
     assert a.prompts == {"p0": [""], "p1": ["polyp"], "p2": ["red polyp", "rosy polyp"]}
     assert b.prompts == {"p0": [""], "p1": ["polyp"]} and b.attributes == {}
-    assert "cut through 1 groups" in (folder.parent / "out/card.md").read_text()
+    assert "1 groups (patients) are in several splits (train and val: 1)" in (folder.parent / "out/card.md").read_text()
 
 
 @pytest.mark.parametrize(("cell", "spacing"), [
@@ -693,3 +693,39 @@ def test_a_real_folders_masks_are_where_its_lists_say(tmp_path, name):
         assert sample.area_fraction == pytest.approx(row["area_fraction"], abs=1e-5)
         assert (sample.height, sample.width) == (row["height"], row["width"])
         assert sample.prompts["p1"] == [row["prompts"]["p1"]]
+
+
+# ---------------------------------------------------------------- a source where the output goes
+
+
+def below(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("out", [".", "images", "masks/deep", "..", "../link", "../link/images/x"])
+def test_a_folder_is_never_written_where_it_lies(folder, out):
+    (folder / "list.csv").write_text("image,split\na.png,train\nb.png,val\nc.png,test\n")
+    (folder.parent / "link").symlink_to(folder)
+    before = below(folder)
+    with pytest.raises(UserError, match="would be written where .* is read"):
+        prepare_folder("own", folder, folder / out)
+    assert below(folder) == before
+
+
+def test_a_folder_of_links_into_its_own_output_is_refused(folder):
+    out = folder.parent / "out"
+    for part in ("images", "masks"):
+        (out / part).mkdir(parents=True)
+        for file in list((folder / part).iterdir()):
+            file.rename(out / part / file.name)
+            file.symlink_to(out / part / file.name)
+    before = below(out)
+    with pytest.raises(UserError, match="is read"):
+        prepare_folder("own", folder, out)
+    assert below(out) == before
+
+
+def test_a_place_of_its_own_inside_the_folder_is_fine(folder):
+    for _ in range(2):
+        prepare_folder("own", folder, folder / "prepared")
+    assert len(PreparedDataset.read(folder / "prepared").samples) == 3

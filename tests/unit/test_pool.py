@@ -218,3 +218,13 @@ def test_the_papers_regimes_leave_no_domain_in_training_that_they_test():
         assert set(pools[name].members) >= set(pools["all"].train)
     declared = read_yaml(ROOT / "pipelines/medvlsm/params.yaml")["study"]["datasets"]
     assert set(declared) == {*pools, *pools["all"].train} - {"lesions_and_organs", "lesions_to_organs"}
+
+
+def test_a_pool_is_never_written_over_a_member(members):
+    before = {path: path.read_bytes() for path in members.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="data/processed/left would be written where data/processed/left is read"):
+        pool_dataset("left", {"left": POOL})
+    (members / "link").symlink_to(members / "right")
+    with pytest.raises(UserError, match="data/processed/link would be written where data/processed/right is read"):
+        pool_dataset("link", {"link": POOL})
+    assert before == {path: path.read_bytes() for path in before}

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from featherseg.data.facts import FACTS, Facts, read_facts, write_facts
 from featherseg.data.prepared import LEVELS, UNIQUE, PreparedDataset, Sample, prompt_of, read_samples
 from featherseg.files import not_run_reason
 from featherseg.markup import markdown_text
@@ -31,13 +32,13 @@ class About:
 
 
 def write_card(dataset_dir: Path, about: About) -> None:
-    """Write `card.md` and `contact_sheet.png` into a prepared dataset; equal data give equal bytes.
+    """Write `card.md`, `facts.json` and `contact_sheet.png` into a prepared dataset; equal data give equal bytes.
 
     Raises:
         UserError: the dataset cannot be read.
     """
-    found = _Tally(read_samples(dataset_dir))
-    (Path(dataset_dir) / "card.md").write_text(_text(found, about), encoding="utf-8")
+    found, facts = _Tally(read_samples(dataset_dir)), write_facts(dataset_dir)
+    (Path(dataset_dir) / "card.md").write_text(_text(found, facts, about), encoding="utf-8")
     names = list(found.sizes)
     shown = {names[round(i)] for i in np.linspace(0, len(names) - 1, min(_TILES, len(names)))}  # at even distances
     samples = [sample for sample in read_samples(dataset_dir) if sample.image in shown]
@@ -55,14 +56,16 @@ def card_faults(dataset_dir: Path) -> list[str]:
     """
     if not_run_reason(dataset_dir):
         return []
-    path, sheet = Path(dataset_dir) / "card.md", Path(dataset_dir) / SHEET
-    if not path.is_file():
-        return [f"{path} does not exist; run the prepare stage again."]
+    path, facts, sheet = (Path(dataset_dir) / name for name in ("card.md", FACTS, SHEET))
+    for file in (path, facts):
+        if not file.is_file():
+            return [f"{file} does not exist; run the prepare stage again."]
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     found = _Tally(read_samples(dataset_dir))
     faults = [f"{path} names no {what.lower()}; run the prepare stage again." for what in ("Source", "Licence")
               if not any(line.removeprefix(f"- {what}:").strip() for line in lines if line.startswith(f"- {what}:"))]
     figures = [*(f"- {figure}" for figure in _figures(found)), *_sample_table(found)] if found.sizes else []
+    figures += [f"- {markdown_text(sentence)}" for sentence in read_facts(dataset_dir).sentences()]
     stale = [line for line in figures if line not in lines]
     if stale:
         faults.append(f"{path} has other figures than the samples (it lacks {stale[0]!r}); run the prepare stage "
@@ -73,7 +76,7 @@ def card_faults(dataset_dir: Path) -> list[str]:
 
 
 def summary(dataset_dir: Path, name: str) -> str:
-    """One line: how many samples of how many images, by split, and how many are empty, or why there are none.
+    """One line: how many samples of how many images, by split, how many are empty, and leaks, or why there are none.
 
     Raises:
         UserError: the dataset cannot be read.
@@ -83,8 +86,9 @@ def summary(dataset_dir: Path, name: str) -> str:
         return f"{name}: not run: {reason}"
     found = _Tally(read_samples(dataset_dir))
     splits = ", ".join(f"{split} {count}" for split, count in _counts(found.splits))
-    return (f"{name}: {len(found.areas)} samples of {len(found.sizes)} images ({splits})"
-            + (f"; {found.empty} masks are empty" if found.empty else ""))
+    empty = [f"{found.empty} masks are empty"] if found.empty else []
+    leaks = [sentence.removesuffix(".") for sentence in read_facts(dataset_dir).leaks()]
+    return "; ".join([f"{name}: {len(found.areas)} samples of {len(found.sizes)} images ({splits})", *empty, *leaks])
 
 
 class _Tally:
@@ -155,11 +159,12 @@ class _Level:
         return len(np.unique(self._hashes))
 
 
-def _text(found: _Tally, about: About) -> str:
-    facts = [f"Source: {markdown_text(about.source)}", f"Licence: {markdown_text(about.licence)}"]
-    facts += [f"Citation: {markdown_text(about.citation)}"] if about.citation else []
+def _text(found: _Tally, facts: Facts, about: About) -> str:
+    origin = [f"Source: {markdown_text(about.source)}", f"Licence: {markdown_text(about.licence)}"]
+    origin += [f"Citation: {markdown_text(about.citation)}"] if about.citation else []
     return "\n".join([
-        f"# {markdown_text(about.title)}", "", *(f"- {fact}" for fact in (*facts, *_figures(found))), "",
+        f"# {markdown_text(about.title)}", "", *(f"- {line}" for line in (*origin, *_figures(found))),
+        *(f"- {markdown_text(sentence)}" for sentence in facts.sentences()), "",
         "## Samples", "", *_sample_table(found), "",
         *(["## Notes", "", *(f"- {markdown_text(note)}" for note in about.notes), ""] if about.notes else []),
         "## Prompts", "", *_prompt_table(found.levels), "",

@@ -12,7 +12,7 @@ from featherseg.data.fetch import Unreachable, fetch, is_open_to_change
 from featherseg.data.spec import DatasetSpec, RawSpec, Resource
 from featherseg.data.specs import SPECS
 from featherseg.errors import NotRun, UserError
-from featherseg.files import atomic_path, cache_root, not_run_reason, read_bytes, write_status
+from featherseg.files import atomic_path, cache_root, not_run_reason, read_bytes, refuse_own_source, write_status
 from featherseg.locks import exclusive
 from featherseg.registry import unknown
 
@@ -63,6 +63,7 @@ def _download(spec: RawSpec, raw_dir: Path, inbox_dir: Path, mirror: Path | None
     except NotRun as reason:
         write_not_run(raw_dir, str(reason))
         return
+    refuse_own_source(raw_dir, *archives, *lists)
     with atomic_path(raw_dir) as folder:
         (folder / "anns" if lists else folder).mkdir(parents=True)
         for archive in archives:

@@ -15,19 +15,21 @@ each is read). Without splits in a list, the groups that it names, else the imag
 
 import os
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 
 from featherseg.data.assemble import Row, faults, write_rows
 from featherseg.data.card import About, write_card
-from featherseg.data.images import EXTENSIONS
+from featherseg.data.facts import Facts, Leaks
+from featherseg.data.images import EXTENSIONS, read_image
 from featherseg.data.lists import IMAGE_COLUMNS, Entry, column_of, header_of, read_list, read_table
 from featherseg.data.prepared import PreparedWriter, is_text, mask_name
 from featherseg.data.prompt_engine import PromptEngine
 from featherseg.data.splits import assign_splits
 from featherseg.errors import UserError
+from featherseg.files import refuse_own_source
 from featherseg.registry import unknown
 
 _MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_gt", "_label")
@@ -52,6 +54,8 @@ def prepare_folder(name: str, path: Path | str, out_dir: Path | str, class_name:
     if problems:
         more = f" ({len(problems) - 1} more faults: `featherseg check` lists them.)"
         raise UserError(problems[0] + (more if len(problems) > 1 else ""))
+    refuse_own_source(out_dir, *(Path(path) / part for part in ("images", "masks", "anns")), *Path(path).glob("*.csv"),
+                      *(file for row in rows for file in (row.image, *row.masks)))
     engine = _engine(rows, field, descriptions)
     papers = [file for file in ("LICENSE", "PROVENANCE.md") if (Path(path) / file).is_file()]
     licence = f"see {' and '.join(papers)} there" if papers else "not stated"
@@ -84,8 +88,34 @@ def folder_splits(path: Path | str) -> tuple[Counter[str], bool]:
     rows, problems, _ = _scan(Path(path), None)
     if problems:
         raise UserError(problems[0])
-    samples = [(row.image_id if row.group is None else row.group, row.split) for row in rows]
-    return Counter(assign_splits(samples)), any(split is not None for _, split in samples)
+    return Counter(_splits(rows)), any(row.split is not None for row in rows)
+
+
+def folder_leaks(path: Path | str) -> list[str]:
+    """Which pictures and groups of a folder will be in several splits, one sentence each (`facts.Facts.leaks`).
+
+    Raises:
+        UserError: the folder cannot be prepared.
+    """
+    rows, problems, _ = _scan(Path(path), None)
+    if problems:
+        raise UserError(problems[0])
+    leaks, splits = Leaks(), defaultdict(set)
+    for row, split in zip(rows, _splits(rows), strict=True):
+        leaks.add_group(_group(row), row.image_id, split)
+        splits[row.image].add(split)
+    for image, names in splits.items():
+        leaks.add_picture(read_image(image), names)
+    return Facts(leaks.pictures, leaks.groups).leaks()
+
+
+def _splits(rows: list[Row]) -> list[str]:
+    """The split that each row will have."""
+    return assign_splits([(_group(row), row.split) for row in rows])
+
+
+def _group(row: Row) -> str:
+    return row.image_id if row.group is None else row.group
 
 
 def _engine(rows: list[Row], field: str, descriptions: Mapping[str, Sequence[str]] | None) -> PromptEngine | None:
@@ -302,11 +332,4 @@ def _notes(rows: list[Row], images: dict[str, Path]) -> list[str]:
     unlisted = len(images) - len({row.image_id for row in rows})
     if unlisted:
         notes.append(f"{unlisted} images are in no list and left out.")
-    splits: dict[str, set[str]] = {}
-    for row in rows:
-        if row.group is not None and row.split is not None:
-            splits.setdefault(row.group, set()).add(row.split)
-    cut = sum(len(names) > 1 for names in splits.values())
-    if cut:
-        notes.append(f"The given splits cut through {cut} groups (patients), which makes scores too high.")
     return notes

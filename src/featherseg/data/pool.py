@@ -14,7 +14,7 @@ from featherseg.config import PoolParams
 from featherseg.data.card import About, summary, write_card
 from featherseg.data.prepared import UNNAMED, PreparedWriter, Sample, read_samples
 from featherseg.errors import UserError
-from featherseg.files import not_run_reason, write_not_run
+from featherseg.files import not_run_reason, refuse_own_source, write_not_run
 from featherseg.registry import unknown
 
 PROCESSED = Path("data/processed")
@@ -25,11 +25,13 @@ def pool_dataset(name: str, pools: dict[str, PoolParams]) -> None:
     """Write `data/processed/<name>` of its members there, or why they are not there.
 
     Raises:
-        UserError: no such pool, a member that is not prepared or has no row to give, or ids that clash.
+        UserError: no such pool, a member that is not prepared, has no row to give or is the pool itself, or ids that
+            clash.
     """
     if name not in pools:
         raise unknown("pool in params.yaml: data.pooled", name, list(pools))
     pool, out_dir = pools[name], PROCESSED / name
+    refuse_own_source(out_dir, *(PROCESSED / member for member in pool.members))
     if reason := lacking(pool):
         write_not_run(out_dir, reason)
         return

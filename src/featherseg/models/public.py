@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 from featherseg.data.checksums import Checksums
 from featherseg.data.download import CHECKSUMS
 from featherseg.errors import NotRun
-from featherseg.files import atomic_path, cache_root, not_run_reason, write_json, write_status
+from featherseg.files import (
+    atomic_path,
+    cache_root,
+    not_run_reason,
+    refuse_own_source,
+    write_json,
+    write_status,
+)
 from featherseg.locks import exclusive
 from featherseg.models.weights import OWN_FILE, read_state
 from featherseg.models.word_pieces import FILE as VOCABULARY
@@ -87,6 +94,7 @@ def fetch_weights(name: str, mirror: str | None = None) -> None:
 def _fetch_all(name: str, mirror: str | None) -> None:
     """Write the files of one repository."""
     weights, inbox = WEIGHTS[name], Path("data/inbox") / name
+    refuse_own_source(FOLDER / name, inbox, *([Path(mirror) / name] if mirror else []))
     known, reason = Checksums(CHECKSUMS), None
     with atomic_path(FOLDER / name) as folder:
         folder.mkdir()
