@@ -36,6 +36,7 @@ TextPadding = Literal["masked", "published_unmasked"]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Side = Annotated[int, Field(gt=0, le=8192)]  # of a square in pixels
+InputSide = Annotated[int, Field(gt=0, le=2048)]  # of a model's input; the published ones have 640 at most
 Rate = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
@@ -97,7 +98,7 @@ class ModelKnobs(Strict):
     the proposals.
     """
 
-    image_size: Side | None = None
+    image_size: InputSide | None = None
     frozen_batchnorm: FrozenBatchNorm | None = None
     head_parts: HeadParts | None = None
     upsampling: Upsampling | None = None
@@ -287,8 +288,8 @@ class Recipe(ModelKnobs):
 class StudyParams(Strict):
     """The grid of a study: every recipe on every dataset with every seed."""
 
-    datasets: list[str]
-    recipes: list[str]
+    datasets: list[Name]
+    recipes: list[Name]
     seeds: list[Seed]
 
 
@@ -345,9 +346,9 @@ class DataParams(Strict):
     keep_published_faults: bool = False
     synthetic: dict[Name, SyntheticParams] = {}
     folders: dict[Name, FolderParams] = {}
-    official: list[str] = []
-    bundled: list[str] = []
-    referring: list[str] = []
+    official: list[Name] = []
+    bundled: list[Name] = []
+    referring: list[Name] = []
     as_published: dict[Name, str] = {}
     pooled: dict[Name, PoolParams] = {}
 

@@ -26,7 +26,15 @@ from featherseg.config import (
 from featherseg.data.prepared import PreparedWriter
 from featherseg.errors import UserError
 from featherseg.models import HAVING, MODELS, NAMED
-from featherseg.plan import missing, read_recipe, recipe_names, resolve_study, section_of, write_plan
+from featherseg.plan import (
+    idle_knob_notes,
+    missing,
+    read_recipe,
+    recipe_names,
+    resolve_study,
+    section_of,
+    write_plan,
+)
 from featherseg.sources import CODE
 
 ROOT = Path(__file__).parents[2]
@@ -168,8 +176,6 @@ def test_parts_of_the_head_are_a_set(project):
 
 
 @pytest.mark.parametrize(("model", "words"), [
-    ({"head_parts": ["projector"]}, "'model.head_parts' is .*, but no run of this study has that knob"),
-    ({"upsampling": "published_bicubic"}, "'model.upsampling' is 'published_bicubic', but no run"),
     ({"head_parts": []}, "key 'model.head_parts': .* at least 1 item"),
     ({"head_parts": ["projector", "projector"]}, "key 'model.head_parts': a part is named twice"),
     ({"head_parts": ["neck"]}, "key 'model.head_parts.0': input should be 'hierarchical_alignment'")])
@@ -299,13 +305,10 @@ def test_weights_that_are_not_to_be_had_are_handed_on_with_their_reason(project)
     ({"train": {"loss": {"form": "sigmoid"}}}, ["loss.form", "'logits'", "'sigmoid'"]),
     ({"evaluate": {"threshold": 1.5}}, ["threshold", "less than 1"]),
     ({"evaluate": {"prompts": "longest"}}, ["prompts", "'fullest'"]),
-    ({"adapter": {"rank": 4}}, ["'adapter.rank'", "no run of this study has that knob", "null"]),
-    ({"adapter": {"rank": 4, "alpha": 8}, "recipes": ["clipseg-decoder"]},
-     ["'adapter.alpha' is 8, 'adapter.rank' is 4, but no run"]),
     ({"adapter": {"targets": []}, "recipes": ["clipseg-lora"]}, ["targets", "at least 1 item"]),
     ({"evaluate": {"splits": []}}, ["splits", "at least 1 item"]),
     ({"evaluate": {"splits": ["val", "val"]}}, ["splits", "a split is named twice"]),
-    ({"model": {"weights": {"clipseg": "random"}, "image_size": 2**31 - 8}}, ["image_size", "8192"]),
+    ({"model": {"weights": {"clipseg": "random"}, "image_size": 8192}}, ["image_size", "2048"]),
     ({"data": {"synthetic": {"lesions": {"images": 10, "size": 10**9}}}}, ["lesions.size", "8192"]),
     ({"recipes": []}, ["study.recipes", "empty"]),
     ({"seeds": [0, 0]}, ["study.seeds", "twice"]),
@@ -314,6 +317,12 @@ def test_weights_that_are_not_to_be_had_are_handed_on_with_their_reason(project)
     ({"data": {"synthetic": {"leisons": {"images": 10, "size": 64}}}}, ["data.synthetic", "did you mean 'lesions'?"]),
     ({"data": {"official": ["kvasir"]}}, ["data.official", "did you mean 'kvasir_seg'?"]),
     ({"data": {"folders": {"a/b": {"path": "x"}}}}, ["a/b", "a name consists of letters"]),
+    ({"data": {"folders": {"-v": {"path": "x"}}}}, ["-v", "a name consists of letters"]),
+    ({"data": {"folders": {"NA": {"path": "x"}}}}, ["NA", "missing value"]),
+    ({"data": {"pooled": {"null": {"train": ["lesions"], "test": ["lesions"]}}}}, ["null", "missing value"]),
+    ({"datasets": ["nan"]}, ["nan", "missing value"]),
+    ({"datasets": ["$(touch x)"]}, ["a name consists of letters"]),
+    ({"recipes": ["x;touch PWNED;"]}, ["x;touch PWNED;", "a name consists of letters"]),
     ({"data": {"synthetic": {"lesions": {"images": 10, "size": 64}}, "folders": {"lesions": {"path": "x"}}}},
      ["two datasets of the name 'lesions'"]),
     ({"data": {"folders": {"busi": {"path": "x"}}, "official": ["busi"]}}, ["two datasets of the name 'busi'"]),
@@ -619,3 +628,44 @@ def test_an_official_set_is_judged_once_it_is_prepared(project):
 def test_a_split_without_a_name_is_refused(project, sections):
     declare(**sections)
     assert "should match pattern" in refusal()
+
+
+# ---------------------------------------------------------------- names and knobs
+
+
+@pytest.mark.parametrize("name", ["x;touch PWNED;", "-rf", "a b", "$(id)", "null"])
+def test_a_recipe_of_another_name_is_refused_wherever_it_is_read(project, name):
+    shutil.copy("recipes/clipseg-decoder.yaml", f"recipes/{name}.yaml")
+    declare()
+    assert any(f"recipe {name!r}" in fault for fault in check_project(["study"]))
+    declare([name])
+    assert name in refusal()
+
+
+@pytest.mark.parametrize(("sections", "note"), [
+    ({"adapter": {"rank": 4, "alpha": 8}}, "'adapter.alpha' is 8, 'adapter.rank' is 4, which changes nothing"),
+    ({"model": {"weights": {"clipseg": "random"}, "upsampling": "published_bicubic"}}, "'model.upsampling' is"),
+    ({"model": {"weights": {"clipseg": "random"}, "head_parts": ["projector"]}}, "'model.head_parts' is")])
+def test_a_knob_that_only_recipes_outside_the_study_have_is_a_note(project, capsys, sections, note):
+    declare(["clipseg-decoder"], **sections)
+    main(["plan"])
+    printed = capsys.readouterr().out
+    assert "1 runs planned" in printed and f"note: params.yaml: {note}" in printed
+    assert check_project(["study"]) == []
+
+
+def test_a_knob_that_no_recipe_has_is_an_error(project):
+    for path in Path("recipes").glob("*lora*"):
+        path.unlink()
+    declare(["clipseg-decoder"], adapter={"rank": 4})
+    assert "'adapter.rank' is 4, but no recipe has that knob" in refusal()
+
+
+def test_the_projects_own_list_may_be_shortened(project):
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    shortened = read_yaml("params.yaml")
+    shortened["study"]["recipes"] = ["clipseg-zero_shot"]
+    shortened["model"]["weights"]["clipseg"] = "random"
+    write_yaml("params.yaml", shortened)
+    assert len(write_plan("study")) == 2
+    assert "'adapter.rank' is 4" in idle_knob_notes("study")[0]
