@@ -349,7 +349,7 @@ class DataParams(Strict):
     official: list[Name] = []
     bundled: list[Name] = []
     referring: list[Name] = []
-    as_published: dict[Name, str] = {}
+    as_published: dict[Name, Name] = {}
     pooled: dict[Name, PoolParams] = {}
 
 

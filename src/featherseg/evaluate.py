@@ -15,8 +15,8 @@ What is written, into one folder:
 - `predictions.parquet`: one row per sample, text condition and sentence, the mask as COCO run lengths.
 - `metrics.json`: for each split, means and standard deviations over what was segmented, by text condition, by
   target and by data set (the members of a pooled one), beside the numbers of masks, of empty ones, and of samples
-  for which the condition had no prompt but their own; and, under the policy `sentences`, the measures of
-  `referring.py`.
+  for which the condition had no prompt but their own; under the policy `sentences`, the measures of
+  `referring.py`; and how many targets share their prompt or vanish at the model's input size.
 - `reliance.parquet`, `reliance.json`: where the settings ask for it, every trial of `featherseg.reliance`, and for
   each split what follows from them.
 - `status.json`: ok, or not_run with the reason (then nothing else is there).
@@ -40,6 +40,7 @@ from pycocotools import mask as coco
 
 from featherseg import referring
 from featherseg.config import EvaluateConfig, Run
+from featherseg.data.facts import count_alike, prompt_keys
 from featherseg.data.prepared import PreparedDataset, Sample, prompt_of
 from featherseg.data.splits import missing_splits
 from featherseg.data.torch_dataset import PixelDataset
@@ -128,6 +129,8 @@ def _score_run(run: Run, dataset: PreparedDataset, train_dir: Path, folder: Path
     write_json(folder / "metrics.json", {
         "run": run.name, "dataset": run.dataset, "prompts": settings.prompts, "threshold": settings.threshold,
         "grid": "original", "empty_masks": EMPTY_RULE, "referring_measures": referring.RULE,
+        "targets": {split: count_targets(samples, pixels, settings.prompts, run.seed)
+                    for split, samples in splits.items()},
         "splits": {split: summarise(rows, settings.threshold) for split, rows in per_sample.groupby("split")},
         "trainable_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "total_parameters": sum(parameter.numel() for parameter in parameters)})
@@ -168,6 +171,25 @@ def chosen_splits(run: Run, dataset: PreparedDataset) -> dict[str, list[Sample]]
     if lacking:
         print(f"{said}; scored are {', '.join(found)}, and its splits are {has}", file=sys.stderr)
     return found
+
+
+def count_targets(samples: list[Sample], pixels: PixelDataset, policy: str, seed: int) -> dict[str, int]:
+    """Targets that a model cannot be expected to find, whatever it has learned.
+
+    Args:
+        samples: those of the split.
+        pixels: of the dataset at the model's input size.
+        policy, seed: which prompt is a sample's own.
+
+    Returns:
+        n: samples. alike: those with an own prompt that another target of their image has too (`facts.count_alike`).
+        vanishing: those whose mask has no pixel left at the model's input size.
+    """
+    numbers = {sample.sample_id: number for number, sample in enumerate(pixels.samples)}
+    shown = [sample for sample in samples if sample.area_fraction]
+    vanishing = sum(not pixels.masks([numbers[sample.sample_id]]).any() for sample in shown)
+    asked = [prompt_keys(sample.image, _own_prompts(sample, policy, seed)) for sample in samples]
+    return {"n": len(samples), "alike": count_alike(asked), "vanishing": vanishing}
 
 
 def distance_unit(samples: list[Sample], where: str) -> str:

@@ -16,7 +16,8 @@ _BOTH = ("data/prepared.py", "data/splits.py", "data/images.py", "data/torch_dat
 # a folder means every module below it
 CODE = {
     "train": ("config.py", *_BOTH, "losses.py", "metrics.py", "engine.py"),
-    "evaluate": (*_BOTH, "data/wording.py", "metrics.py", "referring.py", "evaluate.py", "predict.py", "reliance"),
+    "evaluate": (*_BOTH, "data/wording.py", "data/facts.py", "metrics.py", "referring.py", "evaluate.py", "predict.py",
+                 "reliance"),
 }
 
 

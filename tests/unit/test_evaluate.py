@@ -13,8 +13,10 @@ from tiny_run import HEIGHT, TARGETS, WIDTH, make_run, write_dataset, write_trai
 
 from featherseg import predict
 from featherseg.data.prepared import PreparedDataset, PreparedWriter, Sample
+from featherseg.data.torch_dataset import PixelDataset
+from featherseg.data.transforms import Squash
 from featherseg.errors import UserError
-from featherseg.evaluate import evaluate, plan_trials, summarise
+from featherseg.evaluate import count_targets, evaluate, plan_trials, summarise
 from featherseg.files import write_status
 from featherseg.metrics import METRICS, score
 from featherseg.models.clipseg import CLIPSeg
@@ -58,6 +60,7 @@ def test_metrics_follow_from_the_stored_scores(project):
     scored(project)
     per_sample, _ = tables(project / "out")
     metrics = json.loads((project / "out/metrics.json").read_text())
+    assert set(metrics["targets"]) == set(metrics["splits"])
     assert list(metrics["splits"]) == ["test"] and "referring" not in metrics["splits"]["test"]
     for condition, means in metrics["splits"]["test"]["conditions"].items():
         for target, expected in [(None, means), *means["targets"].items()]:
@@ -382,3 +385,20 @@ def test_the_other_prompt_is_none_of_the_own_sentences(tmp_path):
                 drawn.add((trial.sample.image_id, trial.prompt))
     firsts = {sentences[0] for sentences in shared}
     assert drawn == {(f"image{k}", first) for k, own in enumerate(shared) for first in firsts - set(own)}
+
+
+def test_targets_that_share_their_prompt_or_vanish_at_the_input_size_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path / "cache"))
+    masks = {"dot": (1, 1), "large": (slice(50, 150), slice(50, 150)), "empty": (slice(0), slice(0))}
+    prompts = {"dot": "Left  lung", "large": "left lung", "empty": "heart"}
+    with PreparedWriter(tmp_path / "set", dataset="set") as writer:
+        writer.add_image("x", np.zeros((300, 300, 3), np.uint8))
+        for target, place in masks.items():
+            mask = np.zeros((300, 300), bool)
+            mask[place] = True
+            writer.add_sample(image_id="x", target=target, mask=mask, split="test", prompts={"p1": prompts[target]})
+    dataset = PreparedDataset.read(tmp_path / "set")
+    for size, vanishing in ((32, 1), (300, 0)):
+        counts = count_targets(dataset.samples, PixelDataset(dataset, Squash(size)), "fullest", 0)
+        assert counts == {"n": 3, "alike": 2, "vanishing": vanishing}
+    assert count_targets(dataset.samples, PixelDataset(dataset, Squash(32)), "p0", 0)["alike"] == 3
