@@ -8,7 +8,7 @@ from typing import Any
 from featherseg.config import DataParams, read_params, study_params_path
 from featherseg.errors import UserError
 from featherseg.plan import idle_knob_notes, read_recipe, recipe_names, resolve_study
-from featherseg.split_check import split_faults
+from featherseg.split_check import missing_note, split_faults
 
 _MANY, _NAMED = 5, 3
 _MARKS = ":,;."
@@ -95,8 +95,20 @@ def study_split_faults(study: str, dataset: str | None = None) -> list[str]:
 
 
 def split_notes(dataset: str) -> list[str]:
-    """What the studies lack of a dataset's splits, one sentence each, for the moment at which it is prepared."""
-    return [fault for study in studies() for fault in study_split_faults(study, dataset)]
+    """What a dataset lacks of the splits that its studies need, one sentence each, for when it is prepared; where none
+    needs any, what an own folder lacks of train, val and test."""
+    faults = [fault for study in studies() for fault in study_split_faults(study, dataset)]
+    return faults or _folder_notes([dataset])
+
+
+def _folder_notes(names: list[str] | None = None) -> list[str]:
+    """What own folders, all or some by name, lack of train, val and test."""
+    try:
+        data = read_params("study").data
+    except UserError:
+        return []
+    notes = (missing_note(name, data) for name in data.folders if names is None or name in names)
+    return [note for note in notes if note]
 
 
 def list_notes() -> list[str]:
@@ -119,8 +131,9 @@ def knob_notes(only: list[str] | None = None) -> list[str]:
     return [note for study in only or studies() for note in _sentences(idle_knob_notes, study)]
 
 
-def leak_notes() -> list[str]:
-    """Pictures and patients in several splits of the own folders and the prepared datasets, one sentence each."""
+def data_notes() -> list[str]:
+    """Missing splits of own folders, and pictures and patients in several splits of them and of prepared datasets, one
+    sentence each."""
     from featherseg.data.facts import read_facts
     from featherseg.data.folder import folder_leaks
 
@@ -128,7 +141,7 @@ def leak_notes() -> list[str]:
         folders = read_params("study").data.folders
     except UserError:
         folders = {}
-    notes = []
+    notes = _folder_notes()
     for name, folder in folders.items():
         notes += [f"data.folders.{name}: {leak}" for leak in _sentences(folder_leaks, folder.path)]
     for folder in _prepared():

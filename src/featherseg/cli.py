@@ -222,14 +222,14 @@ def reliance(predictor: str | None, run: str | None, data: Path | None, split: s
 
 def check(study: list[str] | None, params_only: bool, out: Path | None) -> None:
     """Read every YAML and dataset and say what is wrong, without running anything."""
-    from featherseg.check import check_project, knob_notes, leak_notes, list_notes
+    from featherseg.check import check_project, data_notes, knob_notes, list_notes
     from featherseg.files import write_json
 
     faults = check_project(study, params_only)
     print("\n".join(faults) if faults else "nothing wrong found")
     _print_notes(knob_notes(study))
     if not params_only:
-        _print_notes([*list_notes(), *leak_notes()])
+        _print_notes([*list_notes(), *data_notes()])
     if faults:
         sys.exit(1)
     if out:

@@ -90,6 +90,17 @@ def split_faults(runs: Iterable[Run], data: DataParams) -> dict[str, str]:
     return faults
 
 
+def missing_note(name: str, data: DataParams) -> str | None:
+    """Which of train, val and test a dataset lacks, and what follows; None where it has them, or is not known yet."""
+    splits = dataset_splits(name, data)
+    missing = [split for split in (*TRAINING, "test") if splits and split not in splits.names]
+    if not missing:
+        return None
+    return (f"dataset '{name}' has no samples in split {', '.join(map(repr, missing))}; its splits are "
+            f"{', '.join(sorted(splits.names))}; {splits.remedy}, or set train.val_split and evaluate.splits in what "
+            "runs on it.")
+
+
 def _folder_splits(name: str, data: DataParams) -> Splits | None:
     from featherseg.data.folder import folder_splits
 

@@ -18,7 +18,7 @@ from featherseg.data.published import with_leaks, without_leaks
 from featherseg.data.spec import DatasetSpec
 from featherseg.data.specs import SPECS
 from featherseg.errors import UserError
-from featherseg.files import not_run_reason
+from featherseg.files import not_run_reason, write_status
 
 PROMPTS = {"p0": "", "p1": "polyp", "p2": "round polyp", "p3": "pink round polyp",
            "p4": "small pink round polyp", "p5": "one small pink round polyp",
@@ -284,3 +284,12 @@ def test_busi_names_the_attributes_of_its_tumors():
         "location": "top left, center"}
     normal = replace(entry, prompts={"p6": ["No tumor in the breast ultrasound image."]})
     assert SPECS["busi"].complete(normal).attributes == {}
+
+
+def test_raw_data_are_never_written_over(tmp_path):
+    (tmp_path / "raw/kvasir_seg").mkdir(parents=True)
+    write_status(tmp_path / "raw/kvasir_seg", "an account is needed")
+    (tmp_path / "processed").symlink_to(tmp_path / "raw")
+    with pytest.raises(UserError, match="would be written where .* is read"):
+        prepare_official("kvasir_seg", tmp_path / "raw/kvasir_seg", tmp_path / "processed/kvasir_seg")
+    assert everything_below(tmp_path / "raw") == ["kvasir_seg", "kvasir_seg/status.json"]

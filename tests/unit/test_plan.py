@@ -569,6 +569,14 @@ def test_plan_check_and_prepare_report_a_split_that_a_list_lacks_before_anything
     assert "note: params.yaml: dataset 'mine' has no samples in split 'train'" in capsys.readouterr().out
 
 
+def test_a_folder_of_no_study_is_a_note(project, capsys):
+    declare(data=own_folder("mine", "fold{}") | {"synthetic": {"lesions": {"images": 40, "size": 64}}})
+    for command in (["check", "--study", "study"], ["prepare", "mine"]):
+        main(command)
+        printed = capsys.readouterr().out
+        assert "note: dataset 'mine' has no samples in split 'train', 'val', 'test'; its splits are fold0" in printed
+
+
 @pytest.mark.parametrize(("sections", "knob"), [
     ({"train": {"val_split": "fold1"}}, None),
     ({"train": {"val_split": "fold2"}, "evaluate": {"splits": ["fold7"]}}, "evaluate.splits"),

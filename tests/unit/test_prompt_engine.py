@@ -258,7 +258,7 @@ def test_prompts_say_what_is_measured_and_given_words_win():
     attributes, prompts = PromptEngine("endoscopy").describe(
         picture(), ellipse(40, 40), "polyp", {"number": "two", "size": "", "colour": None, "patient": 7})
     assert attributes["number"] == "two" and attributes["patient"] == 7 and attributes["size"] == "medium"
-    assert prompts["p6"] == [f"two medium {attributes['colour']} round polyp, located in center of the image"]
+    assert prompts["p6"] == [f"two medium {attributes['colour']} round polyps, located in center of the image"]
     assert all(text.startswith("two medium ") and text.endswith(" located in center of the image")
                for text in prompts["p9"])
 

@@ -133,12 +133,12 @@ def fullest_prompts(sample: Sample) -> list[str]:
     return sample.prompts[level]
 
 
-def prompt_keys(image: str, prompts: Iterable[str]) -> frozenset[int]:
+def prompt_keys(image: str, prompts: Iterable[str]) -> tuple[int, ...]:
     """What stands for a sample's prompts in `count_alike`: hashes, since the texts of a large set need much memory."""
-    return frozenset(hash((image, folded(prompt))) for prompt in prompts)
+    return tuple({hash((image, folded(prompt))) for prompt in prompts})
 
 
-def count_alike(asked: Sequence[frozenset[int]]) -> int:
+def count_alike(asked: Sequence[tuple[int, ...]]) -> int:
     """How many samples have a prompt that another target of their image has too.
 
     Args:

@@ -13,7 +13,7 @@ from featherseg.data.refer import prepare_referring
 from featherseg.data.spec import DatasetSpec, LabelMapSpec, ReferringSpec
 from featherseg.data.specs import SPECS
 from featherseg.errors import UserError
-from featherseg.files import not_run_reason
+from featherseg.files import not_run_reason, refuse_own_source
 from featherseg.registry import unknown
 
 RAW = Path("data/raw")
@@ -77,6 +77,7 @@ def prepare_official(name: str, raw_dir: Path, out_dir: Path, keep_published_fau
         spec = spec.as_published(as_published)
     images = getattr(spec, "images", None)
     sources = [raw_dir, *([raw_dir.parent / images] if images else [])]
+    refuse_own_source(out_dir, *sources)
     reason = next(filter(None, map(not_run_reason, sources)), None)
     if reason:
         write_not_run(out_dir, reason)

@@ -1,0 +1,42 @@
+"""What the data of a study say of themselves: leaks between splits, prompts alike, targets that vanish."""
+
+from pathlib import Path
+
+from featherseg.data.facts import FACTS, read_facts
+from featherseg.files import read_object
+from featherseg.markup import markdown_text
+from featherseg.reporting.study import Study
+
+PROCESSED = Path("data/processed")
+
+
+def summary(study: Study) -> str:
+    """One line a dataset with its `facts.json`, and what its runs met of it at their input sizes."""
+    lines = []
+    for dataset in dict.fromkeys(run.dataset for run in study.runs):
+        folder = PROCESSED / dataset
+        counted = (folder / FACTS).is_file()
+        sentences = read_facts(folder).sentences() if counted else ["Not prepared here."]
+        text = " ".join([*sentences, *_met_by_runs(study, dataset)])
+        lines.append(f"- **{markdown_text(dataset)}**: {markdown_text(text)}")
+    return "\n".join(lines)
+
+
+def _met_by_runs(study: Study, dataset: str) -> list[str]:
+    """What the scored runs of a dataset count of alike and vanishing targets, equal counts once."""
+    sentences: dict[str, None] = {}
+    for run in study.runs:
+        path = study.evaluate(run.name) / "metrics.json"
+        if run.dataset != dataset or not path.is_file():
+            continue
+        for split, counts in read_object(path).get("targets", {}).items():
+            sentences |= dict.fromkeys(_sentences(split, counts, run.model.image_size))
+    return list(sentences)
+
+
+def _sentences(split: str, counts: dict[str, int], size: int | None) -> list[str]:
+    place = f"an input of {size} px" if size else "the model's input size"
+    of = f"of {counts['n']} samples of the split {split}"
+    alike = f"As scored, {counts['alike']} {of} share their prompt with another target of their image."
+    vanishing = f"{counts['vanishing']} {of} have no pixel left at {place}."
+    return [sentence for sentence, count in ((alike, counts["alike"]), (vanishing, counts["vanishing"])) if count]
