@@ -57,7 +57,7 @@ def test_a_stage_has_one_file(tmp_path):
     write_code(tmp_path / "code")
     assert sorted(path.name for path in (tmp_path / "code").iterdir()) == ["evaluate.json", "train.json"]
     train, evaluate = (read_json(tmp_path / f"code/{stage}.json") for stage in ("train", "evaluate"))
-    assert "losses.py" in train and "metrics.py" not in train
+    assert "losses.py" in train and "referring.py" not in train
     assert "metrics.py" in evaluate and "losses.py" not in evaluate
 
 
