@@ -16,7 +16,7 @@ from featherseg.data.images import EXTENSIONS, open_image, read_image
 from featherseg.data.prepared import is_text
 from featherseg.errors import UserError
 from featherseg.features import batches, by_length, distinct
-from featherseg.files import atomic_path, not_run_reason
+from featherseg.files import atomic_path, not_run_reason, refuse_own_source
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
 from featherseg.registry import unknown
 
@@ -166,6 +166,8 @@ def predict_files(run: str, images: Sequence[Path], prompts: Sequence[str], out:
     masks = _output_files(queries, out)
     overlays = _output_files(queries, overlay) if overlay else []
     _refuse_overwriting([*masks, *overlays], queries)
+    for path in [*masks, *overlays]:
+        refuse_own_source(path, *(image for image in images if image.is_dir()))
     for path in {query.image for query in queries}:
         open_image(path)
     model = load_model(resolved, train_dir)
