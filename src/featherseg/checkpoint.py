@@ -16,7 +16,7 @@ from featherseg.config import Run
 from featherseg.errors import UserError
 from featherseg.files import atomic_path
 from featherseg.models.base import SegmentationModel, within
-from featherseg.models.weights import check_keys, is_random, read_state
+from featherseg.models.weights import check_keys, check_values, is_random, read_state
 
 
 def changed_tensors(model: SegmentationModel, run: Run) -> dict[str, Tensor]:
@@ -34,11 +34,17 @@ def changed_tensors(model: SegmentationModel, run: Run) -> dict[str, Tensor]:
 
 
 def save(path: Path | str, model: SegmentationModel, run: Run) -> None:
-    """Write what was trained, with the run, beside and renamed; equal trainings give equal bytes."""
+    """Write what was trained, with the run, beside and renamed; equal trainings give equal bytes.
+
+    Raises:
+        UserError: a tensor holds NaN or infinity.
+    """
     # one entry only, since safetensors writes several in random order
     metadata = {"run": run.model_dump_json(exclude={"evaluate"})}
+    tensors = changed_tensors(model, run)
+    check_values(tensors, f"the trained model of {run.name}")
     with atomic_path(path) as partial:
-        partial.write_bytes(to_bytes(changed_tensors(model, run), metadata))
+        partial.write_bytes(to_bytes(tensors, metadata))
 
 
 def load(path: Path | str, model: SegmentationModel, run: Run) -> None:
@@ -46,7 +52,7 @@ def load(path: Path | str, model: SegmentationModel, run: Run) -> None:
 
     Raises:
         UserError: the file is absent or corrupt, was made on other base weights, for another model or
-            method, or its tensors do not fit; the message names what differs.
+            method, or its tensors do not fit or are not finite; the message names what differs.
     """
     path = Path(path)
     if not path.is_file():

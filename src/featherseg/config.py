@@ -144,6 +144,13 @@ class LossConfig(Strict):
     grid: Literal["input", "head"] = "input"
     shrink: Literal["nearest_exact", "published_nearest"] = "nearest_exact"
 
+    @model_validator(mode="after")
+    def _something_is_minimised(self) -> Self:
+        if self.lambda_dice == 0 and (self.lambda_ce == 0 or self.form == "published_dice_only"):
+            raise ValueError("lambda_dice and lambda_ce leave nothing to minimise (published_dice_only has no "
+                             "cross-entropy); set one of them above 0")
+        return self
+
 
 class TrainConfig(Strict):
     """Optimisation of one run; the defaults are VLSM-Adapter's (published/hyperparameters.csv).

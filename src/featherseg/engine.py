@@ -55,7 +55,7 @@ def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
         UserError: no samples to train, validate or score on, a loss or gradient that is not finite, an output folder
             that a later process has taken over, a full disk.
     """
-    started = time.time()
+    started = time.time(), time.monotonic()
     rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     dataset = PreparedDataset.read(data_dir)
     not_run = run.not_run or dataset.status["reason"]
@@ -78,7 +78,11 @@ def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
             torch.utils.deterministic.fill_uninitialized_memory = False
 
         trainer = Trainer(run, dataset, accelerator)
-        trainer.load_state(attempt.load())
+        state = attempt.load()
+        if state is not None and not trainer.fits(state):
+            attempt.refuse("of a model with other tensors")
+            state = None
+        trainer.load_state(state)
         done_before, images = len(trainer.history), trained_per_epoch(len(trainer.train_set), run.train)
         if done_before and attempt.main:
             print(f"{run.name}: going on after epoch {done_before}", file=sys.stderr)
@@ -93,7 +97,7 @@ def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
             **provenance(), **_times(started), "processes": accelerator.num_processes,
             "precision": accelerator.mixed_precision, "epochs": len(trainer.history),
             "resumed_after_epoch": done_before, "peak_memory_mib": peak_memory_mib(),
-            "images_per_second": round(trained / trainer.seconds, 2) if trained else None})
+            "images_per_second": round(trained / trainer.seconds, 2) if trainer.seconds else None})
         accelerator.end_training()
 
 
@@ -149,7 +153,7 @@ class Trainer:
 
     def _train(self, epoch: int, bar: tqdm) -> float:
         """One pass over the training samples; returns their mean loss."""
-        begun, rank, ranks = time.time(), self.accelerator.process_index, self.accelerator.num_processes
+        begun, rank, ranks = time.monotonic(), self.accelerator.process_index, self.accelerator.num_processes
         torch.manual_seed(rng_of(self.run.seed, epoch, rank).getrandbits(63))
         self.wrapped_objective.train()
         summed = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
@@ -171,7 +175,7 @@ class Trainer:
             bar.set_postfix(epoch=epoch, loss=f"{losses.mean().item():.3f}", refresh=False,
                             dsc=f"{self.history[-1]['val_dsc']:.3f}" if self.history else "-")
             bar.update(len(batch))
-        self.seconds += time.time() - begun
+        self.seconds += time.monotonic() - begun
         return self.accelerator.reduce(summed).item() / len(order)
 
     def _order(self, epoch: int) -> list[int]:
@@ -223,6 +227,12 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict() if self.schedule else None,
                 "scaler": scaler.state_dict() if scaler else None}
+
+    def fits(self, state: dict[str, Any]) -> bool:
+        """Whether a state has what `state` has, its tensors by name and shape."""
+        own = self.state()
+        return state.keys() == own.keys() and all(
+            _shapes(state[part]) == _shapes(own["changing"]) for part in ("changing", "best"))
 
     def load_state(self, state: dict[str, Any] | None) -> None:
         """Go on from a state; None starts at the beginning."""
@@ -420,6 +430,10 @@ def changing_tensors(model: nn.Module) -> dict[str, Tensor]:
             for name, tensor in model.state_dict().items() if name in names}
 
 
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
 def _members(dataset: PreparedDataset, split: str) -> list[int]:
     """Indices of a split's samples.
 
@@ -434,7 +448,8 @@ def _members(dataset: PreparedDataset, split: str) -> list[int]:
     return members
 
 
-def _times(started: float) -> dict[str, Any]:
-    now = time.time()
-    return {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-            "seconds": round(now - started, 2)}
+def _times(started: tuple[float, float]) -> dict[str, Any]:
+    """When a training started, by the clock and by the counter that nobody sets back, and how long it took."""
+    clock, counter = started
+    return {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(clock)),
+            "seconds": round(time.monotonic() - counter, 2)}

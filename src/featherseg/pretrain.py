@@ -74,11 +74,11 @@ def pretrain(params: PretrainParams, out_dir: Path, start: Path | None = None) -
     scenes = draw_scenes(params.images, SEED, params.size)
     held_out = draw_scenes(HELD_OUT_IMAGES, HELD_OUT_SEED, params.size)
     done, minutes = len(log), log[-1]["minutes"] if log else 0.0
-    rng, begun = random.Random(f"{SEED}/{done}"), time.time()
+    rng, begun = random.Random(f"{SEED}/{done}"), time.monotonic()
     for epoch in range(done + 1, done + params.epochs + 1):
         loss = _epoch(model, scenes, optimizer, schedule, params.batch_size, rng)
         own, other = held_out_dice(model, held_out)
-        spent = minutes + (time.time() - begun) / 60
+        spent = minutes + (time.monotonic() - begun) / 60
         log.append(dict(zip(LOGGED, (epoch, loss, own, other, spent), strict=True)))
         print({key: round(value, 4) for key, value in log[-1].items()}, flush=True)
         _write(model, log, out_dir)

@@ -45,7 +45,7 @@ class Registry(Generic[T]):
         return enter
 
     def __getitem__(self, name: str) -> T:
-        if name not in self._entries:
+        if name not in self:
             raise unknown(self.kind, name, list(self._entries))
         return self._entries[name]
 
@@ -53,4 +53,4 @@ class Registry(Generic[T]):
         return iter(sorted(self._entries))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries

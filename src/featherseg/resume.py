@@ -16,6 +16,7 @@ folder `resume`. Four things can go wrong, and each has one answer here:
 import contextlib
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -93,16 +94,22 @@ class Attempt:
         return True
 
     def load(self) -> dict[str, Any] | None:
-        """The state that an earlier attempt left, or None; a damaged one is ignored, which is said."""
+        """The state that an earlier attempt left, or None; a damaged one is ignored, with a message."""
         if not self._state.is_file():
             return None
         try:
+            with zipfile.ZipFile(self._state) as archive:  # torch.load does not check the sums
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(damaged)
             return torch.load(self._state, map_location="cpu", weights_only=True)
         except Exception as error:
-            if self.main:
-                print(f"the state in {self._state} is damaged ({type(error).__name__}) and not used",
-                      file=sys.stderr)
+            self.refuse(type(error).__name__)
             return None
+
+    def refuse(self, why: str) -> None:
+        """Print that the state is not used."""
+        if self.main:
+            print(f"the state in {self._state} is damaged ({why}) and not used", file=sys.stderr)
 
     def save(self, state: dict[str, Any]) -> None:
         """Keep the state of a finished epoch, written atomically.

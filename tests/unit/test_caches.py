@@ -98,6 +98,36 @@ def test_who_does_not_wait_is_told(tmp_path):
     holder.join()
 
 
+@pytest.mark.parametrize("place", [0, 37, -1])
+def test_a_flipped_byte_is_an_error_where_it_is_read(tmp_path, place):
+    path = tmp_path / "rows.npy"
+    rows = np.arange(42, dtype=np.float32).reshape(7, 3, 2)
+    with RowWriter(path, 7, (3, 2), np.float32) as writer:
+        writer.append(rows[:4])
+        writer.append(rows[4:])
+    content = bytearray(path.read_bytes())
+    start = len(content) - rows.nbytes
+    place = place % rows.nbytes
+    content[start + place] ^= 1
+    path.write_bytes(content)
+    file, damaged = RowFile(path), place // (rows.nbytes // 7)
+    intact = [row for row in range(7) if row != damaged]
+    np.testing.assert_array_equal(file.read(intact), rows[intact])
+    with pytest.raises(UserError, match=f"row {damaged} has changed.*delete the folder"):
+        file.read([intact[0], damaged])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"1234"], ids=["absent", "empty", "cut"])
+def test_rows_without_their_sums_are_damaged(tmp_path, content):
+    path = tmp_path / "rows.npy"
+    with RowWriter(path, 2, (3,), np.uint8) as writer:
+        writer.append(np.ones((2, 3)))
+    sums = path.with_name("rows.npy.crc32")
+    sums.unlink() if content is None else sums.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        RowFile(path)
+
+
 def test_a_lock_goes_with_a_killed_process(tmp_path):
     context = multiprocessing.get_context("fork")
     order = context.SimpleQueue()

@@ -23,6 +23,7 @@ from featherseg.models.batchnorm import BatchNorm1d, BatchNorm2d
 from featherseg.models.cnn import CNN, NETS
 from featherseg.models.cnn_config import NAMES, Architecture, small_config
 from featherseg.predict import load_model, predict_probabilities
+from featherseg.resume import forget
 
 # segmentation-models-pytorch 0.6, ResNet-50, one class: encoder, decoder with its head
 COUNTS = {"unet": (23_508_032, 9_013_073), "unetplusplus": (23_508_032, 25_477_713),
@@ -112,6 +113,7 @@ def test_the_same_run_gives_the_same_bytes(name, tmp_path, monkeypatch):
     data = tiny.tiny_data(tmp_path / "data", train=4, val=2)
     for out in ("one", "two"):
         train(run_of(name), data, tmp_path / out, tmp_path / f"{out}.json")
+        forget(tmp_path / out)
     files = [tmp_path / out / "checkpoint.safetensors" for out in ("one", "two")]
     assert files[0].read_bytes() == files[1].read_bytes()
 

@@ -56,6 +56,13 @@ def test_a_fault_in_params_names_the_key_and_what_is_valid(value, said):
     assert [part for part in said if part not in message] == []
 
 
+@pytest.mark.parametrize("loss", [
+    {"lambda_dice": 0, "lambda_ce": 0}, {"lambda_dice": 0.0, "lambda_ce": 1.0, "form": "published_dice_only"}])
+def test_a_loss_that_minimises_nothing_is_refused(loss):
+    message = refusal(TrainConfig, {"loss": loss})
+    assert "'loss'" in message and "lambda_dice" in message and "lambda_ce" in message
+
+
 @pytest.mark.parametrize(("value", "said"), [
     ({"epochs": 0}, ["'epochs'", "greater than 0", "0"]),
     ({"epochs": True}, ["'epochs'", "integer", "True"]),

@@ -1,9 +1,11 @@
 """Training: what it changes, when it stops, what it keeps, and that processes and caches change nothing."""
 
 import csv
+import itertools
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +31,7 @@ from featherseg.engine import (
 from featherseg.errors import UserError
 from featherseg.files import read_json, write_status
 from featherseg.models import build
+from featherseg.resume import forget
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +48,29 @@ def place(tmp_path, monkeypatch) -> Path:
 
 
 def trained(files, place: Path, name: str = "out", **settings) -> tuple[list[dict], Path]:
-    """History and output folder of a training."""
+    """History and output folder of a training, which the next one does not take over."""
     run = tiny_run(files[0], files[1], **settings)
     train(run, files[2], place / name, place / f"{name}.json")
+    forget(place / name)
     return history(place / name), place / name
 
 
 def history(folder: Path) -> list[dict[str, float]]:
     with open(folder / "history.csv", newline="") as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("step", [0.0, -60.0], ids=["stands still", "goes backwards"])
+def test_a_clock_that_does_not_go_on_changes_no_result(files, place, monkeypatch, step):
+    expected, _ = trained(files, place, "undisturbed")
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: 1e9 + step * next(ticks))
+    if step == 0:
+        monkeypatch.setattr(time, "monotonic", lambda: 5.0)
+    assert trained(files, place)[0] == expected
+    info = read_json(place / "out.json")
+    assert info["seconds"] >= 0
+    assert info["images_per_second"] is None if step == 0 else info["images_per_second"] > 0
 
 
 ADAPTERS = [
@@ -411,6 +428,7 @@ def test_two_processes_reach_the_losses_of_one(files, place, adapter, launcher):
     data = tiny_data(place / "data", train=9)
     run = tiny_run(files[0], files[1], adapter)
     train(run, data, place / "one", place / "one.json")
+    forget(place / "one")
     (place / "run.json").write_text(run.model_dump_json())
     script = [tiny.__file__, str(place / "run.json"), str(data), str(place / "two")]
     done = subprocess.run([sys.executable, "-m", *launcher, *script], env=tiny_environment(),

@@ -173,6 +173,17 @@ def test_a_damaged_cache_says_what_to_delete(pixels):
         FeatureBank(model, pixels, [0, 1], PROMPTS)
 
 
+def test_a_flipped_byte_of_the_cache_is_found(pixels):
+    model = frozen()
+    FeatureBank(model, pixels, [0, 1], PROMPTS)
+    for file in (features.cache_root() / "features").glob("*/0.npy"):
+        content = bytearray(file.read_bytes())
+        content[-2] ^= 1
+        file.write_bytes(content)
+    with pytest.raises(UserError, match="has changed.*delete the folder"):
+        FeatureBank(model, pixels, [0, 1], PROMPTS).images([0, 1])
+
+
 def test_cache_rows_are_plain_numpy_files(pixels):
     bank = FeatureBank(frozen(), pixels, [2, 0], PROMPTS)
     stored = [np.load(file) for file in (features.cache_root() / "features").glob("*/0.npy")]

@@ -145,17 +145,46 @@ def test_leftovers_of_a_kill_are_removed(files, place):
     assert not list(place.glob(".out.*"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "other"])
+@pytest.mark.parametrize("damage", ["cut", "other", "byte"])
 def test_a_damaged_state_is_ignored(files, place, monkeypatch, capfd, damage):
     run = tiny_run(files[0], files[1])
     reference = uninterrupted(files, place, run, monkeypatch)
     killed_in(files, place, run, monkeypatch, 7)
     [state] = states(place)
-    state.write_bytes(state.read_bytes()[:1000] if damage == "cut" else b"hello")
+    content = state.read_bytes()
+    flipped = bytearray(content)
+    flipped[content.index(b"/data/0") + 200] ^= 1
+    state.write_bytes({"cut": content[:1000], "other": b"hello", "byte": flipped}[damage])
     capfd.readouterr()
     train(run, files[2], place / "out", place / "out.json")
     said = capfd.readouterr().err
     assert "is damaged" in said and "going on" not in said
+    assert contents(place / "out") == reference
+
+
+def reshaped(state: dict) -> dict:
+    return state | {"changing": {name: tensor[..., None] for name, tensor in state["changing"].items()}}
+
+
+def renamed(state: dict) -> dict:
+    return state | {"changing": {f"other.{name}": tensor for name, tensor in state["changing"].items()}}
+
+
+def without_optimizer(state: dict) -> dict:
+    return {name: value for name, value in state.items() if name != "optimizer"}
+
+
+@pytest.mark.parametrize("change", [reshaped, renamed, without_optimizer])
+def test_a_state_of_another_model_is_ignored(files, place, monkeypatch, capfd, change):
+    run = tiny_run(files[0], files[1])
+    reference = uninterrupted(files, place, run, monkeypatch)
+    killed_in(files, place, run, monkeypatch, 7)
+    [state] = states(place)
+    torch.save(change(torch.load(state, weights_only=True)), state)
+    capfd.readouterr()
+    train(run, files[2], place / "out", place / "out.json")
+    printed = capfd.readouterr().err
+    assert "of a model with other tensors" in printed and "going on" not in printed
     assert contents(place / "out") == reference
 
 

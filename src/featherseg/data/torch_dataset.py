@@ -35,7 +35,7 @@ class PixelDataset:
         self.fingerprint = key_of(dataset.fingerprint(), resize.key)
         rows: dict[str, int] = {}
         self.image_rows = [rows.setdefault(sample.image, len(rows)) for sample in self.samples]
-        code = digests("data/images.py", "data/transforms.py", "data/torch_dataset.py")
+        code = digests("data/images.py", "data/transforms.py", "data/torch_dataset.py", "caches.py")
         folder = cached_folder("pixels", key_of(self.fingerprint, code),
                                lambda partial: _fill(partial, dataset, resize))
         self._images, self._masks = RowFile(folder / "images.npy"), RowFile(folder / "masks.npy")

@@ -113,10 +113,10 @@ def _is_torchscript(file: Path) -> bool:
 
 
 def check_keys(found: dict[str, Any], expected: dict[str, Any], source: str) -> None:
-    """Compare tensors by name and shape.
+    """Compare tensors by name and shape, and refuse those that hold no plain finite numbers.
 
     Raises:
-        UserError: names the missing, the unexpected and the misshapen ones, the first three of each.
+        UserError: names the missing, the unexpected, the misshapen and the unusable ones, the first three of each.
     """
     faults = {
         "missing": [name for name in expected if name not in found],
@@ -124,7 +124,29 @@ def check_keys(found: dict[str, Any], expected: dict[str, Any], source: str) -> 
         "misshapen": [f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
                       for name in found if name in expected and found[name].shape != expected[name].shape],
     }
-    said = [f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-            for kind, names in faults.items() if names]
+    said = [f"{len(names)} {kind} ({_first_names(names)})" for kind, names in faults.items() if names]
     if said:
         raise UserError(f"{source} does not fit the model: {'; '.join(said)}.")
+    check_values(found, source)
+
+
+def check_values(tensors: dict[str, Any], source: str) -> None:
+    """Refuse tensors that are not dense or not finite.
+
+    Raises:
+        UserError: names the first three of each kind.
+    """
+    import torch
+
+    plain = {name: tensor for name, tensor in tensors.items()
+             if tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized}
+    if odd := [name for name in tensors if name not in plain]:
+        raise UserError(f"{source}: tensors are sparse, quantised or without values ({_first_names(odd)}); save them "
+                        "as dense ones.")
+    if wrong := [name for name, tensor in plain.items() if not tensor.isfinite().all()]:
+        raise UserError(f"{source}: tensors hold NaN or infinity ({_first_names(wrong)}), of which every mask would be "
+                        "empty; take other weights, or train at a lower train.lr.")
+
+
+def _first_names(names: list[str]) -> str:
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
