@@ -7,6 +7,7 @@ RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
 .PHONY: repro test lab bench lint setup lock
 
 repro: setup
+	$(RUN) python scripts/mend_locks.py
 	$(RUN) dvc repro $(ARGS)
 
 # Test files run in their own order, in which the slowest come early, and not by their number of tests.
