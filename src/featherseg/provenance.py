@@ -43,9 +43,9 @@ def processor() -> str:
 
 def commit() -> str | None:
     """Hash of the checked-out commit, `+changes` where tracked files differ from it, other than the pipeline's own."""
-    head = _git("rev-parse", "HEAD")
+    head = git("rev-parse", "HEAD")
     made = (":(exclude)reports", ":(exclude,glob)**/dvc.lock")
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *made)
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *made)
     return head and head + ("+changes" if changed else "")
 
 
@@ -77,7 +77,8 @@ def _processor_name() -> str:
     return names[0] if names else platform.machine()
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
+    """What a git command prints in the working directory; None where it fails or there is no git."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

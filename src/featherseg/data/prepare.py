@@ -8,6 +8,7 @@ from featherseg.data.card import About, summary, write_card
 from featherseg.data.download import write_not_run
 from featherseg.data.folder import prepare_folder
 from featherseg.data.label_maps import prepare_label_maps
+from featherseg.data.privacy import keep_out_of_git
 from featherseg.data.published import prepare_published
 from featherseg.data.refer import prepare_referring
 from featherseg.data.spec import DatasetSpec, LabelMapSpec, ReferringSpec
@@ -43,11 +44,12 @@ def prepare_dataset(name: str, params: DataParams) -> None:
 
 
 def prepare_own_folder(name: str, own: FolderParams, out_dir: Path) -> None:
-    """Prepare a folder of the user's as `data.folders` declares it.
+    """Prepare a folder of the user's as `data.folders` declares it, and keep it out of git.
 
     Raises:
         UserError: as `prepare_folder`.
     """
+    keep_out_of_git(Path(own.path))
     prepare_folder(name, own.path, out_dir, own.class_name, own.threshold, own.field, own.descriptions)
 
 

@@ -1,0 +1,60 @@
+"""A folder of own pictures is ignored by git once it is prepared."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from featherseg.data.privacy import keep_out_of_git
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    git("init", "--quiet")
+    (tmp_path / ".gitignore").write_text("/ignored/\n")
+    return tmp_path
+
+
+def picture_in(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "patient.png").write_bytes(b"a picture")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["my_set", "data/own/set", "odd [name]*", "of Müller"])
+def test_own_pictures_are_not_added(checkout, capfd, name):
+    folder = picture_in(checkout / name)
+    keep_out_of_git(Path(name))
+    git("add", "--all")
+    assert git("ls-files").split() == [".gitignore"]
+    assert str(folder) in capfd.readouterr().err
+    before = (checkout / ".git/info/exclude").read_text()
+    keep_out_of_git(folder)
+    assert (checkout / ".git/info/exclude").read_text() == before and not capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["ignored", "../elsewhere", ".", "absent"])
+def test_what_git_does_not_see_or_is_everything_is_left_alone(checkout, capfd, name):
+    before = (checkout / ".git/info/exclude").read_text()
+    (checkout / "ignored").mkdir()
+    keep_out_of_git(checkout / name)
+    assert (checkout / ".git/info/exclude").read_text() == before and not capfd.readouterr().err
+
+
+def test_pictures_that_git_tracks_are_named(checkout, capfd):
+    picture_in(checkout / "my_set")
+    git("add", "--all")
+    keep_out_of_git(Path("my_set"))
+    assert "git tracks" in capfd.readouterr().err
+
+
+def test_outside_of_a_repository_nothing_happens(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    keep_out_of_git(picture_in(tmp_path / "my_set"))
+    assert not capfd.readouterr().err
