@@ -35,14 +35,14 @@ def check_project(only: list[str] | None = None, params_only: bool = False) -> l
         return faults
     faults += [fault for study in only or studies() for fault in study_split_faults(study)]
     faults += [fault for recipe in recipe_names() for fault in _faults_of(read_recipe, recipe)]
-    return one_of_a_kind([*dict.fromkeys(faults), *_dataset_faults()])
+    return one_of_a_kind([*faults, *_dataset_faults()])
 
 
 def one_of_a_kind(sentences: list[str]) -> list[str]:
     """The sentences, of which many that differ in names and numbers alone are one, with a count and the next names."""
     kinds: dict[str, list[str]] = {}
-    for sentence in sentences:
-        kinds.setdefault(_NAMES.sub("*", sentence), []).append(sentence)
+    for sentence in dict.fromkeys(sentences):
+        kinds.setdefault(_NAMES.sub("\0", sentence), []).append(sentence)
     told = []
     for first, *others in kinds.values():
         if len(others) < _MANY:

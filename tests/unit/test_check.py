@@ -126,6 +126,7 @@ def test_faults_of_one_kind_are_one_line_with_a_count_and_names():
 def test_few_faults_of_one_kind_and_the_name_that_differs_are_kept():
     few = [f"params.yaml: key '{key}' is missing." for key in "abcde"]
     assert one_of_a_kind(few) == few
+    assert one_of_a_kind(few[:1] * 9) == few[:1]
     assert "(5 more like it: 'b', 'c', 'd', ...)" in one_of_a_kind([*few, few[0].replace("'a'", "'f'")])[0]
 
 
