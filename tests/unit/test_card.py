@@ -148,11 +148,13 @@ def test_a_dataset_that_is_not_to_be_had_needs_no_card(tmp_path):
 
 
 def test_a_caption_that_is_cut_fits_its_tile(tmp_path):
-    from featherseg.data.card import _SIDE, _caption, _font
+    from featherseg.data.card import _FONT_SIZE, _SIDE, _caption
     from featherseg.data.prepared import PreparedDataset
+    from featherseg.glyphs import Lettering
 
+    font = Lettering(_FONT_SIZE)
     for letters in range(1, 13):
         prompts = {"p1": " ".join(["a" * letters] * 60)}
         dataset = PreparedDataset.read(write(tmp_path / f"{letters}", images=1, targets=("x",), prompts=prompts))
-        lines = [line for line, _ in _caption(dataset.samples[0], "#000000", _font())]
-        assert len(lines) == 2 and all(_font().getlength(line) <= _SIDE for line in lines), lines
+        lines = [line for line, _ in _caption(dataset.samples[0], "#000000", font)]
+        assert len(lines) == 2 and all(font.length(line) <= _SIDE for line in lines), lines

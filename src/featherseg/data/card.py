@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from featherseg.data.facts import FACTS, Facts, read_facts, write_facts
 from featherseg.data.prepared import LEVELS, UNIQUE, PreparedDataset, Sample, prompt_of, read_samples
 from featherseg.files import not_run_reason
+from featherseg.glyphs import NOTE, Lettering, drawable, is_drawable
 from featherseg.markup import markdown_text
 
 SHEET = "contact_sheet.png"
@@ -241,7 +242,11 @@ def _contact_sheet(dataset: PreparedDataset) -> Image.Image:
     width, height = _SIDE + _MARGIN, max(tile.height for tile in tiles) + _MARGIN
     columns = min(_COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), "white")
+    texts = [text for sample in dataset.samples for text in (sample.image_id, _shown_prompt(sample))]
+    note = "" if all(map(is_drawable, texts)) else NOTE
+    below = _LINE + _MARGIN if note else 0
+    sheet = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN + below), "white")
+    Lettering(_FONT_SIZE).draw(ImageDraw.Draw(sheet), (_MARGIN, rows * height + _MARGIN), note, "#666666")
     for number, tile in enumerate(tiles):
         sheet.paste(tile, (_MARGIN + number % columns * width, _MARGIN + number // columns * height))
     return sheet
@@ -257,15 +262,15 @@ def _tile(dataset: PreparedDataset, samples: list[Sample]) -> Image.Image:
         mask = np.asarray(full.resize(size, Image.Resampling.BILINEAR)) > 127
         pixels[_border(~mask, 1)] = 255
         pixels[_border(mask, 2)] = tuple(bytes.fromhex(colour[1:]))
-    font = _font()
+    font = Lettering(_FONT_SIZE)
     captions = [line for sample, colour in zip(samples, _COLOURS, strict=False)
                 for line in _caption(sample, colour, font)]
     tile = Image.new("RGB", (_SIDE, _SIDE + _LINE * (len(captions) + 1)), "white")
     tile.paste(Image.fromarray(pixels), ((_SIDE - size[0]) // 2, (_SIDE - size[1]) // 2))
     draw = ImageDraw.Draw(tile)
-    draw.text((0, _SIDE), f"{samples[0].split}: {samples[0].image_id}", "#666666", font)
+    font.draw(draw, (0, _SIDE), f"{samples[0].split}: {samples[0].image_id}", "#666666")
     for number, (text, colour) in enumerate(captions, start=1):
-        draw.text((0, _SIDE + number * _LINE), text, colour, font)
+        font.draw(draw, (0, _SIDE + number * _LINE), text, colour)
     return tile
 
 
@@ -278,27 +283,36 @@ def _border(mask: np.ndarray, width: int) -> np.ndarray:
     return mask & ~core
 
 
-def _caption(sample: Sample, colour: str, font: ImageFont.FreeTypeFont) -> list[tuple[str, str]]:
-    """A sample's prompt in at most two lines that fit the tile."""
-    level = next((level for level in (UNIQUE, "sentences") if level in sample.prompts), "p6")
-    words, lines = (prompt_of(sample, level) or "(empty prompt)").split(), [""]
+def _shown_prompt(sample: Sample) -> str:
+    """The prompt of a sample that the sheet shows."""
+    return prompt_of(sample, next((level for level in (UNIQUE, "sentences") if level in sample.prompts), "p6"))
+
+
+def _pieces(word: str, font: Lettering) -> list[str]:
+    """A word in parts that fit the tile: scripts without spaces are broken anywhere."""
+    pieces = [""]
+    for letter in word:
+        if font.length(pieces[-1] + letter) > _SIDE:
+            pieces.append("")
+        pieces[-1] += letter
+    return pieces
+
+
+def _caption(sample: Sample, colour: str, font: Lettering) -> list[tuple[str, str]]:
+    """A sample's prompt in at most two lines that fit the tile, letters without a font as code points."""
+    words, lines = (drawable(_shown_prompt(sample)) or "(empty prompt)").split(), [""]
     if sample.area_fraction == 0:
         words.append("(empty mask)")
+    words = [piece for word in words for piece in _pieces(word, font)]
     for word in words:
         longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= _SIDE or not lines[-1]:
+        if font.length(longer) <= _SIDE or not lines[-1]:
             lines[-1] = longer
         elif len(lines) == 2:
-            while font.getlength(f"{lines[-1]} …") > _SIDE and " " in lines[-1]:
+            while font.length(f"{lines[-1]} …") > _SIDE and " " in lines[-1]:
                 lines[-1] = lines[-1].rpartition(" ")[0]
             lines[-1] += " …"
             break
         else:
             lines.append(word)
     return [(line, colour) for line in lines]
-
-
-def _font() -> ImageFont.FreeTypeFont:
-    import matplotlib
-
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", _FONT_SIZE)

@@ -2,16 +2,19 @@
 
 import io
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featherseg.glyphs import NOTE, drawable, families, is_drawable
 from featherseg.markup import markdown_text
 
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import Image, Markdown
     from matplotlib.axes import Axes
+    from matplotlib.backend_bases import RendererBase
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette; the adapters' positions are shades of one colour
@@ -77,17 +80,59 @@ def panels(
 ) -> tuple["Figure", list["Axes"]]:
     """A figure of `count` panels in rows of at most `columns`, each of the given size in inches."""
     import matplotlib
-    from matplotlib.figure import Figure
 
     # titles and legends read the settings when they are drawn, so a context around this would not reach them
-    matplotlib.rcParams.update(RC)
+    matplotlib.rcParams.update(RC | {"font.family": families()})
     columns = min(columns, max(count, 1))
     rows = -(-max(count, 1) // columns)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure = _figure_class()(figsize=(width * columns, height * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
     for spare in axes[count:]:
         spare.remove()
     return figure, axes[:count]
+
+
+def shortened(text: str, letters: int = 36) -> str:
+    """A label of at most so many letters; a longer one is cut in its middle, since names that begin alike differ at
+    their ends."""
+    half = (letters - 1) // 2
+    return text if len(text) <= letters else f"{text[:half]}…{text[-half:]}"
+
+
+@cache
+def _figure_class() -> "type[Figure]":
+    """A figure that writes letters without a font as code points, with a note below, in every text and tick label, and
+    cuts labels that would leave no room for what is drawn."""
+    from matplotlib.category import StrCategoryFormatter
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+    from matplotlib.ticker import Formatter, FuncFormatter
+
+    class DrawableLabels(Formatter):
+        def __init__(self, labels: Formatter) -> None:
+            self._labels = labels
+
+        def set_locs(self, locs: Sequence[float]) -> None:
+            self._labels.set_locs(locs)
+
+        def __call__(self, value: float, pos: int | None = None) -> str:
+            return shortened(drawable(self._labels(value, pos)))
+
+    class LetteredFigure(Figure):
+        def draw(self, renderer: "RendererBase") -> None:
+            texts = self.findobj(Text)
+            if not all(is_drawable(line) for text in texts for line in text.get_text().split("\n")):
+                self.supxlabel(NOTE, fontsize=8, color="#666666")
+            for text in texts:
+                text.set_text("\n".join(map(drawable, text.get_text().split("\n"))))
+            for text in (text for legend in self.legends for text in legend.get_texts()):
+                text.set_text(shortened(text.get_text()))
+            for axis in (axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)):
+                if isinstance(axis.get_major_formatter(), (FuncFormatter, StrCategoryFormatter)):
+                    axis.set_major_formatter(DrawableLabels(axis.get_major_formatter()))
+            super().draw(renderer)
+
+    return LetteredFigure
 
 
 def few_ticks(axis: "Axes") -> None:
