@@ -1,11 +1,12 @@
 """Scores of one run at original resolution, and a first language check.
 
-Every sample of a split is segmented three times: with its `own` prompt, with the `empty` one, and with
-that of an `other` sample. A model that listens loses much under the last two; one that looks only at the
-image does not notice. Under the policy `sentences` each of a sample's sentences (its fullest prompt where it has
-none) is an own prompt, scored by itself and at both thresholds of `referring.py`. Nothing is drawn from a global
-generator, and each split is planned and encoded by itself: its scores depend neither on what ran before nor on
-the other splits.
+Every sample of a split is segmented with its `own` prompt, with the `empty` one, with that of an `other` sample, and,
+where all have one, with the `class_name` alone (P1): fuller prompts may be made from the true mask. A model that
+listens loses much under the second and third; one that looks only at the image does not notice.
+
+Under the policy `sentences` each of a sample's sentences (its fullest prompt where it has none) is an own prompt,
+scored by itself and at both thresholds of `referring.py`. Nothing is drawn from a global generator, and each split is
+planned and encoded by itself: its scores depend neither on what ran before nor on the other splits.
 
 What is written, into one folder:
 
@@ -48,7 +49,7 @@ from featherseg.errors import UserError
 from featherseg.features import FeatureBank
 from featherseg.files import atomic_path, not_run_reason, write_json, write_status
 from featherseg.metrics import AVERAGED, EMPTY_RULE, METRICS, MILLIMETRE, PIXEL, PIXELS, UNITS, overlap, score
-from featherseg.models.base import SegmentationModel
+from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
 from featherseg.predict import (
     Query,
     batches,
@@ -60,8 +61,9 @@ from featherseg.predict import (
 from featherseg.progress import progress
 from featherseg.resume import forget
 
-OWN, EMPTY, OTHER = "own", "empty", "other"
+OWN, EMPTY, OTHER, CLASS_NAME = "own", "empty", "other", "class_name"
 SENTENCES = "sentences"
+NEARLY_ALL = 0.9  # share of the image above which a mask covers nearly all of it
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Trial:
 
     Attributes:
         sample: whose image is segmented and whose mask is the truth.
-        condition: where the prompt comes from: `own`, `empty` or `other`.
+        condition: where the prompt comes from: `own`, `empty`, `other` or `class_name`.
         prompt: the prompt.
         prompt_of: sample id of the prompt's owner, "" for the empty prompt.
         sentence: the own prompt's place among the sample's sentences, 0 where there is one.
@@ -210,8 +212,10 @@ def score_rows(trial: Trial, probabilities: np.ndarray, truth: np.ndarray, setti
     for threshold in dict.fromkeys((settings.threshold, *(referring.THRESHOLDS if sentence else ()))):
         prediction, chosen = probabilities > threshold, threshold == settings.threshold
         measured = score(prediction, truth, spacing) if chosen else overlap(prediction, truth)
+        found, nearly_all = truth.any(), prediction.mean() > NEARLY_ALL >= truth.mean()
         rows.append(_known(trial, threshold) | {
-            "target": trial.sample.target, "empty_truth": not truth.any(), "empty_prediction": not prediction.any(),
+            "target": trial.sample.target, "empty_truth": not found, "empty_prediction": not prediction.any(),
+            "missed": bool(found and not prediction.any()), "flooded": bool(nearly_all),
             "hd95_unit": unit, **measured})
     return rows
 
@@ -240,7 +244,8 @@ def long_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def plan_trials(samples: list[Sample], policy: str, seed: int) -> list[Trial]:
     """The trials of some samples, image by image, those of one sample together: its own prompts (one, or each
-    of its sentences under the policy `sentences`), the empty one, and another sample's.
+    of its sentences under the policy `sentences`), the empty one, another sample's, and, where every sample has a
+    class name (P1), that alone.
 
     The other prompt is one that differs from the sample's own: that of another target of the same image where
     there is one, else that of any other sample. Where all samples share one prompt there is only that.
@@ -252,13 +257,15 @@ def plan_trials(samples: list[Sample], policy: str, seed: int) -> list[Trial]:
             is `random`.
     """
     own = {sample.sample_id: _own_prompts(sample, policy, seed) for sample in samples}
-    others = _Others(samples, own)
+    others, named = _Others(samples, own), all("p1" in sample.prompts for sample in samples)
     trials = []
     for sample in sorted(samples, key=lambda sample: (sample.image, sample.sample_id)):
         other = others.draw(sample, random.Random(f"other/{seed}/{sample.sample_id}"))
         trials += [Trial(sample, OWN, prompt, sample.sample_id, number)
                    for number, prompt in enumerate(own[sample.sample_id])]
         trials += [Trial(sample, EMPTY, "", ""), Trial(sample, OTHER, own[other][0], other)]
+        if named:
+            trials.append(Trial(sample, CLASS_NAME, sample.prompts["p1"][0], sample.sample_id))
     return trials
 
 
@@ -309,25 +316,53 @@ def probability_maps(model: SegmentationModel, pixels: PixelDataset, trials: lis
     """Probability maps, float32 (H, W) at original resolution, of trials that stand image by image.
 
     Each prompt and each image is encoded once, however many trials share it, or each pair of them where the towers
-    exchange on their way; what is encoded or decoded together depends on the trials alone.
+    exchange on their way; what is encoded or decoded together depends on the trials alone. Class names are encoded and
+    decoded by themselves, so that the other maps are the same to the bit where the data have none.
     """
     row_of = {sample.image: row for sample, row in zip(pixels.samples, pixels.image_rows, strict=True)}
-    prompts = [trial.prompt for trial in trials]
-    bank = FeatureBank(model, pixels, [row_of[trial.sample.image] for trial in trials], prompts)
+    kinds = _by_kind(trials)
+    rows = [row_of[trial.sample.image] for trial in trials]
+    banks = {kind: FeatureBank(model, pixels, [] if kind else rows, [trial.prompt for trial in some])
+             for kind, some in kinds.items()}
     if model.joint:
-        for some in batches(trials, batch_size):
-            features = bank.pairs([row_of[trial.sample.image] for trial in some], [trial.prompt for trial in some])
-            sizes = [(trial.sample.height, trial.sample.width) for trial in some]
-            yield from model.original_resolution(model.decode(*features), sizes)
+        maps = {kind: _maps_of_pairs(model, banks[kind], some, row_of, batch_size) for kind, some in kinds.items()}
+        yield from (next(maps[trial.condition == CLASS_NAME]) for trial in trials)
         return
-    text, text_of = encode_prompts(prompts, bank.texts, next(model.parameters()).device, batch_size,
-                                   model.text.dim)
+    device = next(model.parameters()).device
+    texts = {kind: encode_prompts([trial.prompt for trial in some], banks[kind].texts, device, batch_size,
+                                  model.text.dim) for kind, some in kinds.items()}
     images = [list(group) for _, group in itertools.groupby(trials, lambda trial: trial.sample.image)]
     for some_images in batches(images, batch_size):
-        vision = bank.images([row_of[group[0].sample.image] for group in some_images])
-        queries = [Query(place, text_of[trial.prompt], (trial.sample.height, trial.sample.width))
-                   for place, group in enumerate(some_images) for trial in group]
-        yield from decode_queries(model, vision, text, queries, batch_size)
+        vision = banks[False].images([row_of[group[0].sample.image] for group in some_images])
+        place_of = {group[0].sample.image: place for place, group in enumerate(some_images)}
+        shown = [trial for group in some_images for trial in group]
+        maps = {kind: _maps_of_queries(model, vision, *texts[kind], some, place_of, batch_size)
+                for kind, some in _by_kind(shown).items()}
+        yield from (next(maps[trial.condition == CLASS_NAME]) for trial in shown)
+
+
+def _by_kind(trials: list[Trial]) -> dict[bool, list[Trial]]:
+    """All trials but those with a class name (False), and those (True) where there are any, each in their order."""
+    names = [trial for trial in trials if trial.condition == CLASS_NAME]
+    rest = [trial for trial in trials if trial.condition != CLASS_NAME]
+    return {False: rest, True: names} if names else {False: rest}
+
+
+def _maps_of_pairs(model: SegmentationModel, bank: FeatureBank, trials: list[Trial], row_of: dict[str, int],
+                   batch_size: int) -> Iterator[np.ndarray]:
+    """The maps of a model whose towers exchange on their way, of trials in their order."""
+    for some in batches(trials, batch_size):
+        features = bank.pairs([row_of[trial.sample.image] for trial in some], [trial.prompt for trial in some])
+        sizes = [(trial.sample.height, trial.sample.width) for trial in some]
+        yield from model.original_resolution(model.decode(*features), sizes)
+
+
+def _maps_of_queries(model: SegmentationModel, vision: ImageFeatures, text: TextFeatures, text_of: dict[str, int],
+                     trials: list[Trial], place_of: dict[str, int], batch_size: int) -> Iterator[np.ndarray]:
+    """The maps of trials in their order, from the features of their images and prompts."""
+    queries = [Query(place_of[trial.sample.image], text_of[trial.prompt], (trial.sample.height, trial.sample.width))
+               for trial in trials]
+    yield from decode_queries(model, vision, text, queries, batch_size)
 
 
 def summarise(per_sample: pd.DataFrame, threshold: float) -> dict[str, Any]:
@@ -339,9 +374,10 @@ def summarise(per_sample: pd.DataFrame, threshold: float) -> dict[str, Any]:
 
     Returns:
         conditions: text condition -> {dsc, iou, hd95: {mean, std, unit}, n, n_empty_truth, n_empty_prediction,
-        n_own_prompt, targets: {target -> the same}, datasets: {data set -> the same}}; a pooled set's samples are
-        its members'. std is that of the masks at hand, not an estimate for others; n counts masks, so each sentence
-        where each was scored. referring: `referring.summarise`, where sentences were scored.
+        n_own_prompt, n_missed, n_flooded, targets: {target -> the same}, datasets: {data set -> the same}}; a pooled
+        set's samples are its members'. std is that of the masks at hand, not an estimate for others; n counts masks, so
+        each sentence where each was scored. Missed are empty predictions of what is there, flooded those that cover
+        nearly all of an image whose truth does not. referring: `referring.summarise`, where sentences were scored.
     """
     rows = per_sample[per_sample.threshold == threshold]
     own = pd.MultiIndex.from_frame(rows[rows.text_condition == OWN][["sample_id", "prompt"]])
@@ -362,7 +398,7 @@ def _means(rows: pd.DataFrame) -> dict[str, Any]:
     means = {metric: {"mean": float(part.value.mean()), "std": float(part.value.std(ddof=0)), "unit": part.unit.iloc[0]}
              for metric, part in by_metric.items()}
     masks = by_metric["dsc"]
-    flags = ("empty_truth", "empty_prediction", "own_prompt")
+    flags = ("empty_truth", "empty_prediction", "own_prompt", "missed", "flooded")
     return {**means, "n": len(masks), **{f"n_{flag}": int(masks[flag].sum()) for flag in flags}}
 
 

@@ -158,7 +158,8 @@ def scored_run(study: str, recipe: str, dataset: str, seed: int = 0) -> None:
         trials = plan_trials(data.split(split), run.evaluate.prompts, seed)
         for trial in trials:
             k, truth = int(trial.sample.image_id.removeprefix("image")), data.mask(trial.sample)
-            moved = {"own": 0, "empty": 4, "other": 9}[trial.condition] + 2 * k + len(recipe) % 5 + trial.sentence
+            moved = {"own": 0, "class_name": 2, "empty": 4, "other": 9}[trial.condition]
+            moved += 2 * k + len(recipe) % 5 + trial.sentence
             sure = np.roll(truth, moved, axis=0)
             probabilities = np.maximum(0.9 * sure, 0.4 * np.roll(sure, 3, axis=1))
             scores += score_rows(trial, probabilities, truth, run.evaluate)

@@ -11,6 +11,7 @@ import torch
 from pycocotools import mask as coco
 from tiny_run import HEIGHT, TARGETS, WIDTH, make_run, write_dataset, write_training, write_weights
 
+from featherseg import evaluate as evaluation
 from featherseg import predict
 from featherseg.data.prepared import PreparedDataset, PreparedWriter, Sample
 from featherseg.data.torch_dataset import PixelDataset
@@ -42,18 +43,56 @@ def tables(folder):
     return pd.read_parquet(folder / "per_sample.parquet"), pd.read_parquet(folder / "predictions.parquet")
 
 
-def test_every_sample_is_scored_under_three_prompts(project):
+def test_every_sample_is_scored_under_four_prompts(project):
     scored(project)
     per_sample, predictions = tables(project / "out")
-    assert len(predictions) == 15 * 3 and len(per_sample) == 15 * 3 * len(METRICS)
+    assert len(predictions) == 15 * 4 and len(per_sample) == 15 * 4 * len(METRICS)
     assert not per_sample.duplicated(["sample_id", "text_condition", "metric"]).any()
     assert set(per_sample.split) == {"test"} and set(per_sample.sentence) == {0}
     assert set(per_sample.image_condition) == {"own"} and set(per_sample.grid) == {"original"}
     by_condition = dict(list(predictions.groupby("text_condition")))
     assert by_condition["own"].prompt.str.startswith("the ").all()
     assert (by_condition["empty"].prompt == "").all()
+    assert set(by_condition["class_name"].prompt) == set(TARGETS)
     merged = by_condition["other"].merge(by_condition["own"], on="sample_id", suffixes=("", "_own"))
     assert (merged.prompt != merged.prompt_own).all()
+
+
+@pytest.mark.parametrize("adapter", ["vlsm_dense", "decoder"])
+def test_a_class_name_beside_them_moves_no_other_score_by_a_bit(project, monkeypatch, adapter):
+    scored(project, adapter)
+    plan = evaluation.plan_trials
+    monkeypatch.setattr(evaluation, "plan_trials", lambda *given: [
+        trial for trial in plan(*given) if trial.condition != "class_name"])
+    scored(project, adapter, out="without")
+    for beside, alone in zip(tables(project / "out"), tables(project / "without"), strict=True):
+        kept = beside[beside.text_condition != "class_name"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(kept, alone, check_exact=True)
+        assert len(beside) > len(alone)
+
+
+def test_class_names_are_asked_for_where_every_sample_has_one(project):
+    samples = PreparedDataset.read(project / "data").samples
+    assert sum(trial.condition == "class_name" for trial in plan_trials(samples, "fullest", 0)) == len(samples)
+    samples[3].prompts.pop("p1")
+    assert not [trial for trial in plan_trials(samples, "fullest", 0) if trial.condition == "class_name"]
+
+
+def test_masks_that_miss_or_flood_are_counted(project):
+    run = make_run(write_weights(project / "weights"))
+    sample = PreparedDataset.read(project / "data").samples[1]
+    trial = evaluation.Trial(sample, "own", "disc", sample.sample_id)
+    disc, nothing = np.zeros((20, 20), bool), np.zeros((20, 20))
+    disc[5:10, 5:10] = True
+    rows = [*evaluation.score_rows(trial, nothing, disc, run.evaluate),
+            *evaluation.score_rows(trial, nothing + 1, disc, run.evaluate),
+            *evaluation.score_rows(trial, nothing, nothing > 0, run.evaluate),
+            *evaluation.score_rows(trial, nothing + 1, nothing == 0, run.evaluate),
+            *evaluation.score_rows(trial, 1.0 * disc, disc, run.evaluate)]
+    assert [row["missed"] for row in rows] == [True, False, False, False, False]
+    assert [row["flooded"] for row in rows] == [False, True, False, False, False]
+    own = summarise(evaluation.long_table(rows), run.evaluate.threshold)["conditions"]["own"]
+    assert (own["n"], own["n_missed"], own["n_flooded"]) == (5, 1, 1)
 
 
 def test_metrics_follow_from_the_stored_scores(project):

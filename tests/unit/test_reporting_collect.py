@@ -50,7 +50,7 @@ def test_a_row_holds_what_evaluate_measured():
     assert row.n.item() == 9
     assert row.trainable_parameters.item() == 260_000
     assert row.weights.item() == "clipseg-small (small stand-in, sha256 abababababab)"
-    assert len(rows) == len(RECIPES) * 2 * 3 * 3  # datasets, text conditions, metrics
+    assert len(rows) == len(RECIPES) * 2 * 4 * 3  # datasets, text conditions, metrics
 
 
 def test_a_referring_set_has_every_measure_of_every_split(project):
@@ -112,7 +112,7 @@ def test_results_of_an_older_form_are_named(project):
     collect("study")
     file = Path("reports/study/results.csv")
     table = pd.read_csv(file)
-    for column in ("split", "head_parts", "member"):
+    for column in ("split", "head_parts", "member", "target", "n_missed"):
         table.drop(columns=column).to_csv(file, index=False)
         with pytest.raises(UserError, match=f"lacks the column '{column}'; collect the study again"):
             _ = Study("study").results

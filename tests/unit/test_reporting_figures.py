@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import reporting_project
 from matplotlib.figure import Figure
 from reporting_project import declare, make_project, scored_run
 
@@ -38,6 +39,8 @@ def test_best_median_and_worst_are_what_they_are_called():
     assert overlays.extremes(scores.drop("a")) == {"best": "b", "median": "d", "worst": "e"}
     equal = pd.Series({"b": 0.5, "a": 0.5, "c": 0.5})
     assert overlays.extremes(equal) == {"best": "c", "median": "b", "worst": "a"}
+    assert overlays.extremes(scores[["c", "a"]]) == {"best": "a", "worst": "c"}
+    assert overlays.extremes(scores[["c"]]) == {"only sample": "c"}
 
 
 def test_overlays_show_those_samples_with_their_prompt_and_score(study, monkeypatch):
@@ -54,6 +57,47 @@ def test_overlays_show_those_samples_with_their_prompt_and_score(study, monkeypa
     assert f"decoder: best, DSC {best} %" in axes
     assert len(drawn) == 3 * len(RECIPES)
     assert [float(title.split()[-2]) / 100 for title in axes] == pytest.approx(drawn, abs=6e-4)
+
+
+def titles_of_overlays(monkeypatch) -> list[str]:
+    seen = []
+    monkeypatch.setattr(overlays.style, "picture", seen.append)
+    overlays.overlays(Study("study"), "lesions")
+    return [axis.get_title(loc="left") for axis in seen[0].axes]
+
+
+def with_empty_masks(run: str, samples: int) -> None:
+    """Make truth and prediction of the first samples empty, as in a set with images of nothing."""
+    folder = Path("runs/study/evaluate") / run
+    scores, masks = (pd.read_parquet(folder / f"{name}.parquet") for name in ("per_sample", "predictions"))
+    chosen = sorted(scores.sample_id.unique())[:samples]
+    empty = scores.sample_id.isin(chosen)
+    scores.loc[empty, ["empty_truth", "empty_prediction"]] = True
+    scores.loc[empty & (scores.metric == "dsc"), "value"] = 1.0
+    masks.loc[masks.sample_id.isin(chosen), "rle"] = run_lengths(np.zeros((96, 96), bool))
+    scores.to_parquet(folder / "per_sample.parquet")
+    masks.to_parquet(folder / "predictions.parquet")
+
+
+def test_an_empty_mask_on_an_empty_truth_is_neither_best_nor_worst(study, monkeypatch):
+    for recipe in RECIPES:
+        with_empty_masks(f"{recipe}-lesions-0", 3)
+    titles = titles_of_overlays(monkeypatch)
+    assert len(titles) == 3 * len(RECIPES) and not [title for title in titles if "both masks empty" in title]
+    assert "decoder: best, DSC 100.0 %" not in titles
+    for recipe in RECIPES:
+        with_empty_masks(f"{recipe}-lesions-0", 9)
+    assert all("both masks empty" in title for title in titles_of_overlays(monkeypatch))
+
+
+def test_a_split_of_one_sample_is_drawn_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = reporting_project.make_dataset
+    monkeypatch.setattr(reporting_project, "make_dataset", lambda name: whole(name, images=1))
+    make_project(tmp_path, RECIPES, ("lesions",))
+    collect("study")
+    titles = titles_of_overlays(monkeypatch)
+    assert len(titles) == len(RECIPES) and all("only sample" in title for title in titles)
 
 
 def test_stored_masks_come_back_as_they_were():

@@ -1,14 +1,19 @@
 """What the tables show: every line says where it comes from, and no number takes another's place."""
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from reporting_project import declare, make_project, scored_run
+import reporting_project
+from reporting_project import declare, make_project, make_run, scored_run
 
+from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.errors import UserError
-from featherseg.files import write_status
+from featherseg.evaluate import long_table, plan_trials, prediction_row, score_rows, summarise
+from featherseg.files import write_json, write_status
 from featherseg.reporting import counts, overview, paper, published, tables
 from featherseg.reporting.collect import SYNTHETIC, collect
 from featherseg.reporting.study import Study
@@ -207,3 +212,117 @@ def test_a_line_says_why_each_of_its_cells_is_empty(study, tmp_path):
     assert line["DA (dense, VL)"] == line["SA (shallow, VLC)"] == "not run" != line["CLIPSeg end-to-end"]
     assert "not run: no weights" in line["where from"]
     assert "not run: clipseg-vlsm_shallow-vlc is not in this study" in line["where from"]
+
+
+def degenerate_run(recipe: str, dataset: str, answer, share_of_truths: float = 1.0) -> None:
+    """What a collapsed model leaves behind: `answer` for every sample, whatever its image; some truths are empty."""
+    run, data = make_run("study", recipe, dataset), PreparedDataset.read(f"data/processed/{dataset}")
+    out, scores, masks = Path("runs/study/evaluate") / run.name, [], []
+    for trial in plan_trials(data.split("test"), run.evaluate.prompts, 0):
+        k, truth = int(trial.sample.image_id.removeprefix("image")), data.mask(trial.sample)
+        truth = truth & (k < share_of_truths * 9)
+        scores += score_rows(trial, np.full(truth.shape, answer, float), truth, run.evaluate)
+        masks.append(prediction_row(trial, np.full(truth.shape, answer > 0.5), run.evaluate))
+    per_sample = long_table(scores)
+    per_sample.to_parquet(out / "per_sample.parquet")
+    pd.DataFrame(masks).to_parquet(out / "predictions.parquet")
+    measured = json.loads((out / "metrics.json").read_text()) | {"splits": {"test": summarise(per_sample, 0.5)}}
+    write_json(out / "metrics.json", measured)
+
+
+@pytest.mark.parametrize(("answer", "said"), [
+    (0.0, "9 of 9 masks are empty (100%), where 9 have something to find"),
+    (1.0, "9 of 9 cover nearly all of the image (100%)")])
+def test_a_collapsed_model_is_marked_and_cannot_win(study, answer, said):
+    degenerate_run("clipseg-decoder", "lesions", answer)
+    collect("study")
+    study = Study("study")
+    frame = overview.scores(study).set_index(["dataset", "recipe"])
+    assert frame.loc[("lesions", "clipseg-decoder"), "method"].endswith(" †")
+    assert not frame.loc["organs"].method.str.contains("†").any()
+    assert f"decoder on lesions: {said}" in overview.collapses(study)
+    verdict = overview.verdict(study).split("\n\n")[0]
+    assert "is **decoder" not in verdict and "1 collapsed model is left out" in verdict
+
+
+def test_the_best_mean_of_a_set_of_mostly_empty_truths_is_no_win_for_a_model_that_finds_nothing(study):
+    for recipe in RECIPES:
+        degenerate_run(recipe, "lesions", 0.0 if recipe == "clipseg-decoder" else 1.0, share_of_truths=0.3)
+    collect("study")
+    study = Study("study")
+    first = overview.scores(study).query("dataset == 'lesions'").iloc[0]
+    assert first.recipe == "clipseg-decoder" and first.DSC > 60 and first["empty truth"] == 6
+    verdict = overview.verdict(study)
+    assert "On **lesions**" in verdict and "fewer than two tuned methods have given usable masks" in verdict
+
+
+def test_where_there_is_nothing_to_find_no_method_wins(study):
+    for recipe in RECIPES:
+        degenerate_run(recipe, "lesions", 0.0, share_of_truths=0)
+    collect("study")
+    assert "every true mask is empty: there is nothing to find" in overview.verdict(Study("study"))
+    assert overview.collapses(Study("study")) == ""
+
+
+def test_a_sound_study_has_no_mark(study):
+    assert overview.collapses(study) == "" and not overview.scores(study).method.str.contains("†").any()
+
+
+def test_the_class_name_alone_stands_beside_the_own_prompt(study):
+    frame = overview.scores(study).set_index(["dataset", "recipe"])
+    metrics = json.loads(Path("runs/study/evaluate/clipseg-decoder-organs-0/metrics.json").read_text())
+    measured = metrics["splits"]["test"]["conditions"]["class_name"]["dsc"]["mean"]
+    line = frame.loc[("organs", "clipseg-decoder")]
+    assert line["DSC, class name only"] == pytest.approx(100 * measured, abs=1e-3) != line.DSC
+    language = overview.language(study)
+    assert (language["own prompt"] > language["class name only"]).all()
+    assert "With the class name alone it scores" in overview.verdict(study)
+
+
+def test_a_set_of_sentences_has_no_column_of_class_names(study, tmp_path):
+    shutil.rmtree("runs")
+    make_project(tmp_path, ("etris_vit-bridger", "etris_vit-decoder"), ("scenes_ref",))
+    collect("study")
+    assert "DSC, class name only" not in overview.scores(Study("study"))
+    assert "class name only" not in overview.language(Study("study"))
+
+
+def test_a_structure_that_is_never_found_is_named_beside_the_mean_that_hides_it(study, tmp_path, monkeypatch):
+    def two_structures(name: str) -> None:
+        with PreparedWriter(Path("data/processed") / name, dataset=name) as writer:
+            for k in range(4):
+                writer.add_image(f"image{k + 1}", np.zeros((60, 60, 3), np.uint8))
+                for target, height in (("rib", 1), ("lung", 40)):  # a rib moved down is missed entirely
+                    mask = np.zeros((60, 60), bool)
+                    mask[5 : 5 + height, 5:50] = True
+                    writer.add_sample(image_id=f"image{k + 1}", target=target, mask=mask, split="test",
+                                      prompts={"p1": target, "p2": f"{target} {k}"})
+
+    shutil.rmtree("runs")
+    monkeypatch.setattr(reporting_project, "make_dataset", two_structures)
+    make_project(tmp_path, ("clipseg-decoder", "clipseg-vlsm_dense-vl"), ("organs",))
+    collect("study")
+    study = Study("study")
+    own = overview.by_structure(study.by_target, "own").set_index("structure")
+    assert list(own["samples"]) == [4, 4] and own.loc["rib", "decoder"] < 1 < 50 < own.loc["lung", "decoder"]
+    measured = json.loads(Path("runs/study/evaluate/clipseg-decoder-organs-0/metrics.json").read_text())
+    lung = measured["splits"]["test"]["conditions"]["own"]["targets"]["lung"]["dsc"]["mean"]
+    assert own.loc["lung", "decoder"] == pytest.approx(100 * lung, abs=1e-3)
+    heading, first, second, remark = overview.structures(study)
+    assert "organs" in heading.data and "own prompt" in first.caption and "class name only" in second.caption
+    assert "- decoder: 1 of 2 (rib)" in remark.data
+    assert set(study.results.target) == {""} and len(overview.scores(study)) == 2
+
+
+def test_one_structure_needs_no_table(study):
+    (note,) = overview.structures(study)
+    assert "No dataset of this study" in note.data
+
+
+def test_runs_that_the_study_no_longer_lists_are_named_once(study):
+    assert overview.unlisted(study) == ""
+    Path("runs/study/plan/clipseg-decoder-lesions-0.yaml").unlink()
+    collect("study")
+    study = Study("study")
+    assert "one run on disk" in overview.unlisted(study) and "clipseg-decoder-lesions-0" in overview.unlisted(study)
+    assert "clipseg-decoder-lesions-0" not in set(study.results.run)

@@ -12,17 +12,18 @@ from featherseg.files import atomic_path, not_run_reason, read_object, write_jso
 from featherseg.markup import csv_cell
 from featherseg.metrics import UNITS
 from featherseg.referring import MEASURES
-from featherseg.reporting.study import Study, first_split
+from featherseg.reporting.study import Study, first_split, whole_sets
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SYNTHETIC, OWN, OFFICIAL = "synthetic stand-in", "own folder", "official"
 SMALL, EMBEDDED = "small stand-in", Path("pipelines/pretrain/weights")
-COUNTS = ("n", "n_empty_truth", "n_empty_prediction", "n_own_prompt")
+COUNTS = ("n", "n_empty_truth", "n_empty_prediction", "n_own_prompt", "n_missed", "n_flooded")
+MOST_TARGETS = 60  # of a dataset whose targets have rows of their own
 COLUMNS = ("study", "run", "recipe", "model", "adapter", "positions", "dim", "stages", "direction", "head_parts",
-           "dataset", "member", "seed", "train_prompts", "prompts", "split", "text_condition", "sentences", "threshold",
-           "metric", "mean", "std", "unit", *COUNTS,
+           "dataset", "member", "target", "seed", "train_prompts", "prompts", "split", "text_condition", "sentences",
+           "threshold", "metric", "mean", "std", "unit", *COUNTS,
            "trainable_parameters", "total_parameters", "weights", "data", "status", "reason")
 CURVES = ("run", "recipe", "dataset", "seed", "epoch", "loss", "val_dsc")
 
@@ -31,7 +32,8 @@ def collect(study: str) -> None:
     """Write `results.csv`, `metrics.json` and `curves.csv` of a study into its folder in reports/.
 
     `results.csv` has one row per run, split, text condition and metric, on a pooled set one more for each member
-    (column `member`, empty in all other rows), and one per measure of `referring.py`, threshold and set of sentences
+    (column `member`, empty in all other rows), one more for each target's DSC where there are 2 to `MOST_TARGETS`
+    (column `target`, likewise), and one per measure of `referring.py`, threshold and set of sentences
     (`first` or `all`; empty in all other rows); a run that was not made has one row with its reason. `metrics.json`
     holds the mean DSC of each recipe with its own prompt, on the first split, over datasets and seeds. Equal runs give
     equal bytes.
@@ -46,7 +48,7 @@ def collect(study: str) -> None:
     results = pd.DataFrame(rows, columns=list(COLUMNS))
     _write_csv(opened.reports / "results.csv", results)
     _write_csv(opened.reports / "curves.csv", curves(opened))
-    write_json(opened.reports / "metrics.json", {"dsc": mean_dsc(first_split(results[results.member == ""]))})
+    write_json(opened.reports / "metrics.json", {"dsc": mean_dsc(first_split(whole_sets(results)))})
 
 
 def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
@@ -63,7 +65,7 @@ def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
            "adapter": run.adapter["name"], "positions": run.adapter.get("positions", ""),
            "dim": run.adapter.get("dim"), "stages": run.adapter.get("stages"),
            "direction": run.adapter.get("direction", ""), "head_parts": head_parts_of(run),
-           "dataset": run.dataset, "member": "", "seed": run.seed,
+           "dataset": run.dataset, "member": "", "target": "", "seed": run.seed,
            "train_prompts": run.train.prompts if run.train else "", "prompts": run.evaluate.prompts,
            "split": "", "text_condition": "", "sentences": "", "metric": "",
            "weights": weights_of(run), "data": data_of(run.dataset), "status": "ok", "reason": ""}
@@ -92,12 +94,19 @@ def result_rows(study: Study, run: Run) -> list[dict[str, Any]]:
 def _condition_rows(row: dict[str, Any], conditions: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for condition, scores in sorted(conditions.items()):
+        scored = row | {"text_condition": condition}
         members = {name: means for name, means in scores["datasets"].items() if name != row["dataset"]}
-        rows += [row | {"text_condition": condition, "member": member, "metric": metric}
-                 | {key: means[key] for key in COUNTS} | {key: round(means[metric][key], 6) for key in ("mean", "std")}
-                 | {"unit": means[metric].get("unit", UNITS[metric])}
+        targets = scores["targets"] if 2 <= len(scores["targets"]) <= MOST_TARGETS else {}
+        rows += [_mean_row(scored | {"member": member}, means, metric)
                  for member, means in {"": scores, **members}.items() for metric in ("dsc", "hd95", "iou")]
+        rows += [_mean_row(scored | {"target": target}, means, "dsc") for target, means in targets.items()]
     return rows
+
+
+def _mean_row(row: dict[str, Any], means: dict[str, Any], metric: str) -> dict[str, Any]:
+    counts = {key: means[key] for key in COUNTS}
+    scores = {key: round(means[metric][key], 6) for key in ("mean", "std")}
+    return row | counts | scores | {"metric": metric, "unit": means[metric].get("unit", UNITS[metric])}
 
 
 def _referring_rows(row: dict[str, Any], scopes: dict[str, Any]) -> list[dict[str, Any]]:

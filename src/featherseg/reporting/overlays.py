@@ -2,12 +2,14 @@
 
 import itertools
 import textwrap
+import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featherseg.data.prepared import PreparedDataset, Sample
+from featherseg.glyphs import drawable
 from featherseg.reporting import style
 from featherseg.reporting.published import AS_RELEASED
 from featherseg.reporting.study import Study, title_of
@@ -22,19 +24,24 @@ SIDE = 360  # pixels to which the longer side of a picture is reduced
 
 
 def extremes(scores: "pd.Series") -> dict[str, str]:
-    """The samples with the best, the median (the lower one of two) and the worst score.
+    """The samples with the best, the median (the lower one of two) and the worst score, each of them once: of two the
+    best and the worst, of one itself.
 
     Args:
         scores: DSC by sample id; equal scores are ordered by id.
     """
     ordered = scores.sort_index().sort_values(kind="stable").index
-    return {"best": ordered[-1], "median": ordered[(len(ordered) - 1) // 2], "worst": ordered[0]}
+    if len(ordered) == 1:
+        return {"only sample": ordered[0]}
+    chosen = {"best": ordered[-1], "median": ordered[(len(ordered) - 1) // 2], "worst": ordered[0]}
+    return chosen if len(ordered) > 2 else {"best": ordered[-1], "worst": ordered[0]}
 
 
 def overlays(study: Study, dataset: str) -> "Image":
     """Best, median and worst sample of every recipe that was scored on a dataset, from its first seed.
 
-    Each picture has the outline of the truth and of the prediction, the DSC above and the prompt below.
+    Each picture has the outline of the truth and of the prediction, the DSC above and the prompt below. An empty mask
+    where there is nothing is neither best nor worst, unless there is nothing else.
     """
     scored = study.results[(study.results.dataset == dataset) & (study.results.status == "ok")]
     first = scored.sort_values("seed").drop_duplicates("recipe").set_index("recipe").run
@@ -46,10 +53,14 @@ def overlays(study: Study, dataset: str) -> "Image":
     rows = zip(runs.items(), [axes[k : k + 3] for k in range(0, len(axes), 3)], strict=True)
     for (recipe, run), row in rows:
         predictions = _predictions(study, run)
-        for axis, (rank, sample_id) in zip(row, extremes(predictions.dsc).items(), strict=True):
+        of_something = predictions[~(predictions.empty_truth & predictions.empty_prediction)]
+        chosen = extremes((predictions if of_something.empty else of_something).dsc)
+        for spare in row[len(chosen):]:
+            spare.remove()
+        for axis, (rank, sample_id) in zip(row, chosen.items(), strict=False):
             shown, sample = predictions.loc[sample_id], samples[sample_id]
             draw_outlines(axis, data.image(sample), data.mask(sample), _decode(shown))
-            title = f"{title_of(recipe)}: {rank}, DSC {100 * shown.dsc:.1f} %"
+            title = f"{title_of(recipe)}: {rank}, {_scored(shown)}"
             axis.set_title(title, fontsize=8.5, loc="left")
             axis.set_xlabel(caption(shown.prompt), fontsize=8, loc="left")
     return style.picture(figure)
@@ -82,12 +93,13 @@ def two_sentences(study: Study) -> list:
         if pairs.empty:
             shown += [heading, style.note("No image of this split has two targets with different prompts.")]
             continue
-        figure, axes = style.panels(6, width=2.05, height=3.0, columns=6)
-        for place, (rank, pair) in enumerate(extremes(pairs).items()):
+        chosen = extremes(pairs)
+        figure, axes = style.panels(2 * len(chosen), width=2.05, height=3.0, columns=6)
+        for place, (rank, pair) in enumerate(chosen.items()):
             for axis, sample_id in zip(axes[2 * place : 2 * place + 2], pair, strict=True):
                 prediction, sample = predictions.loc[sample_id], samples[sample_id]
                 draw_outlines(axis, data.image(sample), data.mask(sample), _decode(prediction))
-                axis.set_title(f"{rank} pair, DSC {100 * prediction.dsc:.1f} %", fontsize=8.5, loc="left")
+                axis.set_title(f"{rank} pair, {_scored(prediction)}", fontsize=8.5, loc="left")
                 axis.set_xlabel(caption(prediction.prompt, 30), fontsize=8, loc="left")
         shown += [heading, style.picture(figure)]
     return shown or [style.note("No run of this study has been scored, so there is nothing to show.")]
@@ -111,7 +123,16 @@ def _predictions(study: Study, run: str) -> "pd.DataFrame":
     folder, own = study.evaluate(run), [("text_condition", "=", "own"), ("split", "=", split), ("sentence", "=", 0)]
     masks = pd.read_parquet(folder / "predictions.parquet", filters=own)
     scores = pd.read_parquet(folder / "per_sample.parquet", filters=[*own, ("metric", "=", "dsc")])
-    return masks.set_index("sample_id").assign(dsc=scores.set_index("sample_id").value)
+    scores = scores.set_index("sample_id")
+    return masks.set_index("sample_id").assign(
+        dsc=scores.value, empty_truth=scores.empty_truth, empty_prediction=scores.empty_prediction)
+
+
+def _scored(prediction: "pd.Series") -> str:
+    """The DSC of a prediction, or why it has no outline."""
+    if prediction.empty_prediction:
+        return "both masks empty" if prediction.empty_truth else "empty mask, DSC 0 %"
+    return f"DSC {100 * prediction.dsc:.1f} %"
 
 
 def _decode(prediction: "pd.Series") -> np.ndarray:
@@ -140,5 +161,14 @@ def draw_outlines(axis: "Axes", image: np.ndarray, truth: np.ndarray, prediction
 
 
 def caption(prompt: str, width: int = 42) -> str:
-    lines = textwrap.wrap(f"“{prompt}”", width) or ["“”"]
-    return "\n".join(lines if len(lines) <= 4 else [*lines[:3], f"{lines[3][: width - 2]}…"])
+    """A prompt in quotes on at most four lines; a longer one is cut in its middle, since prompts that begin alike
+    differ at their ends.
+
+    Args:
+        prompt: the prompt.
+        width: of a line, in letters of usual width.
+    """
+    text = drawable(f"“{prompt}”")
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    lines = textwrap.wrap(text, width if 2 * wide < len(text) else width // 2)
+    return "\n".join(lines if len(lines) <= 4 else [*lines[:2], f"… {lines[-2]}", lines[-1]])

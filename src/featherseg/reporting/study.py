@@ -27,6 +27,7 @@ TEXT = (
     "head_parts",
     "dataset",
     "member",
+    "target",
     "train_prompts",
     "prompts",
     "split",
@@ -81,6 +82,13 @@ class Study:
         return [read_run(path) for path in files]
 
     @cached_property
+    def unlisted(self) -> list[str]:
+        """The runs on disk, trained or scored, that are not declared."""
+        folder = Path("runs") / self.name
+        made = {path.parent.name for part in ("train", "evaluate") for path in (folder / part).glob("*/status.json")}
+        return sorted(made - {run.name for run in self.runs})
+
+    @cached_property
     def results(self) -> "pd.DataFrame":
         """The rows of `results.csv` of each run's first split (`test` where it was scored), without the measures of
         `referring.py`: what every table of one split reads.
@@ -92,8 +100,8 @@ class Study:
 
     @cached_property
     def every_result(self) -> "pd.DataFrame":
-        """`results.csv` as `collect` wrote it, every split and measure, but for the rows of members; absent text is
-        the empty string.
+        """`results.csv` as `collect` wrote it, every split and measure, but for the rows of members and targets; absent
+        text is the empty string.
 
         Raises:
             UserError: the results have not been collected.
@@ -105,6 +113,12 @@ class Study:
         """The rows of `results.csv` for each member of a pooled set, of each run's first split."""
         table = self._table("results.csv")
         return first_split(table[table.member != ""])
+
+    @cached_property
+    def by_target(self) -> "pd.DataFrame":
+        """The rows of `results.csv` for each target of a dataset that has several, of each run's first split."""
+        table = self._table("results.csv")
+        return first_split(table[table.target != ""])
 
     @cached_property
     def curves(self) -> "pd.DataFrame":
@@ -121,7 +135,7 @@ class Study:
         if not path.is_file():
             raise UserError(f"{path} does not exist; collect the study first: featherseg collect.")
         table = read_results(path)
-        for column in ("split", "head_parts", "member") if name == "results.csv" else ():
+        for column in ("split", "head_parts", "member", "target", "n_missed") if name == "results.csv" else ():
             if column not in table:
                 raise UserError(f"{path} lacks the column '{column}'; collect the study again: featherseg collect.")
         return table
@@ -138,8 +152,10 @@ def read_results(source: "Path | TextIO") -> "pd.DataFrame":
 
 
 def whole_sets(results: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows without those of the members of pooled sets."""
-    return results[results.member == ""].reset_index(drop=True) if "member" in results else results
+    """The rows without those of the members of pooled sets and of single targets."""
+    for part in results.columns.intersection(["member", "target"]):
+        results = results[results[part] == ""]
+    return results.reset_index(drop=True)
 
 
 def first_split(results: "pd.DataFrame") -> "pd.DataFrame":
