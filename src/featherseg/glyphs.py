@@ -114,7 +114,6 @@ def _font_of(letter: str) -> _Font | None:
     return next((font for font in _fonts() if ord(letter) in font.letters), None)
 
 
-@cache
 def _letters(path: str, face: int) -> frozenset[int]:
     """The code points that a font file can draw at any size; none where it cannot be read."""
     from matplotlib.ft2font import FT2Font

@@ -21,7 +21,7 @@ SCRIPTS = ["左肺上叶", "왼쪽 폐", "बायाँ फोक्सो", "
 
 
 def forget() -> None:
-    for cached in (glyphs._fonts, glyphs.families, glyphs._letters, glyphs._pillow_font):
+    for cached in (glyphs._fonts, glyphs.families, glyphs._pillow_font):
         cached.cache_clear()
 
 

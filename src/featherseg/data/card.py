@@ -19,6 +19,7 @@ SHEET = "contact_sheet.png"
 _TILES, _COLUMNS, _SIDE, _MARGIN, _LINE, _FONT_SIZE = 12, 4, 256, 12, 15, 12
 _COLOURS = ("#e6194b", "#0082c8", "#f58231", "#3cb44b", "#911eb4", "#008080")
 _MOST = 8
+_LETTERS = 200  # more than two lines of a tile hold
 
 
 @dataclass(frozen=True)
@@ -284,8 +285,9 @@ def _border(mask: np.ndarray, width: int) -> np.ndarray:
 
 
 def _shown_prompt(sample: Sample) -> str:
-    """The prompt of a sample that the sheet shows."""
-    return prompt_of(sample, next((level for level in (UNIQUE, "sentences") if level in sample.prompts), "p6"))
+    """The prompt of a sample that the sheet shows, as much of it as two lines can hold."""
+    level = next((level for level in (UNIQUE, "sentences") if level in sample.prompts), "p6")
+    return prompt_of(sample, level)[:_LETTERS]
 
 
 def _pieces(word: str, font: Lettering) -> list[str]:
