@@ -264,6 +264,17 @@ def test_where_there_is_nothing_to_find_no_method_wins(study):
     assert overview.collapses(Study("study")) == ""
 
 
+def test_the_unit_of_distances_stands_in_the_main_table(study):
+    assert "HD95 (px)" in overview.scores(study)
+    path = Path("runs/study/evaluate/clipseg-decoder-organs-0/metrics.json")
+    metrics = json.loads(path.read_text())
+    metrics["splits"]["test"]["conditions"]["own"]["hd95"]["unit"] = "mm"
+    path.write_text(json.dumps(metrics))
+    collect("study")
+    units = overview.scores(Study("study")).set_index(["dataset", "recipe"])["unit of HD95"]
+    assert units["organs", "clipseg-decoder"] == "mm" and units["lesions", "clipseg-decoder"] == "px"
+
+
 def test_a_sound_study_has_no_mark(study):
     assert overview.collapses(study) == "" and not overview.scores(study).method.str.contains("†").any()
 

@@ -8,10 +8,11 @@ from featherseg.markup import markdown_text
 from featherseg.reporting import style
 from featherseg.reporting.collapse import MARK, collapsed, described
 from featherseg.reporting.study import Study, title_of
-from featherseg.reporting.tables import FROM, METRICS, honest, made_here, own_means, show, source_of
+from featherseg.reporting.tables import FROM, METRICS, honest, made_here, own_means, show, source_of, unit_of
 
 COUNTED = ["seeds", "samples", "empty truth", "empty prediction"]
 SPREAD = "± of DSC over seeds"
+UNIT = "unit of HD95"
 CLASS_NAME = "DSC, class name only"
 NOTHING = 1.0  # DSC in % below which a structure counts as not found
 MOST_NAMED = 6  # runs in a sentence
@@ -39,8 +40,8 @@ def unlisted(study: Study) -> str:
 
 
 def scores(study: Study) -> pd.DataFrame:
-    """The main table, recipe by dataset: DSC and IoU in %, HD95 in pixels, with the own prompt, and DSC with the class
-    name alone, where it was asked for.
+    """The main table, recipe by dataset: DSC and IoU in %, HD95 in its unit, with the own prompt, and DSC with the
+    class name alone, where it was asked for.
 
     Means over samples (over every sentence of them, where each was scored) and seeds; the best DSC of a dataset
     comes first. Trainable parameters are those of the model that ran; samples with an empty mask are counted (mean
@@ -155,12 +156,15 @@ def _scores(study: Study) -> pd.DataFrame:
     fallen = {(row.dataset, row.recipe) for row in _own_rows(study).itertuples() if collapsed(row)}
     lines = [_scores_line(dataset, recipe, rows, (dataset, recipe) in fallen)
              for (dataset, recipe), rows in study.results.groupby(["dataset", "recipe"], sort=False)]
-    columns = ["dataset", "split", "method", "recipe", "DSC", CLASS_NAME, "IoU", "HD95", SPREAD, "trainable",
+    columns = ["dataset", "split", "method", "recipe", "DSC", CLASS_NAME, "IoU", "HD95", UNIT, SPREAD, "trainable",
                "% of model", *COUNTED, FROM, "data", "collapsed"]
     frame = pd.DataFrame(lines).reindex(columns=columns)
     frame = frame.astype(dict.fromkeys(["trainable", *COUNTED], "Int64") | {CLASS_NAME: float, "collapsed": bool})
     if (frame.seeds.fillna(1) == 1).all():
         frame = frame.drop(columns=["seeds", SPREAD])
+    units = frame[UNIT].dropna().unique()
+    if len(units) == 1:
+        frame = frame.drop(columns=UNIT).rename(columns={"HD95": f"HD95 ({units[0]})"})
     return honest(_told(frame).sort_values(["dataset", "DSC"], ascending=[True, False], na_position="last"))
 
 
@@ -175,7 +179,7 @@ def _scores_line(dataset: str, recipe: str, rows: pd.DataFrame, fallen: bool) ->
     first = next(scored.itertuples())
     return line | {metric: own_means(made, metric).mean() for metric in METRICS} | {
         "method": f"{line['method']} {MARK}" if fallen else line["method"],
-        CLASS_NAME: 100 * class_name["mean"].mean(),
+        UNIT: unit_of(made[made.text_condition == "own"], "HD95"), CLASS_NAME: 100 * class_name["mean"].mean(),
         "seeds": len(scored), SPREAD: own_means(made, "DSC").std(),
         "trainable": int(first.trainable_parameters),
         "% of model": 100 * first.trainable_parameters / first.total_parameters,
