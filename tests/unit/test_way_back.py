@@ -8,11 +8,12 @@ from torch.nn import functional as F
 from featherseg import models
 from featherseg.config import ModelConfig
 from featherseg.data.transforms import Letterbox, Squash, Warp
+from featherseg.models.base import SegmentationModel
 
 SIZES = [(50, 91), (77, 40)]
 
 
-def built(name: str, **knobs) -> models.base.SegmentationModel:
+def built(name: str, **knobs) -> SegmentationModel:
     return models.build(ModelConfig(name=name, weights="random-small", **knobs))
 
 
