@@ -462,7 +462,7 @@ def test_the_word_length_is_the_recipes_the_data_sets_or_the_params(project):
     declare(recipes=["words", "clipseg-decoder"], model=given)
     assert [run.model.word_length for run in resolve_study("study")] == [30, None]
     declare(recipes=["clipseg-decoder"], model=given)
-    assert "'model.word_length' is 30, but no run" in refusal()
+    assert "'model.word_length' is 30, which changes nothing" in idle_knob_notes("study")[0]
 
 
 def test_the_validation_split_may_be_one_by_data_set(project):
