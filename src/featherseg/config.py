@@ -245,8 +245,9 @@ class Run(Strict):
 
     On disk it is two files, so that another threshold retrains nothing: `runs/<study>/plan/<run>.yaml`, and
     the section `evaluate` in `runs/<study>/plan/<run>.evaluate.yaml`. `adapter` holds the method's name and the
-    knobs that it has; `train` is None where nothing is trained; `not_run` is the reason for which the run cannot
-    be made here.
+    knobs that it has; `train` is None where nothing is trained; `threads` is the number of the processor's threads,
+    which changes the last digits, None for as many as the machine has; `not_run` is the reason for which the run
+    cannot be made here.
     """
 
     study: str
@@ -257,6 +258,7 @@ class Run(Strict):
     adapter: dict[str, Any]
     train: TrainConfig | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
+    threads: Positive | None = None
     not_run: str | None = None
 
     @property
@@ -370,6 +372,7 @@ class Params(Strict):
     evaluate: dict[str, Any] = {}
     data: DataParams = DataParams()
     launch: str = "python -m"
+    threads: Positive | None = None
 
 
 class PretrainParams(Strict):
@@ -453,7 +456,8 @@ def plan_path(study: str, run: str) -> Path:
 def write_run(folder: Path | str, run: Run) -> None:
     """Write a resolved run's two plan files into `folder`."""
     path = Path(folder) / f"{run.name}.yaml"
-    plan = run.model_dump(mode="json", exclude={"evaluate", "train", "model"})
+    idle = {"threads"} if run.threads is None else set()
+    plan = run.model_dump(mode="json", exclude={"evaluate", "train", "model", *idle})
     write_yaml(path, plan | {"model": run.model.model_dump(mode="json", exclude_none=True),
                              "train": run.train.knobs() if run.train else None})
     write_yaml(path.with_suffix(".evaluate.yaml"), run.evaluate.model_dump(mode="json"))

@@ -44,12 +44,12 @@ POSITIONS = "positional_embedding"  # in the names of CLIP's and CRIS's paramete
 def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
     """Train a run, or record why there is nothing to train.
 
-    Writes, beside and renamed, `out_dir` with `checkpoint.safetensors` (the epoch of the best validation
-    DSC), `history.csv` (epoch, mean training loss, validation DSC at input size, learning rate, and what else
-    `validation_scores` names) and `status.json`; and `info_path` (times, hardware, versions, commit, images/s,
-    peak memory). Zero-shot runs and runs that cannot be made here have only a status. A training that was killed
-    goes on after its last finished epoch. With several processes (`accelerate launch`, `torchrun`) each batch of
-    the plan is divided over them.
+    Writes, beside and renamed, `out_dir` with `checkpoint.safetensors` (the epoch of the best validation DSC),
+    `history.csv` (epoch, mean training loss, validation DSC at input size, learning rate, and what else
+    `validation_scores` names) and `status.json`; and `info_path` (times, hardware, versions, commit, images/s, peak
+    memory). Zero-shot runs and runs that cannot be made here have only a status. A training that was killed goes on
+    after its last finished epoch, with the number of threads that it began with, so that it ends in the same
+    digits. With several processes (`accelerate launch`, `torchrun`) each batch of the plan is divided over them.
 
     Raises:
         UserError: no samples to train, validate or score on, a loss or gradient that is not finite, an output folder
@@ -77,8 +77,10 @@ def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.utils.deterministic.fill_uninitialized_memory = False
 
-        trainer = Trainer(run, dataset, accelerator)
         state = attempt.load()
+        if threads := run.threads or (state or {}).get("threads"):
+            torch.set_num_threads(threads)
+        trainer = Trainer(run, dataset, accelerator)
         if state is not None and not trainer.fits(state):
             attempt.refuse("of a model with other tensors")
             state = None
@@ -226,7 +228,7 @@ class Trainer:
         return {"history": self.history, "best": self.best, "changing": changing_tensors(self.model),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict() if self.schedule else None,
-                "scaler": scaler.state_dict() if scaler else None}
+                "scaler": scaler.state_dict() if scaler else None, "threads": torch.get_num_threads()}
 
     def fits(self, state: dict[str, Any]) -> bool:
         """Whether a state has what `state` has, its tensors by name and shape."""

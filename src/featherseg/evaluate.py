@@ -107,6 +107,8 @@ def evaluate(run: Run, data_dir: Path, train_dir: Path, out_dir: Path) -> None:
 
 
 def _score_run(run: Run, dataset: PreparedDataset, train_dir: Path, folder: Path) -> None:
+    if run.threads:
+        torch.set_num_threads(run.threads)
     settings, splits = run.evaluate, chosen_splits(run, dataset)
     model = load_model(run, train_dir)
     pixels = PixelDataset(dataset, model.resize)

@@ -121,7 +121,7 @@ class FeatureBank:
             return lambda places: tuple(tensor[places] for tensor in stored)
         precision = str(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else None
         key = key_of(tower, _tower_hash(self._model, tower), data, items, per_pass, precision,
-                     digests("models", "features.py", "caches.py"), torch.__version__)
+                     digests("models", "features.py", "caches.py"), torch.__version__, torch.get_num_threads())
         if not (cache_root() / "features" / key).is_dir() and need + _SPARE_DISK > _free_disk():
             return _no_room(tower, need, "disk space")
         folder = cached_folder("features", key,

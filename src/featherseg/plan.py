@@ -126,7 +126,7 @@ def resolve_study(study: str) -> list[Run]:
         evaluate = parse(EvaluateConfig, _merge(section_of(recipe, "evaluate", dataset), params.evaluate),
                          f"recipes/{name}.yaml with {source}: evaluate")
         runs.append(Run(study=study, recipe=name, dataset=dataset, seed=seed, model=model, adapter=adapters[name],
-                        train=train, evaluate=evaluate, not_run=not_run))
+                        train=train, evaluate=evaluate, threads=params.threads, not_run=not_run))
     return runs
 
 

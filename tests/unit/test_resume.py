@@ -197,6 +197,33 @@ def test_state_of_other_parameters_is_not_resumed(files, place, monkeypatch, cha
     assert read_json(place / "out.json")["resumed_after_epoch"] == 0
 
 
+@pytest.fixture
+def more_threads():
+    before = torch.get_num_threads()
+    yield lambda: torch.set_num_threads(before + 1)
+    torch.set_num_threads(before)
+
+
+def test_a_resumed_training_keeps_the_threads_that_it_began_with(files, place, monkeypatch, more_threads):
+    run, before = tiny_run(files[0], files[1]), torch.get_num_threads()
+    reference = uninterrupted(files, place, run, monkeypatch)
+    killed_in(files, place, run, monkeypatch, 7)
+    more_threads()
+    train(run, files[2], place / "out", place / "out.json")
+    info = read_json(place / "out.json")
+    assert info["threads"] == before and info["resumed_after_epoch"] == 1
+    assert contents(place / "out") == reference
+
+
+def test_a_run_is_trained_with_its_own_threads(files, place, more_threads):
+    before = torch.get_num_threads()
+    run = tiny_run(files[0], files[1], epochs=1)
+    assert run_key(run, "data") != run_key(run.model_copy(update={"threads": before}), "data")
+    more_threads()
+    train(run.model_copy(update={"threads": before}), files[2], place / "out", place / "out.json")
+    assert read_json(place / "out.json")["threads"] == before
+
+
 def test_the_key_follows_what_decides_a_training(files, place, monkeypatch):
     run = tiny_run(files[0], files[1])
     key = run_key(run, "data")
