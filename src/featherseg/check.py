@@ -7,6 +7,7 @@ from typing import Any
 
 from featherseg.config import DataParams, read_params, study_params_path
 from featherseg.errors import UserError
+from featherseg.files import read_text
 from featherseg.plan import idle_knob_notes, read_recipe, recipe_names, resolve_study
 from featherseg.split_check import missing_note, split_faults
 
@@ -19,7 +20,7 @@ _NAMES = re.compile(r"""'[^']*'|(?:\S*(?:[/\\\d]|\.\w)\S*)(?: \S*(?:[/\\\d]|\.\w
 def studies() -> list[str]:
     """The root study, and every folder of pipelines/ whose dvc.yaml plans one."""
     papers = [path.parent.name for path in Path("pipelines").glob("*/dvc.yaml")
-              if "featherseg plan" in path.read_text(encoding="utf-8")]
+              if "featherseg plan" in read_text(path)]
     return ["study", *sorted(papers)]
 
 

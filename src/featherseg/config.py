@@ -35,6 +35,7 @@ WayBack = Literal["bilinear", "published_nearest", "published_cubic"]
 TextPadding = Literal["masked", "published_unmasked"]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
+Depth = Annotated[int, Field(gt=0, le=256)]  # blocks of a tower
 Side = Annotated[int, Field(gt=0, le=8192)]  # of a square in pixels
 InputSide = Annotated[int, Field(gt=0, le=2048)]  # of a model's input; the published ones have 640 at most
 Rate = Annotated[float, Field(gt=0)]

@@ -20,6 +20,8 @@ from featherseg.terminal import shortened
 
 LONGEST_NAME = 255  # bytes, on every usual file system
 LONGEST_TEXT = 1 << 30  # bytes; the largest file that is read whole, COCO's instances, has half of it
+MOST_CONTAINERS = 5_000_000  # lists and objects of a JSON file, 100 bytes each; COCO's instances have 3 million
+MOST_VALUES = 60_000_000  # of any kind, 30 bytes each; COCO's instances have half of it
 DEEPEST = 64  # lists and objects within one another; what is written here needs eight
 LONGEST_OWN_NAME = 100  # characters: two of them and a seed make a run's, which becomes part of a file's
 MISSING_VALUES = ("na", "nan", "null", "none")  # what tables hold where there is nothing, in any case
@@ -155,9 +157,12 @@ def read_json(path: Path | str) -> Any:
     """Content of a JSON file.
 
     Raises:
-        UserError: as `read_text`, or it is not JSON, with the line, or is nested more than `DEEPEST` levels deep.
+        UserError: as `read_text`, or it is not JSON, with the line, holds too many values, or nests them more than
+            `DEEPEST` levels deep.
     """
     text = read_text(path)
+    if text.count("[") + text.count("{") > MOST_CONTAINERS or text.count(",") > MOST_VALUES:
+        raise UserError(f"{path} holds more values than memory may have room for; split or correct the file.")
     try:
         value = json.loads(text)
     except RecursionError:
@@ -180,7 +185,7 @@ def check_nesting(value: Any, source: Path | str, most: int | None = None) -> No
     """
     level, total = [value], 0
     for _ in range(DEEPEST + 1):
-        containers = [child for child in level if isinstance(child, dict | list)]
+        containers = [child for child in level if isinstance(child, dict | list | tuple)]
         if not containers:
             return
         total += sum(map(len, containers))

@@ -8,6 +8,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from featherseg.errors import UserError
+from featherseg.files import cache_root
+
+
+def lock_of(kind: str, name: str) -> Path:
+    """The lock file of what several processes may write under one name, such as a download; in the cache folder."""
+    return cache_root() / "locks" / f"{kind}-{name}.lock"
 
 
 @contextlib.contextmanager

@@ -339,7 +339,7 @@ def test_biomedclipseg_d_without_a_trained_decoder_is_refused(small_full, tmp_pa
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (None, "no readable vocabulary"), ("[PAD]\n[UNK]\n[CLS]\na", r"lacks \[SEP\]"),
+    (None, "does not exist"), ("[PAD]\n[UNK]\n[CLS]\na", r"lacks \[SEP\]"),
     ("\n".join(reversed(VOCABULARY)), r"\[PAD\] first"), ("\n".join(VOCABULARY[:-1]), "word pieces, but the weights"),
     ("\n".join([*VOCABULARY[:-1], VOCABULARY[-2]]), "each piece once")])
 def test_a_vocabulary_that_is_not_the_weights_own_is_one_sentence(content, words, monkeypatch, tmp_path):

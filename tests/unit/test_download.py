@@ -518,6 +518,21 @@ def test_two_versions_met_at_first_use_at_once_are_not_both_recorded(tmp_path, m
     assert read_json("sums.json") == {"x": hashlib.sha256(b"a").hexdigest()}
 
 
+def test_a_download_that_the_disk_has_no_room_to_unpack_is_kept(project, server, archive, monkeypatch):
+    monkeypatch.setattr(extract_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=len(archive)))
+    monkeypatch.setattr(extract_module, "_checked", lambda archive, members: iter([SimpleNamespace(size=10**12)]))
+    with pytest.raises(UserError, match="unpacks to 1000.0 GB"):
+        get(toy(server))
+    assert Path(".cache/downloads/toy/toy.zip").read_bytes() == archive
+
+
+def test_a_full_disk_while_an_archive_is_copied_is_one_sentence(project, server, archive):
+    write_zip(Path("inbox/toy.zip"), {"random": os.urandom(100_000)})
+    with pytest.raises(UserError, match="raw.*(File too large|No space left)") as error, full_disk(10_000):
+        get(toy(server, unpack=False))
+    assert "\n" not in str(error.value) and not any("raw" in path for path in everything_below(project))
+
+
 def test_a_full_disk_leaves_no_raw_data(project, server, archive):
     write_zip(Path("inbox/toy.zip"), {"zeros": bytes(100_000)})
     with pytest.raises(UserError, match="raw could not be written"), full_disk(10_000):

@@ -128,6 +128,33 @@ def test_a_file_of_something_else_is_one_sentence(folder, state):
         models.build(config(folder))
 
 
+def test_a_tensor_that_repeats_fewer_values_is_named_before_it_takes_memory(folder):
+    for name in ("model.safetensors", "SHA256"):
+        (folder / name).unlink()
+    torch.save({"huge": torch.zeros(1).half().expand(10**12)}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: tensors repeat .*huge"):
+        read_state(folder)
+    shared = torch.ones(4)
+    torch.save({"a": shared, "b": shared[:2], "c": shared.reshape(2, 2).T, "d": torch.zeros(0)},
+               folder / "pytorch_model.bin")
+    assert read_state(folder)["c"].tolist() == [[1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize(("part", "changes", "said"), [
+    ("vision_config", {"hidden_size": 8192, "num_attention_heads": 8, "num_hidden_layers": 200},
+     "describes a model of .* parameters, but there are"),
+    ("text_config", {"max_position_embeddings": 8192, "hidden_size": 8192, "num_hidden_layers": 100,
+                     "num_attention_heads": 1}, "describes a model of"),
+    ("vision_config", {"num_hidden_layers": 8192}, "less than or equal to 256")])
+def test_an_architecture_beyond_its_weights_is_refused_before_memory_is_taken(folder, part, changes, said):
+    path = folder / "config.json"
+    given = json.loads(path.read_text())
+    given[part] |= changes
+    path.write_text(json.dumps(given))
+    with pytest.raises(UserError, match=said):
+        models.build(config(folder))
+
+
 @pytest.mark.parametrize("change", [
     [], {"extract_layers": []}, {"extract_layers": [0, 1, 9]}, {"use_complex_transposed_convolution": "x"}])
 def test_another_architecture_is_one_sentence(folder, change):

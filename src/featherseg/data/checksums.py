@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from featherseg.errors import UserError
-from featherseg.files import cache_root, read_object, sha256_file, write_json
-from featherseg.locks import exclusive
+from featherseg.files import read_object, sha256_file, write_json
+from featherseg.locks import exclusive, lock_of
 
 
 class Checksums:
@@ -53,7 +53,7 @@ class Checksums:
         """
         if not self._new:
             return
-        with exclusive(cache_root() / "locks" / "checksums.lock", f"Another process is writing {self._path}."):
+        with exclusive(lock_of("data", self._path.name), f"Another process is writing {self._path}."):
             recorded = self._read()
             for key, value in self._new.items():
                 if recorded.get(key, value) != value:

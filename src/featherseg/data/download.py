@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from featherseg.data.checksums import Checksums
-from featherseg.data.extract import extract, is_archive
+from featherseg.data.extract import NoRoom, extract, is_archive
 from featherseg.data.fetch import Unreachable, fetch, is_open_to_change
 from featherseg.data.spec import DatasetSpec, RawSpec, Resource
 from featherseg.data.specs import SPECS
 from featherseg.errors import NotRun, UserError
 from featherseg.files import atomic_path, cache_root, not_run_reason, read_bytes, refuse_own_source, write_status
-from featherseg.locks import exclusive
+from featherseg.locks import exclusive, lock_of
 from featherseg.registry import unknown
 
 RAW = Path("data/raw")
@@ -51,8 +51,7 @@ def download(spec: RawSpec, raw_dir: Path, inbox_dir: Path, mirror: Path | None 
     """
     if mirror is not None and not mirror.is_dir():
         raise UserError(f"data.mirror: the folder {mirror} does not exist; name an existing one or null.")
-    lock = cache_root() / "locks" / f"download-{spec.name}.lock"
-    with exclusive(lock, f"Another process is downloading {spec.name}."):
+    with exclusive(lock_of("download", spec.name), f"Another process is downloading {spec.name}."):
         _download(spec, raw_dir, inbox_dir, mirror, Checksums(checksums))
 
 
@@ -143,6 +142,8 @@ def _kept_only_if_good(spec: RawSpec, path: Path) -> Iterator[None]:
     """Remove our own download where it proves bad, so that the next run gets it again."""
     try:
         yield
+    except NoRoom:
+        raise
     except UserError:
         if path.is_relative_to(_downloads(spec)):
             path.unlink()

@@ -14,6 +14,7 @@ from typing import IO
 import numpy as np
 
 from featherseg.errors import UserError
+from featherseg.files import read_bytes, read_text
 
 _META_TYPES = {"MET_UCHAR": "u1", "MET_CHAR": "i1", "MET_USHORT": "u2", "MET_SHORT": "i2", "MET_UINT": "u4",
                "MET_INT": "i4", "MET_FLOAT": "f4", "MET_DOUBLE": "f8"}
@@ -68,7 +69,7 @@ def _nifti_spacing(path: Path) -> tuple[float, float]:
 
 def _meta_header(path: Path) -> dict[str, str]:
     header = {}
-    for line in path.read_text(encoding="latin-1").splitlines():
+    for line in read_text(path, encoding="latin-1").splitlines():
         key, _, value = line.partition("=")
         header[key.strip()] = value.strip()
     return header
@@ -83,7 +84,7 @@ def _meta_image(path: Path) -> np.ndarray:
     swapped = "True" in (header.get("BinaryDataByteOrderMSB"), header.get("ElementByteOrderMSB"))
     kind = np.dtype((">" if swapped else "<") + _META_TYPES[header["ElementType"]])
     size = _size([int(side) for side in header["DimSize"].split()])
-    content = (path.parent / Path(header["ElementDataFile"]).name).read_bytes()
+    content = read_bytes(path.parent / Path(header["ElementDataFile"]).name)
     if header.get("CompressedData") == "True":
         content = zlib.decompressobj().decompress(content, size[0] * size[1] * kind.itemsize)
     return _frame(content, kind, size)

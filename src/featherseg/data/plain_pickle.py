@@ -2,11 +2,17 @@
 
 import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from featherseg.errors import UserError
+from featherseg.files import check_nesting, read_bytes
+from featherseg.terminal import shortened
 
+LONGEST = 128 << 20  # bytes; the largest file of references has 50 MB
+MOST_STEPS = 12_000_000  # instructions, each of which may take 200 bytes of memory; 5 million are in that file
+MOST_VALUES = 4_000_000  # counted as often as they are referred to; 2 million are in it
 _PLAIN = [
     pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK, pickle.DUP,
     pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.INT, pickle.BININT, pickle.BININT1, pickle.BININT2,
@@ -20,15 +26,27 @@ _PLAIN = [
 _NAMES = [pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.INST]  # known only so that the refusal can say the name
 
 
+def _counted(step: Callable[[Any], None]) -> Callable[[Any], None]:
+    def counted(self: "_PlainUnpickler") -> None:
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise UserError(f"holds more than {MOST_STEPS:,} instructions")
+        step(self)
+
+    return counted
+
+
 class _PlainUnpickler(pickle._Unpickler):
     """Python's own unpickler in Python, because in that one the instructions are a table from which those that make
     objects can be left out, and a damaged number cannot make it allocate memory.
     """
 
-    dispatch = {code[0]: pickle._Unpickler.dispatch[code[0]] for code in (*_PLAIN, *_NAMES)}
+    dispatch = {code[0]: _counted(pickle._Unpickler.dispatch[code[0]]) for code in (*_PLAIN, *_NAMES)}
+    steps = 0
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise UserError(f"names {module}.{name}")
+        raise UserError(f"names {shortened(f'{module}.{name}')}, but a pickle of plain data needs no code; nothing of "
+                        "it was run")
 
 
 def read_plain_pickle(path: Path) -> Any:
@@ -37,17 +55,15 @@ def read_plain_pickle(path: Path) -> Any:
     Byte strings of Python 2 become text, read as UTF-8.
 
     Raises:
-        UserError: the file is absent or damaged, or names a class or function.
+        UserError: the file cannot be read, is damaged or too large, or names a class or function.
     """
+    content = read_bytes(path, LONGEST)
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; get the archive again.") from None
-    try:
-        return _PlainUnpickler(io.BytesIO(content), encoding="utf-8", errors="replace").load()
-    except UserError as found:
-        raise UserError(f"{path} {found}, but a pickle of plain data needs no code; nothing of it was run, do not use "
-                        "this file.") from None
+        value = _PlainUnpickler(io.BytesIO(content), encoding="utf-8", errors="replace").load()
+    except UserError as fault:
+        raise UserError(f"{path} {fault}; do not use this file.") from None
     except Exception as error:
-        raise UserError(f"{path} is damaged or no pickle of plain data ({type(error).__name__}: {error}); "
-                        "get the archive again.") from None
+        raise UserError(f"{path} is damaged or no pickle of plain data ({type(error).__name__}: "
+                        f"{shortened(str(error), 100)}); get the archive again.") from None
+    check_nesting(value, path, MOST_VALUES)
+    return value

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from featherseg.data.card import About, write_card
+from featherseg.data.extract import open_zip
 from featherseg.data.layout import find_folder
 from featherseg.data.plain_pickle import read_plain_pickle
 from featherseg.data.prepared import PreparedWriter
@@ -170,10 +171,7 @@ def _images_of(folder: Path) -> dict[str, zipfile.Path]:
     """The images in a folder's zip archives, by file name."""
     found = {}
     for archive in sorted(folder.glob("*.zip")):
-        try:
-            root = zipfile.Path(zipfile.ZipFile(archive))
-        except zipfile.BadZipFile as error:
-            raise UserError(f"{archive} is damaged ({error}); get it again.") from None
+        root = zipfile.Path(open_zip(archive))
         found |= {Path(name).name: root / name for name in root.root.namelist() if not name.endswith("/")}
     return found
 

@@ -20,11 +20,14 @@ from featherseg.models.weights import (
     weights_sha256,
 )
 from featherseg.registry import Registry
+from featherseg.terminal import shortened
 
 if TYPE_CHECKING:
     from featherseg.models.base import SegmentationModel
 
-MODELS: Registry[Callable[[ModelConfig], "SegmentationModel"]] = Registry("model")
+Factory = Callable[[ModelConfig], "SegmentationModel"]
+MODELS: Registry[Factory] = Registry("model")
+MOST_ABSENT = 100_000_000  # parameters that base weights may lack, such as a head's
 SMALL_SIZE = 64
 ETRIS, DETRIS = tuple(etris_config.FULL), tuple(detris_config.FULL)
 WITH_ETRIS_HEAD = (*ETRIS, *DETRIS)
@@ -184,6 +187,21 @@ def small_model(name: str, image_size: int) -> "SegmentationModel":
     return MODELS[name](ModelConfig(name=name, weights=RANDOM_SMALL, image_size=image_size))
 
 
+def _check_size(config: ModelConfig, factory: Factory, weights: int) -> None:
+    """Refuse a `config.json` that asks for much more memory than its weights fill, before any is taken."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            asked = sum(parameter.numel() for parameter in factory(config).parameters())
+    except RuntimeError as error:  # a tensor of more values than can be counted
+        raise UserError(f"the config.json beside {config.weights} describes no model that can be built "
+                        f"({shortened(str(error), 100)}); put the one that belongs to the weights there.") from None
+    if asked > MOST_ABSENT + 4 * weights:
+        raise UserError(f"the config.json beside {config.weights} describes a model of {asked:,} parameters, but there "
+                        f"are {weights:,} values in the weights; put the one that belongs to them there.")
+
+
 def build(config: ModelConfig, seed: int = 0) -> "SegmentationModel":
     """The model with its base weights, in eval mode; `seed` decides random ones.
 
@@ -204,6 +222,7 @@ def build(config: ModelConfig, seed: int = 0) -> "SegmentationModel":
             raise UserError(f"the weights in {config.weights} have sha256 {found[:12]}..., but the run was planned "
                             f"with {config.sha256[:12]}...; run the stage `plan` again.")
         state = read_state(config.weights)
+        _check_size(config, factory, sum(tensor.numel() for tensor in state.values()))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = factory(config)

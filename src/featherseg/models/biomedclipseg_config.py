@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from featherseg.config import Positive, Several, Strict
+from featherseg.config import Depth, Positive, Several, Strict
 from featherseg.errors import UserError
 from featherseg.models.word_pieces import FILE, SPELLING, read_vocabulary
 
@@ -28,12 +28,12 @@ class Architecture(Strict):
     """
 
     vision_width: Positive = 768
-    vision_depth: Positive = 12
+    vision_depth: Depth = 12
     vision_heads: Positive = 12
     patch_size: Positive = 16
     image_size: Positive = 224
     text_width: Positive = 768
-    text_depth: Positive = 12
+    text_depth: Depth = 12
     text_heads: Positive = 12
     vocabulary: Positive = 30522
     positions: Positive = 512

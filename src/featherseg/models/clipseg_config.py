@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from featherseg.config import Several, Strict
+from featherseg.config import Depth, Several, Strict
 
 VOCABULARY = 49408
 Size = Annotated[int, Field(gt=0, le=2**13)]  # CLIP's widest is 1,664
@@ -23,7 +23,7 @@ class Tower(Part):
 
     hidden_size: Size | None = None
     intermediate_size: Size | None = None
-    num_hidden_layers: Size | None = None
+    num_hidden_layers: Depth | None = None
     num_attention_heads: Size | None = None
     hidden_act: Activation | None = None
     attention_dropout: Share | None = None

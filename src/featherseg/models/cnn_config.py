@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from featherseg.config import Positive, Several, Strict
+from featherseg.config import Depth, Positive, Several, Strict
 
 NAMES = ("unet", "unetplusplus", "deeplabv3plus")
 
@@ -22,7 +22,7 @@ class Architecture(Strict):
 
     encoder: str = "resnet50"
     encoder_channels: Several[Positive] | None = None
-    encoder_layers: Several[Positive] | None = None
+    encoder_layers: Several[Depth] | None = None
     decoder_channels: Several[Positive] = (256, 128, 64, 32, 16)
     image_size: Positive = 256
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from featherseg.config import Positive, Several
+from featherseg.config import Depth, Positive, Several
 from featherseg.models import etris_config
 
 
@@ -16,7 +16,7 @@ class Architecture(etris_config.Architecture):
         dropout: in the decoder, unless a run says another.
     """
 
-    resnet_layers: Annotated[Several[Positive], Field(min_length=4, max_length=4)] = (3, 4, 6, 3)
+    resnet_layers: Annotated[Several[Depth], Field(min_length=4, max_length=4)] = (3, 4, 6, 3)
     head_mlp: Positive = 2048
     neck_widths: Annotated[Several[Positive], Field(min_length=3, max_length=3)] = (256, 512, 1024)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1

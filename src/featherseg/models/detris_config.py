@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from featherseg.config import Positive, Several
+from featherseg.config import Depth, Positive, Several
 from featherseg.models.etris_config import STAGES
 from featherseg.models.etris_config import Architecture as ETRISArchitecture
 
@@ -17,7 +17,7 @@ class Architecture(ETRISArchitecture):
         registers: register tokens that the vision tower walks beside the class token.
     """
 
-    vision_stages: Several[Positive] = (5, 9, 12)
+    vision_stages: Several[Depth] = (5, 9, 12)
     registers: Positive = 4
 
     @model_validator(mode="after")

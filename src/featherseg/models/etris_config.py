@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from featherseg.config import Positive, Several, Strict
+from featherseg.config import Depth, Positive, Several, Strict
 
 STAGES = 3
 
@@ -28,13 +28,13 @@ class Architecture(Strict):
     """
 
     vision_width: Positive
-    resnet_layers: Several[Positive] | None = None
+    resnet_layers: Several[Depth] | None = None
     patch_size: Positive | None = None
     vision_head_width: Positive = 64
     pool_grid: Positive = 7
     text_width: Positive = 512
     text_heads: Positive = 8
-    stages: Several[Positive] = (4, 8, 12)
+    stages: Several[Depth] = (4, 8, 12)
     embed_dim: Positive = 512
     head_width: Positive = 512
     head_heads: Positive = 8

@@ -7,6 +7,7 @@ What nobody publishes as one file, BiomedCLIPSeg-D and DETRIS before its trainin
 it is made of.
 """
 
+import errno
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from featherseg.files import (
     write_json,
     write_status,
 )
-from featherseg.locks import exclusive
+from featherseg.locks import exclusive, lock_of
 from featherseg.models.weights import OWN_FILE, read_state
 from featherseg.models.word_pieces import FILE as VOCABULARY
 from featherseg.registry import unknown
@@ -83,8 +84,7 @@ def fetch_weights(name: str, mirror: str | None = None) -> None:
     """
     if name not in PUBLIC:
         raise unknown("weights", name, list(PUBLIC))
-    lock = cache_root() / "locks" / f"weights-{name}.lock"
-    with exclusive(lock, f"Another process is fetching the weights {name}."):
+    with exclusive(lock_of("weights", name), f"Another process is fetching the weights {name}."):
         if name in ASSEMBLED:
             _assemble(name, mirror)
         else:
@@ -170,7 +170,9 @@ def _fetch(weights: PublicWeights, file: str, mirrors: list[Path], inbox: Path, 
     revision = f"weights/{inbox.name}/revision"
     try:
         path = Path(hf_hub_download(weights.repository, file, revision=known.get(revision)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise  # the disk's, of the hub's own cache
         raise NotRun(f"{file} of {weights.repository} could not be fetched from the model hub; put "
                      f"{' and '.join(weights.files)} into {inbox}/.") from None
     if known.get(revision) is None:

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from featherseg.config import Positive, Several, Strict
+from featherseg.config import Depth, Positive, Several, Strict
 
 
 class Architecture(Strict):
@@ -24,16 +24,16 @@ class Architecture(Strict):
     """
 
     vision_width: Positive = 768
-    vision_depth: Positive = 12
+    vision_depth: Depth = 12
     vision_head_width: Positive = 64
     patch_size: Positive = 16
     grid: Positive = 14
     text_width: Positive = 512
-    text_depth: Positive = 12
+    text_depth: Depth = 12
     text_heads: Positive = 8
     embed_dim: Positive = 512
     side_width: Positive = 240
-    side_depth: Positive = 8
+    side_depth: Depth = 8
     side_heads: Positive = 6
     fused: Several[int] = (0, 3, 6, 9)
     queries: Positive = 100

@@ -5,8 +5,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from featherseg.data.extract import open_zip
 from featherseg.errors import UserError
-from featherseg.files import sha256_file
+from featherseg.files import open_file, read_text, sha256_file
+from featherseg.terminal import printable, shortened
 
 RANDOM = "random"
 RANDOM_SMALL = "random-small"
@@ -45,12 +47,12 @@ def weights_sha256(folder: Path | str) -> str:
         UserError: there are no weights, or they are not those that the folder names.
     """
     file, pinned = weights_file(folder), Path(folder) / "SHA256"
-    with open(file, "rb") as opened:
+    with open_file(file) as opened:
         if opened.read(len(_POINTER)) == _POINTER:
             raise UserError(f"{file} only says where git-lfs keeps the weights; fetch them with `git lfs pull`, or "
                             "download the file itself.")
     found = sha256_file(file)
-    wanted = pinned.read_text(errors="replace").strip()[:64] if pinned.is_file() else found
+    wanted = read_text(pinned, errors="replace").strip()[:64] if pinned.exists() else found
     if wanted != found:
         raise UserError(f"{file} has sha256 {found[:12]}..., but {pinned} names {wanted[:12] or 'nothing'}...; "
                         "restore the file or retrain the weights.")
@@ -92,7 +94,8 @@ def read_state(folder: Path | str) -> dict[str, Any]:
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, json.JSONDecodeError, ValueError) as error:
-        raise UserError(f"{file} is not a readable weights file ({error}); fetch it again.") from None
+        raise UserError(f"{file} is not a readable weights file ({printable(shortened(str(error), 200))}); fetch it "
+                        "again.") from None
     except Exception as error:  # what torch's unpickler meets in a file that is no pickle can be anything
         raise UserError(f"{file} is no file of tensors ({type(error).__name__}) and is not loaded; "
                         "use a safetensors file.") from None
@@ -101,14 +104,20 @@ def read_state(folder: Path | str) -> dict[str, Any]:
                                               for name, tensor in state.items()):
         raise UserError(f"{file} is no map from names to tensors, nor a checkpoint with one in it; "
                         "use a safetensors file.")
+    # a file of a few bytes may name tensors of any size, which a copy in float32 would fill
+    if repeated := [name for name, tensor in state.items() if tensor.layout is torch.strided and not tensor.is_meta
+                    and tensor.untyped_storage().nbytes() < tensor.nbytes]:
+        raise UserError(f"{file}: tensors repeat fewer values than they have places ({_first_names(repeated)}); save "
+                        "them as dense ones.")
     return {name.removeprefix("module."): tensor.float() if tensor.is_floating_point() else tensor
             for name, tensor in state.items() if not name.endswith("position_ids")}
 
 
 def _is_torchscript(file: Path) -> bool:
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
+    with open_file(file) as opened:
+        if not zipfile.is_zipfile(opened):
+            return False
+    with open_zip(file) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
@@ -149,4 +158,4 @@ def check_values(tensors: dict[str, Any], source: str) -> None:
 
 
 def _first_names(names: list[str]) -> str:
-    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    return f"{', '.join(map(shortened, names[:3]))}{', ...' if len(names) > 3 else ''}"

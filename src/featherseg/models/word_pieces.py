@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featherseg.errors import UserError
+from featherseg.files import read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -25,10 +26,7 @@ def read_vocabulary(file: Path) -> tuple[str, ...]:
     Raises:
         UserError: the file is absent or unreadable, lacks a special token, or does not begin with the pad token.
     """
-    try:
-        pieces = tuple(file.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is no readable vocabulary ({error}); put the weights' own {FILE} there.") from None
+    pieces = tuple(read_text(file).removesuffix("\n").split("\n"))
     missing = [token for token in SPECIAL if token not in pieces]
     if missing or pieces[0] != PAD or len(set(pieces)) < len(pieces):
         fault = f"lacks {', '.join(missing)}" if missing else f"should hold each piece once, {PAD} first"

@@ -12,6 +12,7 @@ from featherseg.data.layout import find_folder
 from featherseg.data.lists import Entry, named_in
 from featherseg.data.spec import DatasetSpec, Files, medvlsm_lists
 from featherseg.errors import UserError
+from featherseg.files import read_text
 
 _PAGE = "https://humanheart-project.creatis.insa-lyon.fr/database/#collection/6373703d73e9f0047faa1bc8"
 _STRUCTURES = {1: "left ventricular cavity", 2: "myocardium", 3: "left atrium cavity"}
@@ -74,7 +75,7 @@ def _check_patient(folder: Path, entry: Entry) -> None:
         UserError: they differ, so that the folder's number is not that of the lists.
     """
     path = folder / f"Info_{entry.attributes['view']}.cfg"
-    lines = path.read_text(encoding="latin-1").splitlines() if path.is_file() else []
+    lines = read_text(path, encoding="latin-1").splitlines() if path.exists() else []
     here = {key.strip(): value.strip().lower() for key, _, value in (line.partition(":") for line in lines)}
     listed = {"Sex": entry.attributes.get("sex", "")[:1], "Age": str(_number(entry.attributes.get("age", ""))),
               "ImageQuality": entry.attributes.get("quality", "")}
