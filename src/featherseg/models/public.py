@@ -18,7 +18,6 @@ from featherseg.data.download import CHECKSUMS
 from featherseg.errors import NotRun
 from featherseg.files import (
     atomic_path,
-    cache_root,
     not_run_reason,
     refuse_own_source,
     write_json,
