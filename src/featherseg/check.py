@@ -102,13 +102,13 @@ def split_notes(dataset: str) -> list[str]:
     return faults or _folder_notes([dataset])
 
 
-def _folder_notes(names: list[str] | None = None) -> list[str]:
-    """What own folders, all or some by name, lack of train, val and test."""
+def _folder_notes(names: list[str]) -> list[str]:
+    """What own folders lack of train, val and test; names of other datasets are passed over."""
     try:
         data = read_params("study").data
     except UserError:
         return []
-    notes = (missing_note(name, data) for name in data.folders if names is None or name in names)
+    notes = (missing_note(name, data) for name in names if name in data.folders)
     return [note for note in notes if note]
 
 
@@ -129,12 +129,12 @@ def list_notes() -> list[str]:
 
 def knob_notes(only: list[str] | None = None) -> list[str]:
     """Knobs that studies set and none of their runs has (`plan.idle_knob_notes`)."""
-    return [note for study in only or studies() for note in _sentences(idle_knob_notes, study)]
+    return [note for study in only or studies() for note in _texts(idle_knob_notes, study)]
 
 
 def data_notes() -> list[str]:
-    """Missing splits of own folders, and pictures and patients in several splits of them and of prepared datasets, one
-    sentence each."""
+    """Missing splits of own folders of no study, and pictures and patients in several splits of any own folder or
+    prepared dataset, one sentence each."""
     from featherseg.data.facts import read_facts
     from featherseg.data.folder import folder_leaks
 
@@ -142,17 +142,18 @@ def data_notes() -> list[str]:
         folders = read_params("study").data.folders
     except UserError:
         folders = {}
-    notes = _folder_notes()
+    studied = {name for study in studies() for name in _texts(lambda of: read_params(of).study.datasets, study)}
+    notes = _folder_notes([name for name in folders if name not in studied])
     for name, folder in folders.items():
-        notes += [f"data.folders.{name}: {leak}" for leak in _sentences(folder_leaks, folder.path)]
+        notes += [f"data.folders.{name}: {leak}" for leak in _texts(folder_leaks, folder.path)]
     for folder in _prepared():
         if folder.name not in folders:
-            notes += [f"{folder}: {leak}" for leak in _sentences(lambda path: read_facts(path).leaks(), folder)]
+            notes += [f"{folder}: {leak}" for leak in _texts(lambda path: read_facts(path).leaks(), folder)]
     return notes
 
 
-def _sentences(read: Callable[[Any], list[str]], place: Any) -> list[str]:
-    """What is read; nothing where it cannot be, which is a fault of its own."""
+def _texts(read: Callable[[Any], list[str]], place: Any) -> list[str]:
+    """The texts that are read; none where they cannot be, which is a fault of its own."""
     try:
         return read(place)
     except UserError:
