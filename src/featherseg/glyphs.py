@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featherseg.markup import printable
+from featherseg.markup import one_line
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
@@ -67,7 +67,7 @@ def drawable(text: str) -> str:
     Marks that join or steer letters (a zero-width joiner) are left out where no font has them.
     """
     drawn = []
-    for missing, letters in groupby(printable(text), key=lambda letter: _font_of(letter) is None):
+    for missing, letters in groupby(one_line(text), key=lambda letter: _font_of(letter) is None):
         shown = [letter for letter in letters if not missing or unicodedata.category(letter) not in ("Cf", "Mn")]
         points = " ".join(f"U+{ord(letter):04X}" for letter in shown)
         drawn.append(f"[{points}]" if missing and shown else "".join(shown))
@@ -76,7 +76,7 @@ def drawable(text: str) -> str:
 
 def is_drawable(text: str) -> bool:
     """Whether every letter of a text has a font."""
-    return all(_font_of(letter) is not None for letter in printable(text))
+    return all(_font_of(letter) is not None for letter in one_line(text))
 
 
 class Lettering:

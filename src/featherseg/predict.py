@@ -260,8 +260,19 @@ def _queries(images: list[Path], prompts: Sequence[str]) -> list[_Query]:
     if len(images) != len(prompts):
         raise UserError(f"there are {len(images)} images and {len(prompts)} prompts; "
                         "give one prompt for all images, one for each, or one image.")
-    return [_Query(image, prompt, image.stem if images.count(image) == 1 else f"{image.stem}_{_slug(prompt)}")
+    names = _prompt_names(prompts)
+    return [_Query(image, prompt, image.stem if images.count(image) == 1 else f"{image.stem}_{names[prompt]}")
             for image, prompt in zip(images, prompts, strict=True)]
+
+
+def _prompt_names(prompts: Sequence[str]) -> dict[str, str]:
+    """Each prompt as part of a file name; those whose letters are alike that far are numbered."""
+    names: dict[str, str] = {}
+    for prompt in dict.fromkeys(prompts):
+        slug = _slug(prompt)
+        alike = sum(_slug(other) == slug for other in names)
+        names[prompt] = f"{slug}-{alike + 1}" if alike else slug
+    return names
 
 
 def _slug(prompt: str) -> str:

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from featherseg.data.card import About, write_card
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.files import write_json, write_status
-from featherseg.markup import csv_cell, from_csv_cell, html_text, markdown_text, printable
+from featherseg.markup import csv_cell, from_csv_cell, html_text, markdown_text, one_line
 from featherseg.reliance.controls import Controls
 from featherseg.reliance.measure import Settings, measure
 from featherseg.reporting import etris, overlays, overview, paper, reliance, reliance_study, tables
@@ -131,14 +131,14 @@ def test_a_spreadsheet_runs_no_cell_and_the_text_comes_back(study):
     assert any(text.startswith("'=1+1<script>") for text in texts)
     assert not [text for text in texts if text.lstrip().startswith(("=", "+", "-", "@"))]
     reasons = set(read_results(Path("reports/study/results.csv")).reason)
-    assert printable(HOSTILE) in reasons
+    assert one_line(HOSTILE) in reasons
 
 
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@a", "\t=1", "\r@a", " =1", "a=1", "'a", "", "-"])
 def test_what_a_spreadsheet_would_run_is_guarded(text):
     cell = csv_cell(text)
     assert not cell.lstrip().startswith(("=", "+", "-", "@"))
-    assert from_csv_cell(cell) == printable(text)
+    assert from_csv_cell(cell) == one_line(text)
 
 
 def test_numbers_are_no_text():
@@ -153,12 +153,12 @@ def test_text_in_markdown_is_shown_as_it_is(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     page = rendered(Markdown(markdown_text(text)))
     shown = text_of(page.partition("output")[2])
-    assert printable(text).strip() in shown
+    assert one_line(text).strip() in shown
     assert markdown_text("kvasir_seg 12.5 % (a, b)") == "kvasir_seg 12.5 % (a, b)"
 
 
 def test_control_characters_are_named():
-    assert printable("a\x1b[31m\tb\u2028c\u202ed") == "a\\x1b[31m b c\\u202ed"
+    assert one_line("a\x1b[31m\tb\u2028c\u202ed") == "a\\x1b[31m b c\\u202ed"
     assert html_text("é 左 😀 \u200d") == "é 左 😀 \u200d"
 
 

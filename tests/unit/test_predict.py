@@ -1,5 +1,7 @@
 """Masks of pictures in memory and of files, on tiny random models."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -272,3 +274,10 @@ def test_a_mask_is_drawn_inside_tinted_and_around_outlined():
     assert changed[mask].all() and changed.sum() == mask.sum() + 4 * 20
     assert (image == 100).all(), "the image itself was drawn on"
     assert np.array_equal(draw_mask(image, np.zeros((60, 60), bool)), image)
+
+
+def test_prompts_that_begin_alike_have_masks_of_their_own():
+    prompts = [f"{'one small round polyp ' * 4}on the {side}" for side in ("left", "right", "left")] + ["!", "?"]
+    stems = [query.stem for query in predict._queries([Path("a.png")], prompts)]
+    assert len(set(stems)) == 4 and stems[0] == stems[2] and stems[3:] == ["a_empty", "a_empty-2"]
+    assert all(len(stem) < 70 for stem in stems)

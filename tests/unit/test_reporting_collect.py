@@ -203,3 +203,16 @@ def test_a_curve_of_another_form_is_one_sentence(text):
     with pytest.raises(UserError, match=r"decoder-organs-0/history\.csv is not the curve of a training") as error:
         collect("study")
     assert "\n" not in str(error.value) and not Path("reports/study/metrics.json").exists()
+
+
+@pytest.mark.parametrize("word", ["NA", "nan", "null", "None"])
+def test_a_target_named_like_a_missing_value_is_a_target(word):
+    collect("study")
+    file = Path("reports/study/results.csv")
+    rows = file.read_text().splitlines()
+    place = rows[0].split(",").index("target")
+    cells = rows[1].split(",")
+    cells[place] = word
+    file.write_text("\n".join([rows[0], ",".join(cells), *rows[2:]]) + "\n")
+    study = Study("study")
+    assert list(study.by_target.target) == [word] and len(study.every_result) == len(rows) - 2

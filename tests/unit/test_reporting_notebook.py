@@ -38,11 +38,12 @@ def test_a_notebook_runs_on_this_code_from_the_root_with_its_study(project, monk
     kernel.parent.mkdir(parents=True)
     kernel.write_text(json.dumps({"argv": ["/bin/false"], "display_name": "foreign", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(project / "foreign"))
-    write_notebook("where", "import os, featherseg\nprint(featherseg.__file__, os.getcwd(), study)")
+    write_notebook("where", "import os, featherseg\n"
+                   f"print(featherseg.__file__ == {featherseg.__file__!r}, os.getcwd() == {str(project)!r}, study)")
     page = execute("where", "mine", {})
     text = page.read_text()
     assert page == Path("reports/mine/where.html")
-    assert featherseg.__file__ in text and f"{project} mine" in text
+    assert "True True mine" in text
     assert "import os" not in text and "<title>A title</title>" in text
     assert "://" not in text and "<script" not in text
     executed = nbformat.read("reports/mine/where.ipynb", as_version=4)
@@ -98,4 +99,47 @@ def test_a_kernel_that_dies_is_one_sentence():
     write_notebook("fatal", "import os\nos._exit(1)")
     with pytest.raises(UserError, match="the kernel of notebook 'fatal' died"):
         execute("fatal", "study")
+    assert not Path("reports").exists()
+
+
+def test_no_page_names_a_folder_of_this_machine(project):
+    write_notebook("warns", "import os, warnings, featherseg, nbformat\nfrom IPython.display import Markdown\n"
+                   "warnings.warn_explicit('careful', UserWarning, nbformat.__file__, 1)\n"
+                   "print(featherseg.__file__, os.getcwd())\nMarkdown(f'`{os.path.join(os.getcwd(), \"data\")}`')")
+    page = execute("warns", "mine")
+    for path in (page, page.with_suffix(".ipynb")):
+        text = path.read_text()
+        assert "careful" in text and "nbformat/__init__.py" in text and "<code>data" in text or path.suffix == ".ipynb"
+        for folder in (project, Path(featherseg.__file__).parents[1], Path(nbformat.__file__).parents[1]):
+            assert str(folder) not in text
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"cells": 5}', b'{"nbformat": 4, "cells": [{}]}'])
+def test_a_damaged_notebook_is_one_sentence_and_the_last_report_stays(content):
+    write_notebook("fragile", "print('sound')")
+    before = execute("fragile", "study").read_text()
+    Path("notebooks/fragile.ipynb").write_bytes(content)
+    with pytest.raises(UserError, match="notebooks/fragile.ipynb is not a Jupyter notebook") as error:
+        execute("fragile", "study")
+    assert "\n" not in str(error.value) and Path("reports/study/fragile.html").read_text() == before
+    Path("reports/study/fragile.ipynb").write_bytes(content)
+    with pytest.raises(UserError, match="reports/study/fragile.ipynb is not a Jupyter notebook"):
+        write_index()
+
+
+def test_a_page_that_cannot_be_made_leaves_the_last_report_as_it_was(monkeypatch):
+    write_notebook("fragile", "print('first')")
+    execute("fragile", "study")
+    before = {path.name: path.read_bytes() for path in Path("reports/study").iterdir()}
+    write_notebook("fragile", "print('second')")
+    monkeypatch.setattr("featherseg.reporting.notebook.notebook_page", lambda notebook: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        execute("fragile", "study")
+    assert {path.name: path.read_bytes() for path in Path("reports/study").iterdir()} == before
+
+
+def test_the_study_is_no_parameter():
+    write_notebook("sweep", "raise SystemExit")
+    with pytest.raises(UserError, match="name it by --study"):
+        execute("sweep", "study", {"study": 5})
     assert not Path("reports").exists()

@@ -321,7 +321,7 @@ def test_a_structure_that_is_never_found_is_named_beside_the_mean_that_hides_it(
     assert own.loc["lung", "decoder"] == pytest.approx(100 * lung, abs=1e-3)
     heading, first, second, remark = overview.structures(study)
     assert "organs" in heading.data and "own prompt" in first.caption and "class name only" in second.caption
-    assert "- decoder: 1 of 2 (rib)" in remark.data
+    assert "1 of 2 structures" in remark.data and "- rib: by every method" in remark.data
     assert set(study.results.target) == {""} and len(overview.scores(study)) == 2
 
 

@@ -5,15 +5,16 @@ import json
 import os
 import shutil
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from featherseg.errors import UserError
-from featherseg.files import atomic_path, cache_root
+from featherseg.files import atomic_path, cache_root, make_folder
 from featherseg.registry import unknown
-from featherseg.reporting.page import notebook_page
+from featherseg.reporting.page import notebook_page, read_notebook
 from featherseg.reporting.study import find_root
 
 FOLDER = Path("notebooks")
@@ -24,39 +25,42 @@ def execute(name: str, study: str, parameters: Mapping[str, Any] | None = None) 
     """Execute `notebooks/<name>.ipynb` into `reports/<study>/`, turn it into HTML and return the page's path.
 
     Raises:
-        UserError: no such notebook or parameter, or a cell failed; the message has the cell's error and the
-            path of the partly executed notebook. Nothing is written to reports/ then.
+        UserError: no such notebook or parameter, the notebook is damaged, or a cell failed; the message has the cell's
+            error and the path of the partly executed notebook. An earlier report stays as it was then.
     """
     import papermill
-    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     source = FOLDER / f"{name}.ipynb"
     if not source.is_file():
         raise unknown("notebook", name, [path.stem for path in FOLDER.glob("*.ipynb")])
-    known = papermill.inspect_notebook(str(source))
-    given = {"study": study, **(parameters or {})}
-    for parameter in given:
+    read_notebook(source)
+    known, given = papermill.inspect_notebook(str(source)), dict(parameters or {})
+    if "study" in given:
+        raise UserError("the study of a notebook is no parameter; name it by --study.")
+    for parameter in ("study", *given):
         if parameter not in known:
             raise unknown(f"parameter of notebook '{name}'", parameter, list(known))
-    partial = cache_root() / "notebooks" / f"{study}-{name}-{os.getpid()}.ipynb"
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial = cache_root() / "notebooks" / f"{study}-{os.getpid()}" / f"{name}.ipynb"
+    make_folder(partial.parent)
     try:
         with _kernel_of_this_checkout():
-            papermill.execute_notebook(str(source), str(partial), given, kernel_name=KERNEL, cwd=str(find_root()),
-                                       progress_bar=False, start_timeout=300)
+            papermill.execute_notebook(str(source), str(partial), {"study": study} | given, kernel_name=KERNEL,
+                                       cwd=str(find_root()), progress_bar=False, start_timeout=300)
     except PapermillExecutionError as error:
         raise UserError(f"notebook '{name}' failed in its cell {error.exec_count}: {error.ename}: "
                         f"{' '.join(error.evalue.split())} (the partly executed notebook is {partial}).") from None
-    except DeadKernelError:
+    except RuntimeError:  # DeadKernelError, or a kernel that does not answer
         raise UserError(f"the kernel of notebook '{name}' died, perhaps for want of memory (the partly executed "
                         f"notebook is {partial}); free memory and run it again.") from None
     target = Path("reports") / study / f"{name}.ipynb"
     _forget_this_machine(partial, target)
-    with atomic_path(target) as beside:
-        shutil.copyfile(partial, beside)
-    partial.unlink()
-    return to_html(target)
+    to_html(partial)
+    for suffix in (".ipynb", ".html"):  # both are made before the first is replaced
+        with atomic_path(target.with_suffix(suffix)) as beside:
+            shutil.copyfile(partial.with_suffix(suffix), beside)
+    shutil.rmtree(partial.parent)
+    return target.with_suffix(".html")
 
 
 def to_html(notebook: Path) -> Path:
@@ -96,10 +100,28 @@ def _kernel_of_this_checkout() -> Iterator[None]:
 
 
 def _forget_this_machine(path: Path, target: Path) -> None:
-    """Name `python3` as an executed notebook's kernel, so that it opens anywhere, and `target` as its place."""
+    """Name `python3` as an executed notebook's kernel, so that it opens anywhere, `target` as its place, and no folder
+    of this machine in what its cells wrote (a warning names the file that it comes from)."""
     import nbformat
 
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read_notebook(path)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        if "text" in output:
+            output["text"] = _without_folders(output["text"])
+        for kind, text in output.get("data", {}).items():
+            if kind.startswith("text/"):
+                output["data"][kind] = _without_folders(text)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata["papermill"]["output_path"] = target.as_posix()
     nbformat.write(notebook, path)
+
+
+def _without_folders(text: str) -> str:
+    """The text with the folders of this machine taken off its paths."""
+    import featherseg
+
+    folders = {find_root(), Path(featherseg.__file__).resolve().parent.parent, Path(sysconfig.get_path("purelib")),
+               Path(sys.prefix), Path(sys.base_prefix), Path(tempfile.gettempdir()), Path.home()}
+    for folder in sorted(map(str, folders), key=len, reverse=True):
+        text = text.replace(f"{folder}{os.sep}", "").replace(folder, ".") if len(folder) > 1 else text
+    return text

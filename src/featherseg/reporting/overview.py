@@ -128,12 +128,16 @@ def _by_structure(rows: pd.DataFrame) -> Iterator:
     if "class_name" in set(rows.text_condition):
         yield show(by_structure(rows, "class_name"), f"DSC in %, class name only; {source}", digits=1)
     methods = own.drop(columns="samples").set_index("structure")
-    missed = {method: list(values.index[values < NOTHING]) for method, values in methods.items()}
-    lines = [f"- {markdown_text(method)}: {len(names)} of {len(methods)} ({markdown_text(', '.join(names))})"
-             for method, names in missed.items() if names]
+    missed = {structure: list(dsc.index[dsc < NOTHING]) for structure, dsc in methods.iterrows()}
+    lines = [f"- {markdown_text(structure)}: by {_listed(names, methods.shape[1])}"
+             for structure, names in missed.items() if names]
     if lines:
-        yield style.note(f"Structures that a method does not find (own prompt, DSC below {NOTHING:.0f} %), which a "
-                         "mean over structures hides:\n\n" + "\n".join(lines))
+        yield style.note(f"Not found (own prompt, DSC below {NOTHING:.0f} %), which a mean over structures hides: "
+                         f"{len(lines)} of {len(methods)} structures.\n\n" + "\n".join(lines))
+
+
+def _listed(methods: list[str], count: int) -> str:
+    return "every method" if len(methods) == count else markdown_text(", ".join(methods))
 
 
 def _told(frame: pd.DataFrame) -> pd.DataFrame:

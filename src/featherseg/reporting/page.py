@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from featherseg.errors import UserError
 from featherseg.markup import html_text
+from featherseg.terminal import shortened
 
 if TYPE_CHECKING:
     from jinja2.runtime import Context
+    from nbformat import NotebookNode
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -45,10 +48,9 @@ nav { font-size: .9rem; margin-bottom: 1.5rem; }
 
 def notebook_page(notebook: Path) -> str:
     """HTML of an executed notebook: its prose, tables and figures, without code; images are inside."""
-    import nbformat
     from traitlets.config import Config
 
-    content = nbformat.read(notebook, as_version=4)
+    content = read_notebook(notebook)
     exporter = _exporter()(
         config=Config(
             {
@@ -67,6 +69,26 @@ def notebook_page(notebook: Path) -> str:
     code = f'<a href="{quote(notebook.name)}">notebook with code</a>'
     links = f'<nav><a href="../index.html">all reports</a> · {code}</nav>'
     return page(title, f"{links}\n{body}", summary)
+
+
+def read_notebook(path: Path) -> "NotebookNode":
+    """A Jupyter notebook.
+
+    Raises:
+        UserError: the file is none, or is damaged.
+    """
+    import nbformat
+
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except Exception as error:  # nbformat raises whatever its parsers do
+        cause = shortened(" ".join(str(error).split()), 120)
+        raise UserError(f"{path} is not a Jupyter notebook ({cause}); restore it from git, or execute it again: "
+                        "featherseg notebook.") from None
+    return notebook
 
 
 def _exporter() -> type:
@@ -94,11 +116,7 @@ def _exporter() -> type:
 
 def title_and_summary(notebook: Path) -> tuple[str, str]:
     """The first heading of a notebook and the first paragraph below it."""
-    import nbformat
-
-    prose = "\n".join(
-        cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "markdown"
-    )
+    prose = "\n".join(cell.source for cell in read_notebook(notebook).cells if cell.cell_type == "markdown")
     paragraphs = [" ".join(paragraph.split()) for paragraph in prose.split("\n\n") if paragraph.strip()]
     title = paragraphs[0].lstrip("# ") if paragraphs else notebook.stem
     return title, paragraphs[1] if len(paragraphs) > 1 else ""
@@ -106,7 +124,7 @@ def title_and_summary(notebook: Path) -> tuple[str, str]:
 
 def page_title_and_summary(path: Path) -> tuple[str, str]:
     """The title and the description that `page` wrote into an HTML page; empty where it has none."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8", errors="replace")
     found = (re.search(pattern, text) for pattern in ("<title>(.*?)</title>", '"description" content="(.*?)">'))
     title, summary = (html.unescape(match[1]) if match else "" for match in found)
     return title or path.stem, summary

@@ -145,7 +145,7 @@ def read_results(source: "Path | TextIO") -> "pd.DataFrame":
     """A table that `collect` wrote, from a file; absent text is the empty string, absent numbers are NaN."""
     import pandas as pd
 
-    frame = pd.read_csv(source, dtype=dict.fromkeys(TEXT, str))
+    frame = pd.read_csv(source, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])  # a target "NA"
     text = list(frame.columns.intersection(TEXT))
     frame[text] = frame[text].fillna("").map(from_csv_cell)
     return frame

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featherseg.glyphs import NOTE, drawable, families, is_drawable
-from featherseg.markup import markdown_text
+from featherseg.markup import elided, markdown_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,13 +92,6 @@ def panels(
     return figure, axes[:count]
 
 
-def shortened(text: str, letters: int = 36) -> str:
-    """A label of at most so many letters; a longer one is cut in its middle, since names that begin alike differ at
-    their ends."""
-    half = (letters - 1) // 2
-    return text if len(text) <= letters else f"{text[:half]}…{text[-half:]}"
-
-
 @cache
 def _figure_class() -> "type[Figure]":
     """A figure that writes letters without a font as code points, with a note below, in every text and tick label, and
@@ -116,7 +109,7 @@ def _figure_class() -> "type[Figure]":
             self._labels.set_locs(locs)
 
         def __call__(self, value: float, pos: int | None = None) -> str:
-            return shortened(drawable(self._labels(value, pos)))
+            return elided(drawable(self._labels(value, pos)))
 
     class LetteredFigure(Figure):
         def draw(self, renderer: "RendererBase") -> None:
@@ -126,7 +119,7 @@ def _figure_class() -> "type[Figure]":
             for text in texts:
                 text.set_text("\n".join(map(drawable, text.get_text().split("\n"))))
             for text in (text for legend in self.legends for text in legend.get_texts()):
-                text.set_text(shortened(text.get_text()))
+                text.set_text(elided(text.get_text()))
             for axis in (axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)):
                 if isinstance(axis.get_major_formatter(), (FuncFormatter, StrCategoryFormatter)):
                     axis.set_major_formatter(DrawableLabels(axis.get_major_formatter()))
