@@ -34,7 +34,7 @@ def test_notebooks_opened_by_hand_run(project):
 
 def test_the_overviews_page_holds_tables_figures_and_pictures(project):
     page = Path(execute("00_overview", "study")).read_text()
-    assert page.count("<table") == 3
+    assert page.count("<table") == 4 and "Not prepared here" in page
     assert page.count("data:image/png") == 3 and page.count("data:image/jpeg") == 3
     assert "synthetic stand-in" in page and "Traceback" not in page
 
