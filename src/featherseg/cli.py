@@ -108,18 +108,22 @@ def weights(model: str) -> None:
 def plan(study: str, list_runs: bool) -> None:
     """Resolve a study into one small file a run; with --list only show the runs and what they lack."""
     from featherseg.config import read_params
+    from featherseg.lost_prompts import lost_prompts
     from featherseg.plan import idle_knob_notes, lacking, resolve_study, write_plan
 
-    if not list_runs:
-        print(f"{len(write_plan(study))} runs planned")
+    if list_runs:
+        runs = resolve_study(study)
+        reasons = lacking(runs, read_params("study").data)
+        width = max(len(run.name) for run in runs)
+        for run in runs:
+            lack = reasons.get(run.name)
+            print(f"{run.name:<{width}}  {f'not run: {lack}' if lack else 'ready'}")
+    else:
+        runs = write_plan(study)
+        print(f"{len(runs)} runs planned")
         _print_notes(idle_knob_notes(study))
-        return
-    runs = resolve_study(study)
-    reasons = lacking(runs, read_params("study").data)
-    width = max(len(run.name) for run in runs)
-    for run in runs:
-        lack = reasons.get(run.name)
-        print(f"{run.name:<{width}}  {f'not run: {lack}' if lack else 'ready'}")
+    for sentence in lost_prompts(runs):
+        print(sentence, file=sys.stderr)
 
 
 def code() -> None:
@@ -320,7 +324,7 @@ def _parser() -> argparse.ArgumentParser:
                      help="a prepared dataset, or a folder with images/ and masks/, by path or by its name in "
                           "data.folders; for a run its own by default")
     sub.add_argument("--split", default="test", help="test by default; all for every one")
-    sub.add_argument("--limit", type=int, metavar="N", help="at most N images")
+    sub.add_argument("--limit", type=int, metavar="N", help="at most N images, of as many patients as can be")
     sub.add_argument("--out", type=Path, default=Path("reports/reliance"), metavar="FOLDER")
     sub = command(check)
     sub.add_argument("--study", type=named("study"), action="append", help="only these studies")

@@ -218,7 +218,8 @@ class RelianceConfig(Strict):
     """How a run's reliance on image and text is measured (`featherseg.reliance`).
 
     `text` and `image` name interventions beside those that the verdict needs, null all of them; `images` is the
-    number of images of a split at most, null all; `draws` is that of the bootstrap.
+    number of images of a split at most, one of each patient before a second of any, null all; `draws` is that of the
+    bootstrap.
     """
 
     text: Several[TextIntervention] | None = None

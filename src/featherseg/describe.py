@@ -111,7 +111,7 @@ def backbone_share(model: SegmentationModel) -> dict[str, float] | None:
 
 
 def _prompt_tokens(model: SegmentationModel) -> int:
-    return (model.word_length or model.context_length) if model.reads_text else 0
+    return model.most_tokens if model.reads_text else 0
 
 
 def multiply_adds(model: SegmentationModel) -> int:

@@ -7,6 +7,8 @@ listens loses much under the second and third; one that looks only at the image 
 Under the policy `sentences` each of a sample's sentences (its fullest prompt where it has none) is an own prompt,
 scored by itself and at both thresholds of `referring.py`. Nothing is drawn from a global generator, and each split is
 planned and encoded by itself: its scores depend neither on what ran before nor on the other splits.
+Prompts that the model cannot tell apart, because it cuts them or reads neither case nor spaces, are one prompt
+(`readings`): an `other` prompt is one that the model reads as another one.
 
 What is written, into one folder:
 
@@ -16,8 +18,9 @@ What is written, into one folder:
 - `predictions.parquet`: one row per sample, text condition and sentence, the mask as COCO run lengths.
 - `metrics.json`: for each split, means and standard deviations over what was segmented, by text condition, by
   target and by data set (the members of a pooled one), beside the numbers of masks, of empty ones, and of samples
-  for which the condition had no prompt but their own; under the policy `sentences`, the measures of
-  `referring.py`; and how many targets share their prompt or vanish at the model's input size.
+  for which the condition had no prompt but their own; how many own prompts the model cuts or cannot tell apart;
+  under the policy `sentences`, the measures of `referring.py`; and how many targets share their prompt or vanish at
+  the model's input size.
 - `reliance.parquet`, `reliance.json`: where the settings ask for it, every trial of `featherseg.reliance`, and for
   each split what follows from them.
 - `status.json`: ok, or not_run with the reason (then nothing else is there).
@@ -59,6 +62,7 @@ from featherseg.predict import (
     load_model,
 )
 from featherseg.progress import progress
+from featherseg.readings import Readings, as_text, losses
 from featherseg.resume import forget
 
 OWN, EMPTY, OTHER, CLASS_NAME = "own", "empty", "other", "class_name"
@@ -112,10 +116,11 @@ def _score_run(run: Run, dataset: PreparedDataset, train_dir: Path, folder: Path
     settings, splits = run.evaluate, chosen_splits(run, dataset)
     model = load_model(run, train_dir)
     pixels = PixelDataset(dataset, model.resize)
-    scores, predictions = [], []
+    scores, predictions, readings = [], [], {}
     for split, samples in splits.items():
         unit = distance_unit(samples, f"{run.dataset}, split {split}")
-        trials = plan_trials(samples, settings.prompts, run.seed)
+        readings[split] = Readings(model.read, own_prompts(samples, settings.prompts, run.seed))
+        trials = plan_trials(samples, settings.prompts, run.seed, readings[split])
         maps = probability_maps(model, pixels, trials, settings.batch_size)
         with progress(len(trials), f"scoring {run.name}, {split}", "mask") as bar:
             pairs = zip(trials, maps, strict=True)
@@ -130,12 +135,17 @@ def _score_run(run: Run, dataset: PreparedDataset, train_dir: Path, folder: Path
     per_sample.to_parquet(folder / "per_sample.parquet", index=False)
     pd.DataFrame(predictions).to_parquet(folder / "predictions.parquet", index=False)
     parameters = list(model.parameters())
+    summaries = {split: summarise(rows, settings.threshold, readings[split])
+                 for split, rows in per_sample.groupby("split")}
+    for split, summary in summaries.items():
+        for sentence in losses(summary["prompts"]):
+            print(f"{run.name}, split {split}: {sentence}", file=sys.stderr)
     write_json(folder / "metrics.json", {
         "run": run.name, "dataset": run.dataset, "prompts": settings.prompts, "threshold": settings.threshold,
         "grid": "original", "empty_masks": EMPTY_RULE, "referring_measures": referring.RULE,
         "targets": {split: count_targets(samples, pixels, settings.prompts, run.seed)
                     for split, samples in splits.items()},
-        "splits": {split: summarise(rows, settings.threshold) for split, rows in per_sample.groupby("split")},
+        "splits": summaries,
         "trainable_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "total_parameters": sum(parameter.numel() for parameter in parameters)})
     if settings.reliance is not None:
@@ -150,7 +160,8 @@ def _measure_reliance(run: Run, dataset: PreparedDataset, splits: dict[str, list
     how = Settings(prompts=settings.prompts, threshold=settings.threshold, seed=run.seed, text=chosen.text,
                    image=chosen.image, limit=chosen.images, draws=chosen.draws)
     segment = functools.partial(iterate_probabilities, model, batch_size=settings.batch_size)
-    measured = {split: measure(segment, dataset, samples, how, model=run.name, data=f"{run.dataset}, split {split}")
+    measured = {split: measure(segment, dataset, samples, how, model=run.name, data=f"{run.dataset}, split {split}",
+                               reader=model.read)
                 for split, samples in splits.items()}
     trials = pd.concat([table for table, _ in measured.values()], ignore_index=True)
     trials.to_parquet(folder / "reliance.parquet", index=False)
@@ -244,22 +255,27 @@ def long_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return table.assign(unit=table.metric.map(UNITS).where(table.metric != "hd95", of_distances))
 
 
-def plan_trials(samples: list[Sample], policy: str, seed: int) -> list[Trial]:
+def plan_trials(samples: list[Sample], policy: str, seed: int, readings: Readings | None = None) -> list[Trial]:
     """The trials of some samples, image by image, those of one sample together: its own prompts (one, or each
     of its sentences under the policy `sentences`), the empty one, another sample's, and, where every sample has a
     class name (P1), that alone.
 
-    The other prompt is one that differs from the sample's own: that of another target of the same image where
-    there is one, else that of any other sample. Where all samples share one prompt there is only that.
+    The other prompt is one that the model reads as another one than the sample's own: that of another target of the
+    same image where there is one, else that of any other sample. Where all samples share one prompt there is only
+    that.
 
     Args:
         samples: those of the split, in any order.
         policy: level of the own prompt (`prompt_of`), or `sentences`.
         seed: decides, together with the sample's id, which other prompt, and which own one where the policy
             is `random`.
+        readings: of the own prompts; None compares them as text.
     """
     own = {sample.sample_id: _own_prompts(sample, policy, seed) for sample in samples}
-    others, named = _Others(samples, own), all("p1" in sample.prompts for sample in samples)
+    readings = readings or Readings(as_text, itertools.chain(*own.values()))
+    others = _Others(samples, {sample_id: [readings.same(prompt) for prompt in prompts]
+                               for sample_id, prompts in own.items()})
+    named = all("p1" in sample.prompts for sample in samples)
     trials = []
     for sample in sorted(samples, key=lambda sample: (sample.image, sample.sample_id)):
         other = others.draw(sample, random.Random(f"other/{seed}/{sample.sample_id}"))
@@ -269,6 +285,11 @@ def plan_trials(samples: list[Sample], policy: str, seed: int) -> list[Trial]:
         if named:
             trials.append(Trial(sample, CLASS_NAME, sample.prompts["p1"][0], sample.sample_id))
     return trials
+
+
+def own_prompts(samples: list[Sample], policy: str, seed: int) -> list[str]:
+    """The own prompts of all samples, as `plan_trials` takes them."""
+    return [prompt for sample in samples for prompt in _own_prompts(sample, policy, seed)]
 
 
 def _own_prompts(sample: Sample, policy: str, seed: int) -> list[str]:
@@ -283,7 +304,7 @@ class _Others:
 
     Args:
         samples: those to draw from.
-        own: prompts by sample id; the first one is what another sample gets.
+        own: by sample id its prompts, each as `Readings.same` gives it; the first one is what another sample gets.
     """
 
     def __init__(self, samples: list[Sample], own: dict[str, list[str]]) -> None:
@@ -367,14 +388,16 @@ def _maps_of_queries(model: SegmentationModel, vision: ImageFeatures, text: Text
     yield from decode_queries(model, vision, text, queries, batch_size)
 
 
-def summarise(per_sample: pd.DataFrame, threshold: float) -> dict[str, Any]:
+def summarise(per_sample: pd.DataFrame, threshold: float, readings: Readings | None = None) -> dict[str, Any]:
     """Means of the rows of one split of `per_sample.parquet`.
 
     Args:
         per_sample: the rows.
         threshold: at which all metrics were measured; others enter the measures of `referring.py` only.
+        readings: of the own prompts; None compares them as text.
 
     Returns:
+        prompts: `Readings.count` of the own prompts.
         conditions: text condition -> {dsc, iou, hd95: {mean, std, unit}, n, n_empty_truth, n_empty_prediction,
         n_own_prompt, n_missed, n_flooded, targets: {target -> the same}, datasets: {data set -> the same}}; a pooled
         set's samples are its members'. std is that of the masks at hand, not an estimate for others; n counts masks, so
@@ -382,13 +405,16 @@ def summarise(per_sample: pd.DataFrame, threshold: float) -> dict[str, Any]:
         nearly all of an image whose truth does not. referring: `referring.summarise`, where sentences were scored.
     """
     rows = per_sample[per_sample.threshold == threshold]
-    own = pd.MultiIndex.from_frame(rows[rows.text_condition == OWN][["sample_id", "prompt"]])
-    rows = rows.assign(own_prompt=pd.MultiIndex.from_frame(rows[["sample_id", "prompt"]]).isin(own))
+    own_rows = rows[rows.text_condition == OWN]
+    readings = readings or Readings(as_text, own_rows.prompt)
+    asked = pd.MultiIndex.from_arrays([rows.sample_id, rows.prompt.map(readings.same)])
+    rows = rows.assign(own_prompt=asked.isin(asked[(rows.text_condition == OWN).to_numpy()]))
     conditions = {condition: {**_means(part), "targets": _means_by("target", part),
                               "datasets": _means_by("dataset", part)}
                   for condition, part in rows.groupby("text_condition")}
     scored_sentences = set(referring.THRESHOLDS) <= set(per_sample.threshold)
-    return {"conditions": conditions} | ({"referring": referring.summarise(per_sample)} if scored_sentences else {})
+    measures = {"referring": referring.summarise(per_sample)} if scored_sentences else {}
+    return {"prompts": readings.count(own_rows.prompt), "conditions": conditions} | measures
 
 
 def _means_by(column: str, rows: pd.DataFrame) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from featherseg.data.prepare import prepare_own_folder
 from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.errors import UserError
 from featherseg.files import atomic_path, write_json
+from featherseg.readings import Reader, as_text
 from featherseg.reliance.measure import Settings, measure
 from featherseg.reliance.predictor import load
 from featherseg.reliance.suite import Segment
-from featherseg.reliance.verdict import LEAST_DROP, LEVEL, is_drop, remarks, tested, title
+from featherseg.reliance.verdict import LEAST_DROP, LEVEL, is_drop, is_gain, remarks, tested, title
 
 EVERY_SPLIT = "all"
 
@@ -31,7 +32,7 @@ def examine(predictor: str | None, run: str | None, data: Path | None, split: st
         data: a prepared dataset, a folder with images/ and masks/, or a name that `data.folders` declares; None for
             the run's own.
         split: its name, or `all`.
-        limit: at most so many images.
+        limit: at most so many images, of as many patients as can be.
         out: the folder, made where it is absent.
 
     Returns:
@@ -49,14 +50,14 @@ def examine(predictor: str | None, run: str | None, data: Path | None, split: st
     if predictor is not None:
         if data is None:
             raise UserError("name the data of the predictor: --data <folder>.")
-        segment, settings, model = load(predictor), Settings(limit=limit), predictor
+        segment, reader, settings, model = load(predictor), as_text, Settings(limit=limit), predictor
     else:
-        segment, settings, own_data = _run(run, limit)
+        segment, reader, settings, own_data = _run(run, limit)
         model, data = run, data or own_data
     with open_data(data) as (name, dataset):
         samples = _samples(dataset, split, data)
         where = f"{name}, split {split}" if split != EVERY_SPLIT else name
-        trials, record = measure(segment, dataset, samples, settings, model=model, data=where)
+        trials, record = measure(segment, dataset, samples, settings, model=model, data=where, reader=reader)
         from featherseg.reporting.reliance import report
 
         page = report(record, trials, dataset)
@@ -121,25 +122,26 @@ def terminal_table(record: dict[str, Any]) -> str:
     lines = [head, f"{'own image, own prompt':<28}{record['n_samples']:>5}{100 * own['value']:>8.1f}"]
     for one in tested(record):
         interval = "–" if one["low"] is None else f"{_points(one['high'])} to {_points(one['low'])}"
-        mark = " *" if is_drop(one) else ""
+        mark = " *" if is_drop(one) else " +" if is_gain(one) else ""
         lines.append(f"{title(one['condition']):<28}{one['n']:>5}{100 * one['dsc']:>8.1f}{_points(one['drop']):>9}"
                      f"{interval:>18}{one['p_holm']:>10.4f}{100 * one['changed']['value']:>16.1f}{mark}")
-    return "\n".join([*lines, f"* a sure loss (p < {LEVEL}), of {100 * LEAST_DROP:g} points of DSC or more",
-                      *remarks(record)])
+    marks = f"* a significant loss, + a significant gain (p < {LEVEL}), of {100 * LEAST_DROP:g} points of DSC or more"
+    return "\n".join([*lines, marks, *remarks(record)])
 
 
 def _points(drop: float) -> str:
     return f"{round(-100 * drop, 1) + 0.0:+.1f}"
 
 
-def _run(name: str, limit: int | None) -> tuple[Segment, Settings, Path]:
-    """A trained run as a `Segment`, its settings, and its prepared dataset."""
+def _run(name: str, limit: int | None) -> tuple[Segment, Reader, Settings, Path]:
+    """A trained run as a `Segment`, what it reads of prompts, its settings, and its prepared dataset."""
     from featherseg.predict import find_run, iterate_probabilities, load_model
 
     run, train_dir = find_run(name)
-    segment = partial(iterate_probabilities, load_model(run, train_dir), batch_size=run.evaluate.batch_size)
+    model = load_model(run, train_dir)
+    segment = partial(iterate_probabilities, model, batch_size=run.evaluate.batch_size)
     settings = Settings(prompts=run.evaluate.prompts, threshold=run.evaluate.threshold, seed=run.seed, limit=limit)
-    return segment, settings, Path("data/processed") / run.dataset
+    return segment, model.read, settings, Path("data/processed") / run.dataset
 
 
 def _samples(dataset: PreparedDataset, split: str, folder: Path) -> list[Sample]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from featherseg.errors import UserError
 from featherseg.features import batches, by_length, distinct
 from featherseg.files import atomic_path, not_run_reason, refuse_own_source
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
+from featherseg.readings import Readings, losses
 from featherseg.registry import unknown
 
 IMAGES_AT_ONCE = 8
@@ -25,6 +27,7 @@ IMAGES_AT_ONCE = 8
 # prompts are padded to long ones
 STATES_ON_CPU, PROMPTS_ON_CPU = 1040 * 768, 4 * 512
 COLOUR = (255, 220, 0)
+_NAMED = 3  # of what is passed over
 
 
 def load_model(run: Run, train_dir: Path | str) -> SegmentationModel:
@@ -155,7 +158,8 @@ def predict_files(run: str, images: Sequence[Path], prompts: Sequence[str], out:
 
     Raises:
         UserError: an unknown run or one that was not trained, images that are absent or unreadable, results
-            that would overwrite each other or an image; all of it before the first mask is written.
+            that would overwrite each other or an image; all of it before the first mask is written. Or a map that is
+            no map (`SegmentationModel.original_resolution`).
     """
     resolved, train_dir = find_run(run)
     if threshold is None:
@@ -171,6 +175,8 @@ def predict_files(run: str, images: Sequence[Path], prompts: Sequence[str], out:
     for path in {query.image for query in queries}:
         open_image(path)
     model = load_model(resolved, train_dir)
+    for sentence in losses(Readings(model.read, prompts).count(prompts)):
+        print(sentence, file=sys.stderr)
     for first in range(0, len(queries), IMAGES_AT_ONCE):
         rows = slice(first, first + IMAGES_AT_ONCE)
         pictures = {query.image: read_image(query.image) for query in queries[rows]}
@@ -241,11 +247,16 @@ def _image_files(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(file for file in path.iterdir()
-                        if file.suffix.lower() in EXTENSIONS and not file.name.startswith("."))
-        if not inside:
-            raise UserError(f"the folder {path} holds no images; known endings are {', '.join(EXTENSIONS)}.")
-        files += inside
+        inside = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+        images = [file for file in inside if file.suffix.lower() in EXTENSIONS and file.is_file()]
+        if not images:
+            raise UserError(f"the folder {path} holds no images; known endings are {', '.join(EXTENSIONS)}, and "
+                            "folders in it are not searched.")
+        if others := [file.name for file in inside if file not in set(images)]:
+            more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+            print(f"{path}: {len(images)} images are taken; passed over are folders and other files: "
+                  f"{', '.join(others[:_NAMED])}{more}", file=sys.stderr)
+        files += images
     return files
 
 

@@ -11,6 +11,7 @@ from featherseg.data.card import About, card_faults, summary, write_card
 from featherseg.data.prepare import prepare_synthetic_set
 from featherseg.data.prepared import PreparedWriter
 from featherseg.files import write_status
+from featherseg.models.tokenizer import clip_token_ids
 
 ABOUT = About("My set", "https://example.org", "CC0", "A. Author, 2020", ("Two images were left out.",))
 
@@ -87,6 +88,7 @@ def test_samples_are_counted_without_being_held(tmp_path):
             table.write_table(pyarrow.Table.from_pylist(rows, schema=table.schema))
     for k in range(600):
         (folder / f"images/{k}.png").hardlink_to(folder / row["image"])
+    clip_token_ids(["the vocabulary is held once"])
     tracemalloc.start()
     write_card(folder, ABOUT)
     line = summary(folder, "set")
@@ -158,3 +160,13 @@ def test_a_caption_that_is_cut_fits_its_tile(tmp_path):
         dataset = PreparedDataset.read(write(tmp_path / f"{letters}", images=1, targets=("x",), prompts=prompts))
         lines = [line for line, _ in _caption(dataset.samples[0], "#000000", font)]
         assert len(lines) == 2 and all(font.length(line) <= _SIDE for line in lines), lines
+
+
+def test_lengths_of_prompts_are_given_in_tokens(tmp_path):
+    """A word of the vocabulary is one token; start and end are two more."""
+    levels = {f"p{level}": " ".join(["disc"] * words) for level, words in enumerate((0, 3, 16, 21, 40, 80))}
+    write_card(write(tmp_path / "set", prompts=levels), ABOUT)
+    lines = (tmp_path / "set/card.md").read_text().splitlines()
+    assert any(line.startswith("Lengths in CLIP's tokens, start and end included: median 20, 95 % at most 82; of 6 "
+                               "different prompts 4 more than 17, 3 more than 22, 2 more than 32, 1 more than 77.")
+               for line in lines)

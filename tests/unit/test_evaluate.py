@@ -441,3 +441,54 @@ def test_targets_that_share_their_prompt_or_vanish_at_the_input_size_are_counted
         counts = count_targets(dataset.samples, PixelDataset(dataset, Squash(size)), "fullest", 0)
         assert counts == {"n": 3, "alike": 2, "vanishing": vanishing}
     assert count_targets(dataset.samples, PixelDataset(dataset, Squash(32)), "p0", 0)["alike"] == 3
+
+
+def respell(folder, spellings):
+    """Give the samples these prompts in turn, as their only ones."""
+    import pyarrow.parquet
+
+    file = folder / "samples.parquet"
+    table = pyarrow.parquet.read_table(file)
+    prompts = [json.dumps({"p1": [spellings[k % len(spellings)]]}) for k in range(len(table))]
+    rows = [row | {"prompts": of} for row, of in zip(table.to_pylist(), prompts, strict=True)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=table.schema), file)
+
+
+LONG = "disc " * 90
+
+
+@pytest.mark.parametrize(("spellings", "sentence"), [
+    (["lesion", "Lesion", "lesion ", "LESION\n"], "4 of 4 different prompts are the same to the model as another one"),
+    ([f"{LONG} left", f"{LONG} right"], "2 of 2 different prompts are cut after 77 tokens"),
+])
+def test_prompts_that_the_model_cannot_tell_apart_are_one_prompt(project, capsys, spellings, sentence):
+    respell(project / "data", spellings)
+    scored(project)
+    metrics = json.loads((project / "out/metrics.json").read_text())["splits"]["test"]
+    other = metrics["conditions"]["other"]
+    assert other["n_own_prompt"] == other["n"] == 15 and other["dsc"] == metrics["conditions"]["own"]["dsc"]
+    assert metrics["prompts"]["n"] == metrics["prompts"]["alike"] == len(spellings)
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_other_prompt_is_read_as_another_one(project):
+    respell(project / "data", ["lesion", "Lesion", "lung ", "lung"])
+    trials = plan_trials(PreparedDataset.read(project / "data").samples, "fullest", 0)
+    own = {trial.sample.sample_id: trial.prompt for trial in trials if trial.condition == "own"}
+    for trial in trials:
+        if trial.condition == "other":
+            assert trial.prompt.strip().lower() != own[trial.sample.sample_id].strip().lower()
+            assert trial.prompt == own[trial.prompt_of]
+
+
+def test_maps_that_are_no_numbers_are_refused_and_leave_nothing(project, monkeypatch):
+    def damaged(run, train_dir):
+        model = load_model(run, train_dir)
+        for parameter in model.net.decoder.parameters():
+            parameter.data.fill_(float("inf"))
+        return model
+
+    monkeypatch.setattr("featherseg.evaluate.load_model", damaged)
+    with pytest.raises(UserError, match="NaN or infinite"):
+        scored(project)
+    assert not (project / "out").exists()

@@ -677,3 +677,24 @@ def test_the_projects_own_list_may_be_shortened(project):
     write_yaml("params.yaml", shortened)
     assert len(write_plan("study")) == 2
     assert "'adapter.rank' is 4" in idle_knob_notes("study")[0]
+
+
+def test_the_plan_counts_prompts_that_a_model_cuts_or_cannot_tell_apart(project, capsys):
+    """ETRIS reads 17 tokens, CLIPSeg 77; of a set that is not prepared nothing is known."""
+    long = "one large red round thing, located somewhere in the middle of the picture near the "
+    rows = [("left edge", "Polyp", "train"), ("right edge", "polyp ", "val"), ("left edge", "POLYP", "test")]
+    with PreparedWriter("data/processed/lesions", dataset="lesions") as writer:
+        for k, (place, name, split) in enumerate(rows):
+            writer.add_image(f"im{k}", np.zeros((8, 8, 3), np.uint8))
+            writer.add_sample(image_id=f"im{k}", target="polyp", mask=np.ones((8, 8), bool), split=split,
+                              prompts={"p1": name, "p6": long + place})
+    weights = dict.fromkeys(MODELS, "random-small")
+    declare(["clipseg-zero_shot", "etris_vit-bridger", "etris_vit-decoder"], ["lesions", "organs"],
+            model={"weights": weights, "image_size": 64})
+    for arguments in (["plan"], ["plan", "--list"]):
+        main(arguments)
+        said = capsys.readouterr().err.splitlines()
+        both = "etris_vit-bridger-lesions-0, etris_vit-decoder-lesions-0: "
+        assert f"{both}2 of 5 different prompts are cut after 17 tokens, such as {long + 'left edge'!r}." in said
+        assert any(line.startswith(f"{both}5 of 5 different prompts are the same to the model") for line in said)
+        assert [line for line in said if line.startswith("clipseg")] == []

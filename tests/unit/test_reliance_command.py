@@ -29,6 +29,12 @@ def right_or_left(image, prompt):
 def flat(image, prompt): return np.zeros(5)
 def nan(image, prompt): return np.full(image.shape[:2], np.nan)
 def raising(image, prompt): raise RuntimeError("out of\\nmemory")
+class Grave(BaseException): pass
+def grave(image, prompt): raise Grave("no card")
+def stopping(image, prompt): raise KeyboardInterrupt
+class Tensor:
+    def __array__(self, *arguments, **options): raise Grave("on a card")
+def foreign(image, prompt): return Tensor()
 number = 3
 """
 
@@ -185,12 +191,17 @@ def test_the_current_folder_is_named_as_data(here, monkeypatch):
     ("script:f", "importing script fails with SystemExit: 2"),
     ("mine:flat", r"mine:flat gives shape \(5,\) .*image 'im\d', prompt '"),
     ("mine:nan", r"mine:nan gives values that are no numbers .*image 'im\d', prompt '"),
+    ("grave:f", "importing grave fails with Grave: at once"),
+    ("mine:grave", r"mine:grave fails with Grave: no card .*image 'im\d', prompt '"),
+    ("mine:foreign", r"mine:foreign gives Tensor, which is no array \(on a card\) .*image 'im\d', prompt '"),
+    ("mine:stopping", "featherseg: interrupted"),
     ("mine:raising", r"mine:raising fails with RuntimeError: out of memory .*image 'im\d', prompt '"),
 ])
 def test_a_predictor_that_cannot_be_used_is_one_sentence_and_nothing_is_written(here, name, said):
     Path("broken.py").write_text("import absent\n")
     Path("failing.py").write_text("1 / 0\n")
     Path("script.py").write_text("raise SystemExit(2)\n")
+    Path("grave.py").write_text("class Grave(BaseException): pass\nraise Grave('at once')\n")
     with pytest.raises(SystemExit, match=said) as ended:
         reliance("--predictor", name, "--data", "data", "--split", "all", "--out", "out")
     assert "\n" not in str(ended.value.code) and not Path("out").exists()

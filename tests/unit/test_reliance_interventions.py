@@ -7,6 +7,7 @@ import pytest
 from reliance_data import halves
 
 from featherseg.errors import UserError
+from featherseg.readings import Reading, Readings, as_text
 from featherseg.reliance.image import IMAGE
 from featherseg.reliance.text import TEXT, Case, Peers
 from featherseg.reliance.trials import plan
@@ -22,7 +23,16 @@ def case_of(data, image=0, target="left block", **changes):
     own = {sample.sample_id: sample.prompts["p2"][0] for sample in samples}
     sample = next(one for one in samples if (one.image_id, one.target) == (f"im{image}", target))
     own[sample.sample_id] = changes.get("own", own[sample.sample_id])
-    return Case(sample, own[sample.sample_id], Peers(samples, own, seed=0))
+    readings = Readings(changes.get("reader", as_text), own.values())
+    return Case(sample, own[sample.sample_id], Peers(samples, own, seed=0, readings=readings))
+
+
+def first_words(count):
+    """A reader of so many words, small or large."""
+    def reader(prompts):
+        words = [prompt.lower().split() for prompt in prompts]
+        return [Reading(tuple(of[:count]), len(of), max(0, len(of) - count)) for of in words]
+    return reader
 
 
 def changed(name, case, seed=0):
@@ -149,8 +159,51 @@ def test_a_prompt_that_two_structures_share_belongs_to_none(data):
 def test_what_the_verdict_needs_is_always_planned_and_a_wrong_name_refused(data):
     trials = plan(data.samples, "fullest", 0, text=["flip_colour"], image=[])[0].trials
     assert {trial.text for trial in trials} == {"own", "none", "permuted", "other_structure", "flip_colour"}
-    assert {trial.image for trial in trials} == {"own", "mean_colour", "other_image"}
+    assert {trial.image for trial in trials} == {"own", "mean_colour", "other_image", "blur"}
     with pytest.raises(UserError, match="text intervention 'flip_color': did you mean 'flip_colour'"):
         plan(data.samples, "fullest", 0, text=["flip_color"])
     with pytest.raises(UserError, match="no sample"):
         plan([], "fullest", 0)
+
+
+def test_a_change_that_the_model_does_not_read_is_not_made(data):
+    """"one red left block, located in left": of three words it reads number, colour and side."""
+    case = case_of(data, reader=first_words(3))
+    assert changed("flip_colour", case) and changed("flip_number", case) and changed("shuffled_words", case)
+    for name in ("flip_location", "contradictory", "over"):
+        assert changed(name, case_of(data)) and changed(name, case) == []
+    nothing = case_of(data, reader=first_words(0))
+    for name in TEXT:
+        if name not in ("own", "none", "permuted", "under") and not name.startswith(("class", "level")):
+            assert changed(name, nothing) == [], name
+
+
+def test_structures_whose_prompts_are_read_alike_share_their_prompt(data):
+    trials = [trial for of in plan(data.samples, "p2", 0, text=(), image=(), reader=first_words(2)) for trial in
+              of.trials]
+    assert {trial.prompt_of for trial in trials} == {""} and not any(t.text == "other_structure" for t in trials)
+    assert all(trial.cut for trial in trials if trial.text in ("own", "permuted"))
+    by_side = [trial for of in plan(data.samples, "p2", 0, text=(), image=(), reader=first_words(3)) for trial in
+               of.trials]
+    assert {trial.prompt_of for trial in by_side} == {"left block", "right block", ""}
+
+
+def test_nothing_changes_where_no_prompt_is_cut_or_alike(data):
+    """The same prompts are drawn whether tokens or texts are compared."""
+    asked = [[(trial.text, trial.image, trial.prompt, trial.prompt_of) for of in plan(
+        data.samples, "p2", 0, reader=reader) for trial in of.trials] for reader in (as_text, first_words(1000))]
+    assert asked[0] == asked[1]
+
+
+def test_a_limit_takes_an_image_of_each_patient_before_a_second_of_any(tmp_path):
+    data = halves(tmp_path / "halves", images=12, group_of=lambda k: f"patient{k // 4}")
+    groups = {sample.image: sample.group for sample in data.samples}
+
+    def taken(limit):
+        return [of.image for of in plan(data.samples, "p2", 0, text=(), image=(), limit=limit)]
+
+    for limit in range(1, 13):
+        counts = [sum(groups[image] == group for image in taken(limit)) for group in set(groups.values())]
+        assert len(taken(limit)) == limit and max(counts) - min(counts) <= 1
+        assert set(taken(limit - 1)) <= set(taken(limit)) if limit > 1 else True
+    assert taken(12) == taken(None)

@@ -1,10 +1,12 @@
 """Reliance as a part of `evaluate`, and its settings."""
 
+import json
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 import pytest
 from tiny_run import make_run, write_dataset, write_training, write_weights
 
@@ -19,6 +21,7 @@ from featherseg.plan import resolve_study
 from featherseg.predict import load_model, predict_probabilities
 from featherseg.reliance.image import IMAGE
 from featherseg.reliance.text import TEXT
+from featherseg.reporting import reliance
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,6 +73,27 @@ def test_settings_choose_interventions_and_images(project):
     assert set(trials.text_condition) == {"own", "none", "permuted", "other_structure", "shuffled_words"}
     assert set(trials.image_condition) == {"own", "mean_colour", "other_image", "blur"}
     assert trials.image_id.nunique() == 2
+
+
+def test_prompts_that_the_run_cannot_tell_apart_could_not_be_exchanged(project, capsys):
+    """Ninety words that all prompts begin with are more than CLIPSeg reads."""
+    file = project / "data/samples.parquet"
+    table = pyarrow.parquet.read_table(file)
+    rows = [row | {"prompts": json.dumps({"p1": ["disc " * 90 + row["target"]]})} for row in table.to_pylist()]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=table.schema), file)
+    scored(project, reliance=RelianceConfig(draws=50))
+    record = read_json("out/reliance.json")["test"]
+    assert record["own_prompts"] | {"first_cut": [], "first_alike": []} == {
+        "n": 3, "cut": 3, "limit": 77, "alike": 3, "first_cut": [], "first_alike": []}
+    conditions = {one["condition"]: one for one in record["conditions"] if one["modality"] == "text"}
+    assert conditions["permuted"]["same_as"] == "own" and conditions["permuted"]["n_cut"] == 15
+    assert {"other_structure", "other_sample", "over"} <= set(record["fit_no_sample"])
+    assert record["following"] is None and "permuted among" not in record["paragraph"]
+    said = capsys.readouterr().err
+    assert "3 of 3 different prompts are cut after 77 tokens" in said
+    page = reliance.report(record, pd.read_parquet("out/reliance.parquet"), PreparedDataset.read(project / "data"))
+    assert "Own prompts: 3 of 3 different prompts are cut after 77 tokens" in page
+    assert "could not be exchanged" in reliance.comparison({"it": record}).to_string()
 
 
 def test_an_image_is_encoded_once_for_all_its_prompts(project, monkeypatch):

@@ -49,10 +49,10 @@ def test_the_table_says_what_the_record_says(organs):
     table = reliance.effects(record).set_index("intervention")
     permuted = found(record, "permuted")
     row = table.loc["prompts permuted"]
-    assert row["change"] == f"{-100 * permuted['drop']:+.1f}" and row["sure loss"] == "yes"
+    assert row["change"] == f"{-100 * permuted['drop']:+.1f}" and row["significant"] == "loss"
     low, high = (float(end) for end in row["95 % interval"].split(" to "))
     assert low < float(row["change"]) < high < 0
-    assert row["DSC %"] == pytest.approx(100 * permuted["dsc"]) and row["p (Holm)"] == "< 0.001"
+    assert row["DSC %"] == pytest.approx(100 * permuted["dsc"]) and float(row["p (Holm)"].strip("< ")) <= 0.002
     assert table.loc["own image, own prompt", "DSC %"] == 100
     assert table["95 % interval"]["own image, own prompt"] == "100.0 to 100.0"
     tested_elsewhere = {title(one["condition"]) for one in record["conditions"] if one["same_as"]}
@@ -130,6 +130,14 @@ def test_one_image_is_shown_under_different_prompts_with_the_masks_that_they_gav
     assert reliance.same_image(trials.assign(mask=None), data) == []
 
 
+def test_captions_tell_prompts_apart_that_begin_alike():
+    polite = "in this picture that shows several small things please find for me the one that is "
+    prompts = [f"{polite}left", f"{polite}right and red", "left lung", "left kidney", "", f"{polite}left but blue"]
+    assert reliance.told_apart(prompts) == ["… left", "… is right and red", "left lung", "left kidney", "",
+                                            "… left but blue"]
+    assert reliance.told_apart([polite]) == [polite]
+
+
 def test_prompts_and_structures_may_be_written_with_dollars(tmp_path):
     """What stands between two dollars is mathematics to matplotlib, and mostly an error."""
     with PreparedWriter(tmp_path / "odd", dataset="odd") as writer:
@@ -162,16 +170,17 @@ def test_a_study_without_measurements_says_how_to_make_them_and_shows_the_contro
 def test_runs_stand_beside_the_controls_of_their_dataset(study):
     measured(study, DENSE, "oracle", seed=1)
     record = measured(study, DENSE, "text-blind")
-    measured(study, DECODER, "random")
+    other = measured(study, DECODER, "random")
     assert [(one.run.recipe, one.run.seed) for one in reliance_study.measured(study)] == [(DECODER, 0), (DENSE, 0)]
     heading, table, figure = reliance_study.decisions(study)
     table = table.data.set_index("model")
     assert heading.data == "### lesions (synthetic stand-in)" and len(table) == 6 and len(figure.axes) == 1
     dense = next(name for name in table.index if "VL" in name)
-    assert table.loc[dense, "what decides"] == record["decides"] == "image only"
+    assert table.loc[dense, "what decides"] == record["decides"]
     said = reliance_study.quote(study)
     assert said.startswith("**lesions (synthetic stand-in)**: On lesions (synthetic stand-in)") and dense in said
-    assert "image only in 1" in said and "neither in 1" in said
+    answers = [record["decides"], other["decides"]]
+    assert all(f"{answer} in {answers.count(answer)}" in said for answer in answers)
     assert len(reliance_study.gallery(study)) == 2
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from featherseg.models.padding import cut
 from featherseg.models.word_pieces import SPELLING, read_vocabulary, word_piece_tokenizer
 
 WORDS = ("one", "large", "polyp", "##s", "in", "the", "left", ",", "-", ".", "##al", "dist", "cafe", "3", "##5", "心")
@@ -16,22 +17,15 @@ def test_it_is_the_librarys_bert_tokenizer(prompt):
 
     reference = BertTokenizer(vocab={word: place for place, word in enumerate(VOCABULARY)})
     expected = reference(prompt, max_length=256, truncation=True)["input_ids"]
-    assert word_piece_tokenizer(VOCABULARY, 256).encode(prompt).ids == expected
+    assert cut(word_piece_tokenizer(VOCABULARY).encode(prompt).ids, 256) == expected
 
 
 def test_a_special_token_in_a_prompt_is_text():
-    assert word_piece_tokenizer(VOCABULARY, 256).encode("the [SEP] left [PAD]").ids.count(3) == 1
-
-
-def test_a_batch_is_padded_with_0_to_its_longest_and_cut_with_its_end_kept():
-    tokenizer = word_piece_tokenizer(VOCABULARY, 8)
-    short, long = (encoding.ids for encoding in tokenizer.encode_batch(["polyp", "polyp " * 20]))
-    polyp = VOCABULARY.index("polyp")
-    assert short == [2, polyp, 3, 0, 0, 0, 0, 0] and long == [2, *[polyp] * 6, 3]
+    assert word_piece_tokenizer(VOCABULARY).encode("the [SEP] left [PAD]").ids.count(3) == 1
 
 
 def test_without_a_vocabulary_words_are_spelled_out():
-    pieces = word_piece_tokenizer(SPELLING, 256).encode("Polyp, 5 mm").tokens
+    pieces = word_piece_tokenizer(SPELLING).encode("Polyp, 5 mm").tokens
     assert pieces == ["[CLS]", "p", "##o", "##l", "##y", "##p", ",", "5", "m", "##m", "[SEP]"]
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
 from featherseg.models.clipseg import CLIPSeg
-from featherseg.models.tokenizer import CONTEXT, tokenize
+from featherseg.models.padding import cut, padded
+from featherseg.models.tokenizer import CONTEXT, END_ID, clip_token_ids
 
 
 class Reference(SegmentationModel):
@@ -32,10 +33,13 @@ class Reference(SegmentationModel):
         """The library's configuration."""
         return self.net.config.to_dict()
 
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt in CLIP's vocabulary."""
+        return clip_token_ids(prompts)
+
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (B, 77), padded with the end token."""
-        tokens = tokenize(prompts)
-        return torch.cat([tokens, tokens[:, -1:].expand(-1, CONTEXT - tokens.shape[1])], dim=1)
+        return padded([cut(ids, CONTEXT) for ids in self.token_ids(prompts)], END_ID, CONTEXT)
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """States (B, 1 + patches, width) after the tapped blocks, out of all that the library keeps."""

@@ -20,6 +20,7 @@ _TILES, _COLUMNS, _SIDE, _MARGIN, _LINE, _FONT_SIZE = 12, 4, 256, 12, 15, 12
 _COLOURS = ("#e6194b", "#0082c8", "#f58231", "#3cb44b", "#911eb4", "#008080")
 _MOST = 8
 _LETTERS = 200  # more than two lines of a tile hold
+_TOKENISED = 1000  # letters, enough for more tokens than any model reads
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def write_card(dataset_dir: Path, about: About) -> None:
         UserError: the dataset cannot be read.
     """
     found, facts = _Tally(read_samples(dataset_dir)), write_facts(dataset_dir)
-    (Path(dataset_dir) / "card.md").write_text(_text(found, facts, about), encoding="utf-8")
+    lengths = _token_lengths(read_samples(dataset_dir))
+    (Path(dataset_dir) / "card.md").write_text(_text(found, facts, about, lengths), encoding="utf-8")
     names = list(found.sizes)
     shown = {names[round(i)] for i in np.linspace(0, len(names) - 1, min(_TILES, len(names)))}  # at even distances
     samples = [sample for sample in read_samples(dataset_dir) if sample.image in shown]
@@ -161,7 +163,7 @@ class _Level:
         return len(np.unique(self._hashes))
 
 
-def _text(found: _Tally, facts: Facts, about: About) -> str:
+def _text(found: _Tally, facts: Facts, about: About, lengths: str) -> str:
     origin = [f"Source: {markdown_text(about.source)}", f"Licence: {markdown_text(about.licence)}"]
     origin += [f"Citation: {markdown_text(about.citation)}"] if about.citation else []
     return "\n".join([
@@ -169,7 +171,7 @@ def _text(found: _Tally, facts: Facts, about: About) -> str:
         *(f"- {markdown_text(sentence)}" for sentence in facts.sentences()), "",
         "## Samples", "", *_sample_table(found), "",
         *(["## Notes", "", *(f"- {markdown_text(note)}" for note in about.notes), ""] if about.notes else []),
-        "## Prompts", "", *_prompt_table(found.levels), "",
+        "## Prompts", "", *_prompt_table(found.levels), "", lengths, "",
         f"![Examples: outlines of the masks, each with its prompt]({SHEET})", "",
     ])
 
@@ -214,6 +216,25 @@ def _prompt_table(levels: dict[str, _Level]) -> list[str]:
             found = levels[level]
             rows.append([level, str(found.samples), str(found.different), found.example[:200] or "(empty)"])
     return _table(["level", "samples", "different texts", "example"], rows)
+
+
+def _token_lengths(samples: Iterable[Sample]) -> str:
+    """One line: how long the different prompts are in CLIP's tokens, and how many are longer than models read; of a
+    prompt the first `_TOKENISED` letters are counted."""
+    from featherseg.models.tokenizer import WORD_LENGTHS, clip_token_ids
+
+    seen: set[int] = set()
+    lengths = array("l")
+    for sample in samples:
+        texts = [text for texts in sample.prompts.values() for text in texts if hash(text) not in seen]
+        seen.update(map(hash, texts))
+        lengths.extend(map(len, clip_token_ids([text[:_TOKENISED] for text in dict.fromkeys(texts)])))
+    counts = np.array(lengths)
+    longer = ", ".join(f"{np.count_nonzero(counts > length)} more than {length}" for length in WORD_LENGTHS)
+    most = np.quantile(counts, 0.95, method="higher")
+    return (f"Lengths in CLIP's tokens, start and end included: median {np.median(counts):.0f}, 95 % at most {most}; "
+            f"of {len(counts)} different prompts {longer}. A model cuts what is longer than it reads: CLIPSeg "
+            f"{WORD_LENGTHS[-1]}, ETRIS, CRIS and DETRIS their `word_length`.")
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:

@@ -16,7 +16,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from featherseg.config import Upsampling, WayBack
 from featherseg.data.transforms import Resize
+from featherseg.errors import UserError
+from featherseg.models.padding import cut, padded
 from featherseg.models.weights import check_keys
+from featherseg.readings import Reading, as_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,6 +138,7 @@ class SegmentationModel(nn.Module, ABC):
         resize: how a picture gets to that square, and the way back.
         word_length: tokens that every prompt is cut or padded to; None pads to the longest of a batch.
         context_length: tokens after which every prompt is cut where there is no word length.
+        pad_token: the token that fills up prompts.
         vocabulary: the word pieces of a tokenizer that comes with the weights; None for CLIP's.
         mean, std: per-channel normalisation of pixels in 0..1.
         vision, text: where the towers' blocks are.
@@ -164,6 +168,7 @@ class SegmentationModel(nn.Module, ABC):
     resize: Resize
     word_length: int | None = None
     context_length: int = 77
+    pad_token: int = 0
     vocabulary: Sequence[str] | None = None
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -198,8 +203,26 @@ class SegmentationModel(nn.Module, ABC):
         return self.exchange is not None
 
     @abstractmethod
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt in full, start and end included; none where the model reads no text."""
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens after which a prompt is cut, its end token among them."""
+        return self.word_length or self.context_length
+
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, L), L the model's word length, or the longest of the batch where it has none."""
+        """Token ids (B, L) of prompts that are cut after `most_tokens`; L is the model's word length, or the longest
+        of the batch where it has none."""
+        return padded([cut(ids, self.most_tokens) for ids in self.token_ids(prompts)], self.pad_token,
+                      self.word_length)
+
+    def read(self, prompts: Sequence[str]) -> list[Reading]:
+        """What the model reads of each prompt; where it reads none, prompts are compared as text."""
+        if not self.reads_text:
+            return as_text(prompts)
+        return [Reading(tuple(cut(ids, self.most_tokens)), len(ids), max(0, len(ids) - self.most_tokens))
+                for ids in self.token_ids(prompts)]
 
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
@@ -268,7 +291,14 @@ class SegmentationModel(nn.Module, ABC):
         """Probability maps, float32 (H, W), of logits (B, h, w) of the head's grid, at each image's (H, W).
 
         Logits are interpolated, then turned into probabilities; released code does it the other way round.
+
+        Raises:
+            UserError: a logit is NaN or infinite; the maps of every command come by here.
         """
+        if not torch.isfinite(logits).all():
+            raise UserError(f"the model {self.name} gives values that are no numbers (NaN or infinite), so its weights "
+                            "are damaged or its training diverged; train the run again, with a lower train.lr if it "
+                            "diverged.")
         if self.way_back == "bilinear":
             for plane, size in zip(self.to_input(logits).float(), sizes, strict=True):
                 yield self.resize.inverse(plane[None], *size)[0, 0].sigmoid().cpu().numpy()

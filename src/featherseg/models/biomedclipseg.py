@@ -88,7 +88,7 @@ class BiomedCLIPSeg(SegmentationModel):
         self.vocabulary = tuple(vocabulary or SPELLING)
         taps = tuple(tap + tap_offset for tap in config.taps)
         self._check_sizes(taps)
-        self.tokenizer = word_piece_tokenizer(self.vocabulary, config.context_length)
+        self.tokenizer = word_piece_tokenizer(self.vocabulary)
         self.net = nn.ModuleDict({"clip": BiomedCLIP(config, text_dropout), "decoder": _build_decoder(config)})
         blocks = tuple(f"{TRUNK}.blocks.{k}" for k in range(config.vision_depth))
         reached, beyond = blocks[: taps[-1] + 1], blocks[taps[-1] + 1 :]
@@ -104,10 +104,9 @@ class BiomedCLIPSeg(SegmentationModel):
         """What `config.json` beside the model's weights says."""
         return self.config.model_dump(mode="json")
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, L) of BERT's word pieces, padded to the longest prompt: padding is masked, so its length
-        changes nothing."""
-        return torch.tensor([encoding.ids for encoding in self.tokenizer.encode_batch(list(prompts))])
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt in BERT's word pieces; padding is masked, so its length changes nothing."""
+        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(prompts))]
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """States (B, 1 + patches, width) after the tapped blocks; blocks after the last tap never run."""

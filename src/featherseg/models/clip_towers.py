@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from featherseg.data.transforms import Letterbox
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
 from featherseg.models.etris_config import STAGES, Architecture
-from featherseg.models.tokenizer import CONTEXT, tokenize_fixed
+from featherseg.models.tokenizer import CONTEXT, clip_token_ids
 from featherseg.models.weights import check_keys
 
 VOCABULARY = 49408
@@ -118,12 +118,12 @@ class CLIPTowers(SegmentationModel):
         """What `config.json` beside the model's weights says, at this input size."""
         return self.config.model_copy(update={"image_size": self.image_size}).model_dump(mode="json")
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, word_length), cut with the end token kept, or padded with 0.
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt in CLIP's vocabulary.
 
-        The length belongs to the model: an exchange sees the padding too, so it changes the result.
+        The word length belongs to the model: an exchange sees the padding too, so it changes the result.
         """
-        return tokenize_fixed(prompts, self.word_length)
+        return clip_token_ids(prompts)
 
     def encode(self, pixels: Tensor, tokens: Tensor) -> tuple[ImageFeatures, TextFeatures]:
         """Features of normalised pixels (B, 3, H, W) and token ids (B, L), the towers exchanging where they do."""

@@ -16,7 +16,7 @@ from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
 from featherseg.models.clipseg_config import VOCABULARY
 from featherseg.models.clipseg_decoder import decoded, redraw
-from featherseg.models.tokenizer import tokenize
+from featherseg.models.tokenizer import END_ID, clip_token_ids
 
 
 def full_config() -> CLIPSegConfig:
@@ -53,6 +53,7 @@ class CLIPSeg(SegmentationModel):
     name = "clipseg"
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
+    pad_token = END_ID
     decoder_modules = ("net.decoder",)
 
     def __init__(self, config: CLIPSegConfig, image_size: int = 352) -> None:
@@ -83,9 +84,9 @@ class CLIPSeg(SegmentationModel):
         """What `config.json` beside the model's weights says."""
         return self.net.config.to_diff_dict()
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, L) with CLIP's vocabulary, padded to the longest prompt: the text tower is causal."""
-        return tokenize(prompts)
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt in CLIP's vocabulary; the text tower is causal, so that padding changes nothing."""
+        return clip_token_ids(prompts)
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """States (B, 1 + patches, width) after the tapped blocks; blocks after the last tap never run."""

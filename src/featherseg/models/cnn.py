@@ -57,9 +57,9 @@ class CNN(SegmentationModel):
         """What `config.json` beside this model's weights says, at this input size."""
         return self.config.model_copy(update={"image_size": self.image_size}).model_dump(mode="json")
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """No token of each prompt, (B, 0)."""
-        return torch.zeros(len(prompts), 0, dtype=torch.long)
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """No token of any prompt."""
+        return [[] for _ in prompts]
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Maps (B, C, h, w) after the encoder's five stages."""

@@ -17,7 +17,7 @@ from featherseg.models.batchnorm import BatchNorm1d
 from featherseg.models.clip_towers import ResNetTowers
 from featherseg.models.cris_config import Architecture
 from featherseg.models.etris_head import CoordConv, GlobalAlignment, Projector, convolution
-from featherseg.models.tokenizer import tokenize_fixed
+from featherseg.models.tokenizer import END_ID
 
 
 class Pyramid(nn.Module):
@@ -79,11 +79,8 @@ class CRIS(ResNetTowers):
                  resize: ResizeKind = "squash") -> None:
         super().__init__(name, architecture, image_size, word_length)
         self.masks_padding = text_padding == "masked"
+        self.pad_token = 0 if self.masks_padding else END_ID
         self.resize = resize_of(resize, self.image_size, self.fill)
-
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, word_length), cut with the end token kept; filled up with 0, or with the end token."""
-        return tokenize_fixed(prompts, self.word_length, fill_with_end=not self.masks_padding)
 
     def encode_text(self, tokens: Tensor) -> TextFeatures:
         """The projected end-of-text state (B, D), and the words (B, L, width) with the padding that is masked."""

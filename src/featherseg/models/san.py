@@ -20,7 +20,7 @@ from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
 from featherseg.models.clip_towers import NOT_TENSORS_OF_THE_MODEL, VOCABULARY, interpolate_positions
 from featherseg.models.san_config import Architecture
-from featherseg.models.tokenizer import CONTEXT, tokenize
+from featherseg.models.tokenizer import CONTEXT, END_ID, clip_token_ids
 from featherseg.models.weights import check_keys
 
 VISUAL = "net.clip.visual"
@@ -124,6 +124,7 @@ class SAN(SegmentationModel):
     name = "san"
     mean = (0.48145466, 0.4578275, 0.40821073)
     std = (0.26862954, 0.26130258, 0.27577711)
+    pad_token = END_ID
     trains_head = True
 
     def __init__(self, config: Architecture, image_size: int | None = None, swapped: bool = False,
@@ -162,9 +163,9 @@ class SAN(SegmentationModel):
         """What `config.json` beside the model's weights says, at this input size."""
         return self.config.model_copy(update={"image_size": self.image_size}).model_dump(mode="json")
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, L) with CLIP's vocabulary, padded to the longest prompt: the text tower is causal."""
-        return tokenize(prompts)
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt in CLIP's vocabulary; the text tower is causal, so that padding changes nothing."""
+        return clip_token_ids(prompts)
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """The proposals' logits (B, Q, s, s) on a sixteenth of the input, and what CLIP makes of them (B, Q, D)."""

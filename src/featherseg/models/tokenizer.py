@@ -1,28 +1,31 @@
 """CLIP's byte-pair tokenizer, from the vocabulary that open_clip ships: no download is needed.
 
-open_clip's own tokenizer class is equal to it (tested), but importing open_clip takes seconds, so only its
-vocabulary file is read, and the `tokenizers` library does the work.
+Text is cleaned as OpenAI's tokenizer cleans it, which ETRIS, CRIS and DETRIS use: ftfy repairs mojibake, ligatures and
+full-width letters, HTML entities are resolved (twice), white space is folded and letters are made small. open_clip's
+own class is equal to it (tested), but importing open_clip takes seconds, so only its vocabulary file is read, and the
+`tokenizers` library does the work. The fast tokenizer of transformers, which CLIPSeg's and MedVLSM's code uses, skips
+ftfy and the entities: its tokens are the same for text that these leave alone.
 """
 
 import functools
 import gzip
+import html
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-from torch import Tensor
-from torch.nn import functional as F
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
-START, END, CONTEXT = "<|startoftext|>", "<|endoftext|>", 77
-_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+START, END = "<|startoftext|>", "<|endoftext|>"
+END_ID, CONTEXT = 49407, 77
+WORD_LENGTHS = (17, 22, 32, CONTEXT)  # after which models cut a prompt
+_WORDS = r"(?i)'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _MERGES = 49152 - 256 - 2
 
 
 @functools.cache
 def clip_tokenizer() -> Tokenizer:
-    """CLIP's tokenizer: lower case, start and end tokens, cut after 77 tokens with the end token kept."""
+    """CLIP's tokenizer of clean text, start and end tokens around it; nothing is cut."""
     package = Path(importlib.util.find_spec("open_clip").origin).parent
     lines = gzip.decompress((package / "bpe_simple_vocab_16e6.txt.gz").read_bytes()).decode().split("\n")
     merges = [tuple(line.split()) for line in lines[1 : _MERGES + 1]]
@@ -30,31 +33,27 @@ def clip_tokenizer() -> Tokenizer:
     tokens = [*characters, *(c + "</w>" for c in characters), *("".join(pair) for pair in merges), START, END]
     tokenizer = Tokenizer(models.BPE(vocab={token: k for k, token in enumerate(tokens)}, merges=merges,
                                      end_of_word_suffix="</w>", continuing_subword_prefix=""))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
          pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, start), (END, end)])
-    tokenizer.enable_truncation(CONTEXT)
-    tokenizer.enable_padding(pad_id=end, pad_token=END)
     return tokenizer
 
 
-def tokenize(prompts: Sequence[str]) -> Tensor:
-    """Token ids (B, L) of prompts, L at most 77, padded with the end token to the longest of the batch."""
-    return torch.tensor([encoding.ids for encoding in clip_tokenizer().encode_batch(list(prompts))])
+def clip_token_ids(prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each prompt in full, start and end included."""
+    return [encoding.ids for encoding in clip_tokenizer().encode_batch([clean(prompt) for prompt in prompts])]
 
 
-def tokenize_fixed(prompts: Sequence[str], length: int, fill_with_end: bool = False) -> Tensor:
-    """Token ids (B, length) of prompts, cut with the end token kept, or padded with 0 (or with the end token)."""
-    tokens = tokenize(prompts)
-    end_token, ends = tokens.max(), tokens.argmax(dim=1).clamp(max=length - 1)
-    tokens = F.pad(tokens, (0, max(0, length - tokens.shape[1])))[:, :length]
-    tokens[torch.arange(len(tokens)), ends] = end_token
-    return tokens.masked_fill(torch.arange(length) > ends.unsqueeze(1), end_token if fill_with_end else 0)
+def clean(prompt: str) -> str:
+    """A prompt as OpenAI's tokenizer cleans it; a special token's name in it is text like any other."""
+    if not (prompt.isascii() and prompt.isprintable() and "&" not in prompt):  # of all else there is nothing to repair
+        import ftfy
+
+        prompt = html.unescape(html.unescape(ftfy.fix_text(prompt)))
+    return " ".join(prompt.split()).lower()
 
 
 def _byte_characters() -> list[str]:

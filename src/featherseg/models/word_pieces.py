@@ -34,8 +34,8 @@ def read_vocabulary(file: Path) -> tuple[str, ...]:
     return pieces
 
 
-def word_piece_tokenizer(vocabulary: Sequence[str], length: int) -> "Tokenizer":
-    """BERT's tokenizer: [CLS] and [SEP] around a prompt, cut at `length` tokens with [SEP] kept, padded with 0."""
+def word_piece_tokenizer(vocabulary: Sequence[str]) -> "Tokenizer":
+    """BERT's tokenizer, [CLS] and [SEP] around a prompt; nothing is cut."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     places = {piece: place for place, piece in enumerate(vocabulary)}
@@ -44,6 +44,4 @@ def word_piece_tokenizer(vocabulary: Sequence[str], length: int) -> "Tokenizer":
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, places[START]), (END, places[END])])
-    tokenizer.enable_truncation(length)
-    tokenizer.enable_padding(pad_id=0, pad_token=PAD)
     return tokenizer

@@ -15,7 +15,9 @@ from PIL import Image
 from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.reliance.trials import own_prompt
 
+IMAGE_ONLY, LANGUAGE_ONLY, BOTH, NEITHER = "image only", "language only", "image and language", "neither"
 TEXT_BLIND, IMAGE_BLIND, ORACLE, RANDOM = "text-blind", "image-blind", "oracle", "random"
+MUST_BE = {TEXT_BLIND: IMAGE_ONLY, IMAGE_BLIND: LANGUAGE_ONLY, ORACLE: BOTH, RANDOM: NEITHER}
 MEANING = {
     TEXT_BLIND: "segments every structure of the image, whatever the prompt says",
     IMAGE_BLIND: "segments where structures with the most similar prompts lie, whatever the image shows",

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFilter
 
-OWN, MEAN_COLOUR, OTHER_IMAGE = "own", "mean_colour", "other_image"
-BLUR = 1 / 12  # standard deviation as a fraction of the shorter side: large structures are left as shadows
+OWN, MEAN_COLOUR, OTHER_IMAGE, BLUR = "own", "mean_colour", "other_image", "blur"
+BLUR_WIDTH = 1 / 12  # standard deviation as a fraction of the shorter side: large structures are left as shadows
 PATCHES = 8  # along each side
 
 ImageIntervention = Callable[[np.ndarray, np.ndarray | None, np.random.Generator], np.ndarray | None]
@@ -34,8 +34,8 @@ def noise(picture: np.ndarray, other: np.ndarray | None, rng: np.random.Generato
 
 
 def blur(picture: np.ndarray, other: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
-    """The image under a Gaussian of `BLUR` of its shorter side."""
-    radius = BLUR * min(picture.shape[:2])
+    """The image under a Gaussian of `BLUR_WIDTH` of its shorter side."""
+    radius = BLUR_WIDTH * min(picture.shape[:2])
     return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
 
 
@@ -61,7 +61,7 @@ def other_image(picture: np.ndarray, other: np.ndarray | None, rng: np.random.Ge
 
 
 IMAGE: dict[str, ImageIntervention] = {
-    OWN: own, MEAN_COLOUR: mean_colour, OTHER_IMAGE: other_image, "noise": noise, "blur": blur,
+    OWN: own, MEAN_COLOUR: mean_colour, OTHER_IMAGE: other_image, "noise": noise, BLUR: blur,
     "patch_shuffle": patch_shuffle,
 }
 

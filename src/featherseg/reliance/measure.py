@@ -7,11 +7,12 @@ from typing import Any
 import pandas as pd
 
 from featherseg.data.prepared import PreparedDataset, Sample
+from featherseg.readings import Reader, Readings, as_text
 from featherseg.reliance import suite, trials
 from featherseg.reliance.controls import MEANING, Controls
 from featherseg.reliance.scores import DRAWS, score
 from featherseg.reliance.suite import Segment
-from featherseg.reliance.verdict import decides, paragraph
+from featherseg.reliance.verdict import decides, paragraph, verdict
 
 CONTROL_IMAGES = 24
 
@@ -25,7 +26,7 @@ class Settings:
         threshold: probability above which a pixel belongs to the mask.
         seed: decides everything that is drawn.
         text, image: interventions beside those that the verdict needs; None for all.
-        limit: at most so many images; None for all.
+        limit: at most so many images, of as many patients as can be; None for all.
         draws: of the bootstrap.
         shown: so many images have their masks kept.
     """
@@ -41,32 +42,35 @@ class Settings:
 
 
 def measure(segment: Segment, dataset: PreparedDataset, samples: Sequence[Sample], settings: Settings, *, model: str,
-            data: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+            data: str, reader: Reader = as_text) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Examine a model on some samples.
 
     Args:
-        model, data: how the reader knows them.
+        model, data: their names in texts.
+        reader: what the model reads of prompts (`SegmentationModel.read`).
 
     Returns:
-        The table of `suite.run`, and the record: model, data, settings, `scores.score`, fit_no_sample (the
-        interventions that could not be made on any sample), decides, paragraph, and controls by name (meaning,
-        decides, and their scores on at most `CONTROL_IMAGES` of the images).
+        The table of `suite.run`, and the record: model, data, settings, `scores.score`, own_prompts
+        (`Readings.count`), fit_no_sample (the interventions that could not be made on any sample), controls by name
+        (meaning, decides, and their scores on at most `CONTROL_IMAGES` of the images), decides (`verdict.verdict`) and
+        paragraph.
 
     Raises:
         UserError: as `trials.plan` and `suite.run`.
     """
     planned = trials.plan(samples, settings.prompts, settings.seed, text=settings.text, image=settings.image,
-                          limit=settings.limit)
+                          limit=settings.limit, reader=reader)
     table = suite.run(segment, dataset, planned, seed=settings.seed, threshold=settings.threshold,
                       shown=settings.shown, name=model)
     scores = score(table, settings.seed, settings.draws)
     made = {trials.texts.OWN, *(one["condition"] for one in scores["conditions"])}
     tried = [name for names in trials.interventions(settings.text, settings.image) for name in names]
+    own = [trial.prompt for of in planned for trial in of.trials if trial.text == trials.texts.OWN]
     record = {"model": model, "data": data, "prompts": settings.prompts, "threshold": settings.threshold,
-              "seed": settings.seed, **scores, "fit_no_sample": [name for name in tried if name not in made],
-              "decides": decides(scores), "paragraph": paragraph(scores, model, data),
+              "seed": settings.seed, **scores, "own_prompts": Readings(reader, own).count(own),
+              "fit_no_sample": [name for name in tried if name not in made],
               "controls": measure_controls(dataset, samples, settings)}
-    return table, record
+    return table, record | {"decides": verdict(record), "paragraph": paragraph(record, model, data)}
 
 
 def measure_controls(dataset: PreparedDataset, samples: Sequence[Sample], settings: Settings) -> dict[str, Any]:

@@ -36,7 +36,9 @@ def load(name: str) -> Segment:
     importlib.invalidate_caches()
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever the user's module raises; a script may exit
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the user's module raises; a script may exit
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise UserError(f"predictor {name!r}: there is no module {error.name!r} in {folder} or among the installed "
                             "packages; go to its folder, or correct the name.") from None
@@ -59,7 +61,9 @@ def segment_with(function: Predictor) -> Segment:
         for image, prompt in zip(images, prompts, strict=True):
             try:
                 given = function(image.copy(), prompt)
-            except (Exception, SystemExit) as error:  # whatever the user's function raises
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # whatever the user's function raises
                 raise BadMap(f"fails with {_said(error)}") from error
             yield given
 

@@ -11,12 +11,14 @@ import pandas as pd
 
 from featherseg.metrics import EMPTY_RULE
 from featherseg.reliance import image, text
-from featherseg.reliance.image import IMAGE, MEAN_COLOUR, OTHER_IMAGE
+from featherseg.reliance.image import BLUR, IMAGE, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.reliance.statistics import CONFIDENCE, Groups, holm, rank_biserial
 from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED, TEXT
 
 DRAWS = 2000
-PRIMARY = (("text", PERMUTED), ("text", OTHER_STRUCTURE), ("image", OTHER_IMAGE))  # what the verdict rests on
+# what the verdict rests on
+PRIMARY = (("text", PERMUTED), ("text", OTHER_STRUCTURE), ("image", OTHER_IMAGE), ("image", MEAN_COLOUR),
+           ("image", BLUR))
 NEAR_ZERO = 0.05  # a gain in DSC below which there is nothing to share out
 ABSENT = {"image": "the image's mean colour everywhere", "text": "the empty prompt"}
 OWN = (text.OWN, image.OWN)
@@ -182,10 +184,10 @@ def _conditions(trials: pd.DataFrame, dsc: pd.DataFrame, same: pd.DataFrame, gro
 
 
 def _repeated(trials: pd.DataFrame) -> dict[str, str]:
-    """Text interventions that asked for nothing of their own, by name: `own` where each prompt is the sample's own one,
-    else an intervention that asked for the very same prompts, one of `PRIMARY` or else the first."""
+    """Text interventions that asked for nothing of their own, by name: `own` where the model reads each prompt as the
+    sample's own one, else an intervention whose prompts it reads alike, one of `PRIMARY` or else the first."""
     asked = trials[trials.image_condition == image.OWN]
-    prompts = {name: frozenset(zip(of.sample_id, of.prompt, strict=True))
+    prompts = {name: frozenset(zip(of.sample_id, of.read_as, strict=True))
                for name, of in asked.groupby("text_condition")}
     first, repeated = {}, {}
     others = [name for name in TEXT if name in prompts and name != text.OWN]
@@ -200,11 +202,13 @@ def _repeated(trials: pd.DataFrame) -> dict[str, str]:
 
 
 def _counts(trials: pd.DataFrame) -> pd.DataFrame:
-    """By condition: empty masks, and samples that kept their own prompt although another one was wanted."""
+    """By condition: empty masks, samples that kept their own prompt although another one was wanted, and masks whose
+    prompt was cut."""
     names = ["text_condition", "image_condition"]
     own = trials[(trials.text_condition == text.OWN) & (trials.image_condition == image.OWN)]
-    kept = trials.prompt == trials.sample_id.map(own.set_index("sample_id").prompt)
-    flags = {"n_empty_prediction": trials.empty_prediction, "n_own_prompt": kept & (trials.text_condition != text.OWN)}
+    kept = trials.read_as == trials.sample_id.map(own.set_index("sample_id").read_as)
+    flags = {"n_empty_prediction": trials.empty_prediction, "n_own_prompt": kept & (trials.text_condition != text.OWN),
+             "n_cut": trials.cut}
     return trials[names].assign(**flags).groupby(names).sum()
 
 

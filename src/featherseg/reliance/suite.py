@@ -78,7 +78,7 @@ def run(segment: Segment, dataset: PreparedDataset, plan: Sequence[ImageTrials],
 
     Returns:
         One row a trial: dataset, split, sample_id, image_id, group, target, text_condition, image_condition, prompt,
-        prompt_of, dsc, iou, iou_with_own (with the mask of own image and own prompt), empty_truth,
+        read_as, cut, prompt_of, dsc, iou, iou_with_own (with the mask of own image and own prompt), empty_truth,
         empty_prediction, height, width, mask (compressed bits of the shown ones, else None).
 
     Raises:
@@ -164,7 +164,9 @@ def _checked(given: Any, size: tuple[int, int]) -> np.ndarray:
         raise BadMap("gives no mask")
     try:
         array = np.asarray(given)
-    except Exception as error:  # whatever a foreign array type raises
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a foreign array type raises
         raise BadMap(f"gives {type(given).__name__}, which is no array ({' '.join(str(error).split())})") from error
     if array.dtype.kind not in "biuf":
         raise BadMap(f"gives {type(given).__name__} of type {array.dtype}")
@@ -194,7 +196,7 @@ def _row(trial: Trial, mask: Mask, truth: Mask, own: Mask, keep: bool) -> dict[s
     dsc, iou = mask.overlap(truth)
     return {"dataset": sample.dataset, "split": sample.split, "sample_id": sample.sample_id,
             "image_id": sample.image_id, "group": sample.group, "target": sample.target, "text_condition": trial.text,
-            "image_condition": trial.image, "prompt": trial.prompt, "prompt_of": trial.prompt_of, "dsc": dsc,
-            "iou": iou, "iou_with_own": mask.overlap(own)[1], "empty_truth": truth.area == 0,
-            "empty_prediction": mask.area == 0, "height": sample.height, "width": sample.width,
-            "mask": mask.stored() if keep else None}
+            "image_condition": trial.image, "prompt": trial.prompt, "read_as": trial.read_as, "cut": trial.cut,
+            "prompt_of": trial.prompt_of, "dsc": dsc, "iou": iou, "iou_with_own": mask.overlap(own)[1],
+            "empty_truth": truth.area == 0, "empty_prediction": mask.area == 0, "height": sample.height,
+            "width": sample.width, "mask": mask.stored() if keep else None}

@@ -1,7 +1,8 @@
 """Text interventions: what becomes of a sample's prompt while its image stays as it is.
 
 Each is a function `(case, rng) -> list of prompts`. The list is empty where the intervention cannot be made on this
-sample (no second structure, no colour in its prompt), which is counted and never scored as something else.
+sample (no second structure, no colour in its prompt, a change behind the last token that the model reads), which is
+counted and never scored as something else. Prompts are compared as the model reads them (`featherseg.readings`).
 """
 
 import random
@@ -13,6 +14,7 @@ from functools import partial
 
 from featherseg.data.prepared import LEVELS, Sample
 from featherseg.data.wording import ATTRIBUTES, LOCATIONS, NUMBERS, SHAPES, SIZES
+from featherseg.readings import Readings
 
 OWN, NONE, PERMUTED, OTHER_STRUCTURE = "own", "none", "permuted", "other_structure"
 _USUAL = {  # what an attribute is changed to where the split itself knows no other value
@@ -33,15 +35,16 @@ class Peers:
         samples: those of the split that take part.
         own: the own prompt by sample id.
         seed: decides the permutation of the prompts.
+        readings: of the own prompts.
 
     Attributes:
-        own: the same.
+        own, readings: the same.
         words: attribute -> the values that these samples have, sorted.
         next_prompt: sample id -> the own prompt of the sample whose prompt it gets when all are permuted.
     """
 
-    def __init__(self, samples: Sequence[Sample], own: dict[str, str], seed: int) -> None:
-        self.own = own
+    def __init__(self, samples: Sequence[Sample], own: dict[str, str], seed: int, readings: Readings) -> None:
+        self.own, self.readings = own, readings
         self._samples = sorted(samples, key=lambda sample: sample.sample_id)
         self._structures: dict[str, list[Sample]] = defaultdict(list)
         for sample in self._samples:
@@ -59,9 +62,10 @@ class Peers:
 
     def elsewhere(self, sample: Sample) -> list[Sample]:
         """The samples of other images whose prompt is another one."""
-        own = self.own[sample.sample_id]
+        same = self.readings.same
+        own = same(self.own[sample.sample_id])
         return [other for other in self._samples
-                if other.image != sample.image and self.own[other.sample_id] != own]
+                if other.image != sample.image and same(self.own[other.sample_id]) != own]
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,11 @@ class Case:
     sample: Sample
     own: str
     peers: Peers
+
+    def changed(self, prompt: str) -> list[str]:
+        """A prompt that was made by changing the own one; nothing where the model reads it as the own one."""
+        same = self.peers.readings.same
+        return [prompt] if same(prompt) != same(self.own) else []
 
 
 TextIntervention = Callable[[Case, random.Random], list[str]]
@@ -109,21 +118,24 @@ def other_sample(case: Case, rng: random.Random) -> list[str]:
 
 def other_structure(case: Case, rng: random.Random) -> list[str]:
     """The prompts of the other structures of the same image, those that differ from the own prompt."""
-    prompts = (case.peers.own[other.sample_id] for other in case.peers.structures(case.sample))
-    return [prompt for prompt in dict.fromkeys(prompts) if prompt != case.own]
+    different: dict[str, str] = {}
+    for other in case.peers.structures(case.sample):
+        prompt = case.peers.own[other.sample_id]
+        different.setdefault(case.peers.readings.same(prompt), prompt)
+    return [prompt for prompt in different.values() if case.changed(prompt)]
 
 
 def flip(attribute: str, case: Case, rng: random.Random) -> list[str]:
     """The own prompt with another value of one attribute, of those that the peers have; no word is shared with it."""
     value = other_value(attribute, case, rng)
-    return [] if value is None else [_replaced(case, attribute, value)]
+    return [] if value is None else case.changed(_replaced(case, attribute, value))
 
 
 def contradictory(case: Case, rng: random.Random) -> list[str]:
     """The own prompt, followed by another value of each attribute that it names."""
     values = [other_value(attribute, case, rng) for attribute in ATTRIBUTES]
     said = " ".join(value for value in values if value)
-    return [f"{case.own}, but {said}"] if said else []
+    return case.changed(f"{case.own}, but {said}") if said else []
 
 
 def under(case: Case, rng: random.Random) -> list[str]:
@@ -133,7 +145,7 @@ def under(case: Case, rng: random.Random) -> list[str]:
 
 def over(case: Case, rng: random.Random) -> list[str]:
     """The own prompt, and then many words that are true of any picture."""
-    return [case.own + _MANY_WORDS] if case.own else []
+    return case.changed(case.own + _MANY_WORDS) if case.own else []
 
 
 def shuffled_words(case: Case, rng: random.Random) -> list[str]:
@@ -144,13 +156,13 @@ def shuffled_words(case: Case, rng: random.Random) -> list[str]:
     shuffled = list(words)
     while shuffled == words:
         rng.shuffle(shuffled)
-    return [" ".join(shuffled)]
+    return case.changed(" ".join(shuffled))
 
 
 def random_words(case: Case, rng: random.Random) -> list[str]:
     """As many words as the own prompt has, of which none has to do with it."""
     count = len(case.own.split())
-    return [" ".join(rng.choices(_UNRELATED, k=count))] if count else []
+    return case.changed(" ".join(rng.choices(_UNRELATED, k=count))) if count else []
 
 
 TEXT: dict[str, TextIntervention] = {

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 from featherseg.data.prepared import Sample, prompt_of
 from featherseg.errors import UserError
+from featherseg.readings import Reader, Readings, as_text
 from featherseg.registry import unknown
 from featherseg.reliance import image as images
 from featherseg.reliance import text as texts
-from featherseg.reliance.image import IMAGE, MEAN_COLOUR, OTHER_IMAGE, OWN
+from featherseg.reliance.image import BLUR, IMAGE, MEAN_COLOUR, OTHER_IMAGE, OWN
 from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED, TEXT, Case, Peers
 
 # without these there is no verdict, so they are always made
-TEXT_BASIS, IMAGE_BASIS = (OWN, NONE, PERMUTED, OTHER_STRUCTURE), (OWN, MEAN_COLOUR, OTHER_IMAGE)
+TEXT_BASIS, IMAGE_BASIS = (OWN, NONE, PERMUTED, OTHER_STRUCTURE), (OWN, MEAN_COLOUR, OTHER_IMAGE, BLUR)
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Trial:
         text: the text intervention by name.
         image: the image intervention by name.
         prompt: the prompt.
+        read_as: the prompt that stands for all that the model reads as this one (`Readings.same`).
+        cut: whether the model reads a part of it only.
         prompt_of: the structure of this image whose own prompt it is, "" where it is that of none, or of several.
     """
 
@@ -37,6 +40,8 @@ class Trial:
     text: str
     image: str
     prompt: str
+    read_as: str
+    cut: bool
     prompt_of: str
 
 
@@ -55,7 +60,7 @@ class ImageTrials:
 
 
 def plan(samples: Sequence[Sample], policy: str, seed: int, *, text: Sequence[str] | None = None,
-         image: Sequence[str] | None = None, limit: int | None = None) -> list[ImageTrials]:
+         image: Sequence[str] | None = None, limit: int | None = None, reader: Reader = as_text) -> list[ImageTrials]:
     """The trials of some samples, image by image, in an order that the seed decides.
 
     Args:
@@ -63,7 +68,9 @@ def plan(samples: Sequence[Sample], policy: str, seed: int, *, text: Sequence[st
         policy: level of the own prompt (`prepared.prompt_of`).
         seed: decides, with each sample's id and the intervention's name, whatever is drawn.
         text, image: interventions beside those that the verdict needs; None for all.
-        limit: at most so many images; a higher limit adds images and takes none away.
+        limit: at most so many images, of as many patients (groups) as can be; a higher limit adds images and takes none
+            away.
+        reader: what the model reads of prompts.
 
     Raises:
         UserError: there is no sample, or an intervention is unknown.
@@ -74,10 +81,11 @@ def plan(samples: Sequence[Sample], policy: str, seed: int, *, text: Sequence[st
     by_image: dict[str, list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda sample: sample.sample_id):
         by_image[sample.image].append(sample)
-    order = sorted(by_image, key=lambda name: random.Random(f"{seed}/order/{name}").random())[:limit]
+    order = _limited(sorted(by_image, key=lambda name: random.Random(f"{seed}/order/{name}").random()),
+                     {name: of[0].group for name, of in by_image.items()}, limit)
     taken = [sample for name in order for sample in by_image[name]]
     own = {sample.sample_id: own_prompt(sample, policy, seed) for sample in taken}
-    peers = Peers(taken, own, seed)
+    peers = Peers(taken, own, seed, Readings(reader, own.values()))
     after = dict(zip(order, order[1:] + order[:1], strict=True))
     return [ImageTrials(name, [trial for sample in by_image[name]
                                for trial in _trials(sample, own, peers, seed, text_names, image_names)],
@@ -102,17 +110,32 @@ def own_prompt(sample: Sample, policy: str, seed: int) -> str:
 def _trials(sample: Sample, own: dict[str, str], peers: Peers, seed: int, text_names: list[str],
             image_names: list[str]) -> list[Trial]:
     case = Case(sample, own[sample.sample_id], peers)
-    said = Counter(own[other.sample_id] for other in peers.structures(sample))
-    owner = {prompt: other.target for other in peers.structures(sample) if said[prompt := own[other.sample_id]] == 1}
+    readings, structures = peers.readings, peers.structures(sample)
+    readers = Counter(readings.same(own[other.sample_id]) for other in structures)
+    owner = {same: other.target for other in structures if readers[same := readings.same(own[other.sample_id])] == 1}
 
     def trial(text: str, image: str, prompt: str) -> Trial:
-        of = owner.get(prompt, "") if text in (texts.OWN, OTHER_STRUCTURE) else ""
-        return Trial(sample, text, image, prompt, of)
+        same = readings.same(prompt)
+        of = owner.get(same, "") if text in (texts.OWN, OTHER_STRUCTURE) else ""
+        return Trial(sample, text, image, prompt, same, readings.is_cut(prompt), of)
 
     trials = [trial(name, images.OWN, prompt) for name in text_names
               for prompt in TEXT[name](case, _rng(seed, name, sample))]
     trials += [trial(texts.OWN, name, case.own) for name in image_names if name != images.OWN]
     return [*trials, trial(NONE, MEAN_COLOUR, "")]
+
+
+def _limited(order: list[str], groups: dict[str, str], limit: int | None) -> list[str]:
+    """The first images in an order: one of each group before the second of any."""
+    if limit is None:
+        return order
+    seen: Counter[str] = Counter()
+    turn = {}
+    for name in order:
+        turn[name] = seen[groups[name]]
+        seen[groups[name]] += 1
+    taken = set(sorted(order, key=turn.get)[:limit])
+    return [name for name in order if name in taken]
 
 
 def _chosen(kind: str, wanted: Sequence[str] | None, known: dict, basis: tuple[str, ...]) -> list[str]:

@@ -1,17 +1,19 @@
 """Which modality decides, from the scores, and the paragraph that a reader can quote."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from featherseg.data.wording import ATTRIBUTES
-from featherseg.reliance.image import MEAN_COLOUR, OTHER_IMAGE
+from featherseg.readings import losses
+from featherseg.reliance.controls import BOTH, IMAGE_ONLY, LANGUAGE_ONLY, MUST_BE, NEITHER, ORACLE
+from featherseg.reliance.image import BLUR, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.reliance.statistics import FEWEST
 from featherseg.reliance.text import NONE, OTHER_STRUCTURE, OWN, PERMUTED
 
-IMAGE_ONLY, LANGUAGE_ONLY, BOTH, NEITHER = "image only", "language only", "image and language", "neither"
 MISLED = "image, though foreign prompts mislead"
 UNDECIDED = "too few to tell"
-LEAST_DROP = 0.02  # in DSC: a smaller one is no reliance, however sure
+CANNOT_TELL = "this set cannot tell"
+LEAST_DROP = 0.02  # in DSC: a smaller one is no reliance, however significant
 LEVEL = 0.05  # of the corrected p-value
 RANDOMLY_MOVED = 0.25  # of ordered pairs, at most, by a model that answers at random
 POOR = 0.1  # own DSC up to which there is little to rely on
@@ -30,20 +32,44 @@ def title(condition: str) -> str:
     return WORDS.get(condition) or condition.replace("level_", "level ").replace("_", " ").replace("level p", "level P")
 
 
-def decides(scores: dict[str, Any]) -> str:
-    """Which modality decides the mask.
+def verdict(record: dict[str, Any]) -> str:
+    """Which modality decides the mask of a model, beside its controls (`measure`): `decides`, but `CANNOT_TELL` where
+    one of `wrong_controls` shows that the data cannot tell."""
+    answer = decides(record)
+    return CANNOT_TELL if answer != UNDECIDED and wrong_controls(record["controls"]) else answer
 
-    A modality counts where putting another sample's in its place costs at least `LEAST_DROP` in DSC, surely (Holm's
-    corrected p below `LEVEL`): prompts permuted, or another structure's prompt; images permuted. Such prompts and
-    images are of the kind that the model knows, unlike an empty prompt or a grey image, which may confuse a model
-    that reads nothing from them. A model that reads its prompt need not need it: where the empty prompt costs less
-    than half of what a foreign one costs, the image decides, and foreign prompts mislead (`MISLED`); not so where
-    the mask follows the prompt from structure to structure, since an empty prompt then costs no more than the choice
-    among few.
+
+def wrong_controls(controls: Mapping[str, dict[str, Any]]) -> dict[str, tuple[str, str]]:
+    """Controls by name that do not come out as they must on data that can tell: their answer, and the right one.
+
+    The oracle needs its prompt only where an image has several structures with prompts of their own.
+    """
+    wrong = {}
+    for name, control in controls.items():
+        right = IMAGE_ONLY if name == ORACLE and control["following"] is None else MUST_BE[name]
+        if decides(control) != right:
+            wrong[name] = decides(control), right
+    return wrong
+
+
+def decides(scores: dict[str, Any]) -> str:
+    """Which modality decides the mask, from the scores of one model.
+
+    A modality counts where one of its exchanges costs at least `LEAST_DROP` in DSC, significantly (Holm's corrected p
+    below `LEVEL`): prompts permuted, or another structure's prompt; images permuted, blurred, or replaced by their
+    mean colour. Foreign prompts are of the kind that the model knows, unlike an empty one, which may confuse a model
+    that reads nothing from it. Foreign images alone are too weak a test: where pictures are aligned, as chest X-rays
+    are, another one's structures lie in nearly the same places. A model that reads its prompt need not need it: where
+    the empty prompt costs less than half of what a foreign one costs, the image decides, and foreign prompts mislead
+    (`MISLED`); not so where the mask follows the prompt from structure to structure, since an empty prompt then costs
+    no more than the choice among few. Where all prompts are the same to the model, nothing can be told.
     """
     if scores["n_groups"] < FEWEST:
         return UNDECIDED
-    language, picture = relies(scores, "text", PERMUTED, OTHER_STRUCTURE), relies(scores, "image", OTHER_IMAGE)
+    if not exchanged(scores):
+        return CANNOT_TELL
+    language = relies(scores, "text", PERMUTED, OTHER_STRUCTURE)
+    picture = relies(scores, "image", OTHER_IMAGE, MEAN_COLOUR, BLUR)
     drops = {one["condition"]: one["drop"] for one in scores["conditions"] if one["modality"] == "text"}
     foreign = max(drops.get(PERMUTED, 0.0), drops.get(OTHER_STRUCTURE, 0.0))
     if language and picture and drops[NONE] < foreign / 2 and not follows(scores):
@@ -52,30 +78,51 @@ def decides(scores: dict[str, Any]) -> str:
         (language, picture), NEITHER)
 
 
+def exchanged(scores: dict[str, Any]) -> bool:
+    """Whether any sample could get a prompt that the model reads as another one than its own."""
+    return any(one["condition"] in (PERMUTED, OTHER_STRUCTURE) and one["same_as"] != OWN
+               for one in scores["conditions"])
+
+
 def relies(scores: dict[str, Any], modality: str, *conditions: str) -> bool:
-    """Whether one of some interventions on a modality costs surely, and enough."""
+    """Whether one of some interventions on a modality costs enough, significantly."""
     return any(is_drop(one) for one in scores["conditions"]
                if one["modality"] == modality and one["condition"] in conditions)
 
 
 def follows(scores: dict[str, Any]) -> bool:
-    """Whether a swapped prompt takes the mask along surely more often than at random."""
+    """Whether a swapped prompt takes the mask along significantly more often than at random."""
     following = scores["following"]
     return bool(following and following["moved"]["low"] is not None and following["moved"]["low"] > RANDOMLY_MOVED)
 
 
 def is_drop(condition: dict[str, Any]) -> bool:
-    """Whether an intervention costs at least `LEAST_DROP`, and surely."""
+    """Whether an intervention costs at least `LEAST_DROP`, significantly."""
     return condition["drop"] >= LEAST_DROP and condition["p_holm"] < LEVEL
 
 
+def is_gain(condition: dict[str, Any]) -> bool:
+    """Whether an intervention gains at least `LEAST_DROP`, significantly."""
+    return condition["drop"] <= -LEAST_DROP and condition["p_holm"] < LEVEL
+
+
+def gains(scores: dict[str, Any]) -> list[dict[str, Any]]:
+    """The text interventions under which the masks are significantly better than with the own prompt, best first."""
+    better = [one for one in tested(scores) if one["modality"] == "text" and is_gain(one)]
+    return sorted(better, key=lambda one: one["drop"])
+
+
 def remarks(record: dict[str, Any]) -> list[str]:
-    """Which interventions could not be made on any sample, and which asked for nothing of their own: a sentence each,
-    none where there is nothing to say."""
+    """What a reader must know of the prompts, a sentence each, none where there is nothing to say: which interventions
+    could not be made on any sample, which asked for nothing of their own, and what the model cannot read."""
     unmade = ", ".join(title(name) for name in record["fit_no_sample"])
     same = ", ".join(f"{title(one['condition'])} ({title(one['same_as'])})" for one in record["conditions"]
                      if one["same_as"])
-    return [*([f"Could not be made on any sample of these data: {unmade}."] if unmade else []),
+    cut = ", ".join(f"{title(one['condition'])} ({one['n_cut']})" for one in tested(record)
+                    if one["modality"] == "text" and one["n_cut"])
+    return [*(f"Own prompts: {sentence}" for sentence in losses(record["own_prompts"])),
+            *([f"Masks whose prompt was cut: {cut}."] if cut else []),
+            *([f"Could not be made on any sample of these data: {unmade}."] if unmade else []),
             *([f"The same prompts as another line, and tested once: {same}."] if same else [])]
 
 
@@ -88,31 +135,33 @@ def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
     """What the scores say, in a few sentences.
 
     Args:
-        scores: `scores.score`.
+        scores: `scores.score`, or a record of `measure`, whose controls then tell whether the data can tell.
         model: how the model is called.
         data: how the data are called, with where they come from.
     """
     found = {(one["modality"], one["condition"]): one for one in scores["conditions"]}
-    own, answer = scores["own"], decides(scores)
+    own, answer = scores["own"], verdict({"controls": {}} | scores)
     empty = f", {scores['n_empty_truth']} with an empty mask" if scores["n_empty_truth"] else ""
     said = [f"On {data} ({_count(scores['n_samples'], 'structure')}{empty} in {_count(scores['n_images'], 'image')}), "
-            f"{_ANSWERS[answer].format(model=model)} Its DSC is {_percent(own)} with each image's own prompt."]
+            f"{_ANSWERS[answer].format(model=model)}"]
+    if answer == CANNOT_TELL:
+        said.append(_why_not(scores))
+    said.append(f"Its DSC is {_percent(own)} with each image's own prompt.")
     if own["value"] < POOR:
         said.append("That is so little that nothing about its reliance should be read from it.")
-    lost = [_lost(found[key], words) for key, words in (
+    lost = [f"{_change(found[key])} when {words}" for key, words in (
         (("text", PERMUTED), "prompts are permuted among the samples"),
         (("text", OTHER_STRUCTURE), "the prompt of another structure of the same image is given"),
         (("text", NONE), "the prompt is left empty"),
         (("image", OTHER_IMAGE), "images are permuted"),
+        (("image", BLUR), "images are blurred"),
         (("image", MEAN_COLOUR), "nothing is left of the image but its mean colour"))
         if key in found and found[key]["same_as"] != OWN]
     over = _count(scores["n_groups"], "patient or image", "patients or images")
     how = f"95 % bootstrap intervals over {over}" if own["low"] is not None else f"{over}: too few for intervals"
     if lost:
         said.append(f"It changes by {_listed(lost)} ({how}).")
-    said += _not_excluded(found)
-    if found["text", PERMUTED]["same_as"] == OWN:
-        said.append("All have the same prompt, so none could be exchanged.")
+    said += [*_gained(scores), *_not_excluded(found)]
     said += [_shared(scores["shapley"]), *_followed(scores["following"]), *_attributes(found)]
     return " ".join(said)
 
@@ -122,21 +171,38 @@ _ANSWERS = {
     MISLED: "{model} finds what to segment in the image, with hardly a need for the prompt, but a foreign prompt "
             "misleads it.",
     IMAGE_ONLY: "{model} goes by the image: no loss is shown when prompts are exchanged.",
-    LANGUAGE_ONLY: "{model} goes by the prompt: no loss is shown when images are exchanged.",
-    NEITHER: "neither modality is shown to decide for {model}: exchanging prompts or images costs nothing for sure.",
+    LANGUAGE_ONLY: "{model} goes by the prompt: no loss is shown when images are exchanged, blurred or left out.",
+    NEITHER: "neither modality is shown to decide for {model}: no exchange of prompts or images costs DSC "
+             "significantly.",
     UNDECIDED: f"it cannot be told what decides for {{model}}: that needs at least {FEWEST} patients or images.",
+    CANNOT_TELL: "it cannot be told what decides for {model}.",
 }
 
 
-def _lost(condition: dict[str, Any], when: str) -> str:
-    return f"{_points(condition['drop'])} points{_interval(condition['high'], condition['low'], _points)} when {when}"
+def _why_not(scores: dict[str, Any]) -> str:
+    """Why these data cannot tell what decides."""
+    if not exchanged(scores):
+        return "All have the same prompt, as the model reads it, so none could be exchanged."
+    wrong = [f"{name} comes out as “{answer}” instead of “{right}”"
+             for name, (answer, right) in wrong_controls(scores["controls"]).items()]
+    return f"Of the controls, whose answer is known, {_listed(wrong)}: this set cannot tell."
+
+
+def _gained(scores: dict[str, Any]) -> list[str]:
+    """One sentence on the text interventions that give better masks than the own prompt, where there are any."""
+    better = [f"{_change(one)} with {title(one['condition'])}" for one in gains(scores)]
+    return [f"Its own prompt is not its best: it gains {_listed(better)}."] if better else []
+
+
+def _change(condition: dict[str, Any]) -> str:
+    return f"{_points(condition['drop'])} points{_interval(condition['high'], condition['low'], _points)}"
 
 
 def _not_excluded(found: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
     """For each modality that no exchange shows to decide: the largest loss that its intervals allow, if one counts."""
     said = []
     for words, modality, names in (("prompts", "text", (PERMUTED, OTHER_STRUCTURE)),
-                                   ("images", "image", (OTHER_IMAGE,))):
+                                   ("images", "image", (OTHER_IMAGE, MEAN_COLOUR, BLUR))):
         made = [found[modality, name] for name in names if (modality, name) in found]
         largest = max((one["high"] for one in made if one["high"] is not None), default=0.0)
         if largest >= LEAST_DROP and not any(is_drop(one) for one in made):

@@ -6,6 +6,7 @@ A record is what `reliance.measure` gives; drops are shown as changes of DSC in 
 import base64
 import html
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,25 +14,26 @@ import numpy as np
 import pandas as pd
 
 from featherseg.data.prepared import PreparedDataset
-from featherseg.reliance.image import OTHER_IMAGE
+from featherseg.reliance.controls import BOTH, IMAGE_ONLY, LANGUAGE_ONLY, NEITHER
+from featherseg.reliance.image import BLUR, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.reliance.scores import NEAR_ZERO
 from featherseg.reliance.statistics import FEWEST
 from featherseg.reliance.suite import unpack
-from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED
+from featherseg.reliance.text import NONE, OTHER_STRUCTURE, OWN, PERMUTED
 from featherseg.reliance.verdict import (
-    BOTH,
-    IMAGE_ONLY,
-    LANGUAGE_ONLY,
+    CANNOT_TELL,
     LEAST_DROP,
     LEVEL,
     MISLED,
-    NEITHER,
     UNDECIDED,
-    decides,
+    gains,
     is_drop,
+    is_gain,
     remarks,
     tested,
     title,
+    verdict,
+    wrong_controls,
 )
 from featherseg.reporting import style
 from featherseg.reporting.page import page
@@ -48,11 +50,12 @@ HEADLINES = {BOTH: "image and language decide together", MISLED: "the image deci
              IMAGE_ONLY: "the image decides, the prompt is not shown to",
              LANGUAGE_ONLY: "the prompt decides, the image is not shown to",
              NEITHER: "neither image nor prompt is shown to decide",
-             UNDECIDED: "too few images to tell what decides"}
+             UNDECIDED: "too few images to tell what decides", CANNOT_TELL: "this set cannot tell what decides"}
 PLAYERS = {"image": "#D55E00", "text": "#0072B2"}
 SHOWN = ("own", NONE, "class_only", OTHER_STRUCTURE, "other_sample", PERMUTED, "flip_location", "flip_colour",
          "flip_size", "flip_shape", "contradictory", "random_words")
 MOST_SHOWN = 8
+_MOST_COMMON = 60  # letters
 _HIT = ("<p>Hit: how often the mask lies most on the structure that was asked for. Moved: how often the prompt of "
         "another structure takes it along.</p>")
 
@@ -69,12 +72,13 @@ def effects(record: Record) -> pd.DataFrame:
             "changed": {"text": "prompt", "image": "image"}[one["modality"]], "intervention": title(one["condition"]),
             "n": one["n"], "DSC %": 100 * one["dsc"], "change": points(one["drop"]),
             "95 % interval": interval(one["low"], one["high"]), "p (Holm)": _p_value(one["p_holm"]),
-            "sure loss": "yes" if is_drop(one) else "", "effect d": _of_change(one["effect"]),
+            "significant": "loss" if is_drop(one) else "gain" if is_gain(one) else "",
+            "effect d": _of_change(one["effect"]),
             "rank-biserial": _of_change(one["rank_biserial"]), "mask changed %": 100 * one["changed"]["value"],
             "not measured": one["n_not_measured"], "same prompt": one["n_own_prompt"],
-            "empty masks": one["n_empty_prediction"]})
+            "cut prompt": one["n_cut"], "empty masks": one["n_empty_prediction"]})
     frame = pd.DataFrame(lines)
-    counts = ["not measured", "same prompt", "empty masks"]
+    counts = ["not measured", "same prompt", "cut prompt", "empty masks"]
     return frame.astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(["effect d", "rank-biserial"], float))
 
 
@@ -90,11 +94,14 @@ def comparison(records: Mapping[str, Record]) -> pd.DataFrame:
         shares, following = record["shapley"]["shares"], record["following"]
         hit = f"{_percent(following, 'accuracy')} / {_percent(following, 'moved')}" if following else "–"
         lines.append({
-            "model": name, "what decides": decides(record), "DSC %": 100 * record["own"]["value"],
+            "model": name, "what decides": verdict({"controls": {}} | record), "DSC %": 100 * record["own"]["value"],
             "prompts permuted": _change(found.get(("text", PERMUTED))),
             "another structure's prompt": _change(found.get(("text", OTHER_STRUCTURE))),
             "no prompt": _change(found.get(("text", NONE))),
+            "class only": _change(found.get(("text", "class_only"))),
             "images permuted": _change(found.get(("image", OTHER_IMAGE))),
+            "mean colour": _change(found.get(("image", MEAN_COLOUR))),
+            "blurred": _change(found.get(("image", BLUR))),
             "image / text share %": f"{_percent(shares, 'image')} / {_percent(shares, 'text')}" if shares else "none",
             "hit / moved %": hit})
     frame = pd.DataFrame(lines)
@@ -107,7 +114,8 @@ def with_controls(record: Record) -> dict[str, Record]:
 
 
 def changes(records: Mapping[str, Record]) -> "Figure":
-    """The change of DSC under every intervention with its interval: a panel a record, filled where it is sure."""
+    """The change of DSC under every intervention with its interval: a panel a record, filled where the loss or the gain
+    is statistically significant."""
     figure, axes = style.panels(len(records), width=8.4 if len(records) == 1 else 6.4, height=1.2 + 0.23 * max(
         len(tested(record)) for record in records.values()), columns=2)
     for axis, (name, record) in zip(axes, records.items(), strict=True):
@@ -120,17 +128,17 @@ def changes(records: Mapping[str, Record]) -> "Figure":
         axis.grid(axis="y", visible=False)
     for label, colour in MODALITIES.values():
         axes[0].plot([], [], "o", color=colour, label=label)
-    axes[0].plot([], [], "o", markerfacecolor="white", markeredgecolor="#555555", label="no sure loss")
+    axes[0].plot([], [], "o", markerfacecolor="white", markeredgecolor="#555555", label="not significant")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
 def whisker(axis: "Axes", place: float, one: Record, colour: str) -> None:
-    """An intervention's change of DSC with its interval on a line of a chart; filled where the loss is sure."""
+    """An intervention's change of DSC with its interval on a line of a chart; filled where it is significant."""
     if one["low"] is not None:
         axis.plot([-100 * one["high"], -100 * one["low"]], [place, place], color=colour, linewidth=2, alpha=0.6)
     axis.plot(-100 * one["drop"], place, "o", color=colour, markersize=6,
-              markerfacecolor=colour if is_drop(one) else "white")
+              markerfacecolor=colour if is_drop(one) or is_gain(one) else "white")
 
 
 def shares(records: Mapping[str, Record]) -> "Figure":
@@ -206,14 +214,33 @@ def _panels_of(rows: Sequence[Any], image: np.ndarray, truth: np.ndarray, target
 
     figure, axes = style.panels(len(rows), width=2.35, height=3.6, columns=4)
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.05)
-    for axis, row in zip(axes, rows, strict=True):
+    prompts = told_apart([row.prompt for row in rows])
+    for axis, row, prompt in zip(axes, rows, prompts, strict=True):
         draw_outlines(axis, image, truth, unpack(row.mask, row.height, row.width))
         name = "own prompt" if row.text_condition == "own" else title(row.text_condition)
         axis.set_title(f"{name}\nDSC {100 * row.dsc:.0f} %", fontsize=8.5, loc="left")
-        axis.set_xlabel(caption(row.prompt, 34) if row.prompt else "(empty)", fontsize=7.5, loc="left",
+        axis.set_xlabel(caption(prompt, 34) if prompt else "(empty)", fontsize=7.5, loc="left",
                         parse_math=False)  # a prompt may hold a dollar
     figure.suptitle(f"asked for: {target}", fontsize=9.5, x=0.01, ha="left", parse_math=False)
     return figure
+
+
+def told_apart(prompts: Sequence[str]) -> list[str]:
+    """Prompts as captions show them: where one begins with more than `_MOST_COMMON` letters of another, these are left
+    out but for the last word, since a caption has room for the beginning only."""
+    shown = []
+    for prompt in prompts:
+        common = max((_common_words(prompt, other) for other in prompts if other != prompt), default=0)
+        words, left_out = prompt.split(), max(0, common - 1)
+        begins = " ".join(words[:left_out])
+        shown.append(f"… {' '.join(words[left_out:])}" if len(begins) > _MOST_COMMON else prompt)
+    return shown
+
+
+def _common_words(prompt: str, other: str) -> int:
+    """How many words two prompts begin with in common."""
+    pairs = zip(prompt.split(), other.split(), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> str:
@@ -222,7 +249,7 @@ def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> st
     matrices = following({record["model"]: record, "control: text-blind": record["controls"]["text-blind"]})
     overlays = [_figure(style.picture(figure).data, "jpeg") for figure in same_image(trials, dataset)]
     sections = [
-        f"<h1>{_text(record['model'])}: {HEADLINES[decides(record)]}</h1>",
+        f"<h1>{_text(headline(record))}</h1>",
         f"<p>{_text(record['paragraph'])}</p>",
         "<h2>What each change costs</h2>",
         "<p>Each image is segmented with its own prompt, then with one thing changed: the prompt, or the image. The "
@@ -231,7 +258,8 @@ def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> st
         _figure(_png(changes({"": record}))), _table(effects(record), "effects"),
         "<h2>Beside models whose answer is known</h2>",
         "<p>The controls are made from the true masks of these data, need no training, and are examined in the same "
-        f"way on {record['controls']['oracle']['n_images']} of the images. {_meanings(record)}</p>",
+        f"way on {record['controls']['oracle']['n_images']} of the images. {_meanings(record)}"
+        f"{_text(_unfit(record))}</p>",
         _table(comparison(compared), "comparison"), _figure(_png(shares(compared))),
         f"{_HIT if record['following'] else ''}"
         "<p>A bar is the gain in DSC of image and prompt together over neither, split into what is due to each "
@@ -248,9 +276,23 @@ def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> st
     return page(f"Reliance of {record['model']}", "\n".join(sections), record["paragraph"])
 
 
+def headline(record: Record) -> str:
+    """The model's name and what decides its masks, and whether it does better with another prompt than its own."""
+    better = gains(record)
+    but = f"; it does better with {title(better[0]['condition'])}" if better else ""
+    return f"{record['model']}: {HEADLINES[verdict(record)]}{but}"
+
+
 def _meanings(record: Record) -> str:
     controls = record["controls"].items()
     return " ".join(f"<i>{_text(name)}</i> {_text(control['meaning'])}." for name, control in controls)
+
+
+def _unfit(record: Record) -> str:
+    """Which controls show that these data cannot tell; empty where none does."""
+    wrong = wrong_controls(record["controls"])
+    return "".join(f" {name} must come out as “{right}”, but comes out as “{answer}”: no verdict is drawn from these "
+                   "data." for name, (answer, right) in wrong.items())
 
 
 def _followed(record: Record) -> str:
@@ -272,18 +314,21 @@ def _conventions(record: Record) -> str:
         f"{record['threshold']}.",
         "Masks are compared at the image's own resolution. Two empty masks agree (DSC 100), one alone scores 0.",
         f"Intervals: bootstrap of {record['draws']} draws over groups. Tests: random signs of groups, two-sided, "
-        "corrected by Holm's procedure among the three exchanges behind the answer (prompts permuted, another "
-        "structure's prompt, images permuted), and among all others; what asks for the same prompts as another line "
-        "is counted once. Effect d: mean over deviation of the groups' changes; rank-biserial: of the samples' "
-        "changes, 1 where all rise, -1 where all fall; a dash where they do not vary.",
+        "corrected by Holm's procedure among the five exchanges behind the answer (prompts permuted, another "
+        "structure's prompt; images permuted, blurred, or replaced by their mean colour), and among all others; what "
+        "asks for the same prompts as another line is counted once. Effect d: mean over deviation of the groups' "
+        "changes; rank-biserial: of the samples' changes, 1 where all rise, -1 where all fall; a dash where they do "
+        "not vary.",
         f"A modality decides where one of its exchanges costs at least {100 * LEAST_DROP:.0f} points of DSC with p "
         f"below {LEVEL}; where the empty prompt costs less than half of what a foreign one costs, prompts are said to "
-        "mislead, not to decide, unless a swapped prompt takes the mask to another structure surely more often than "
-        f"at random. With fewer than {FEWEST} groups nothing is decided, and a mean has no "
-        f"interval. Shares are given where the gain is at least {100 * NEAR_ZERO:.0f} points and surely above zero.",
+        "mislead, not to decide, unless a swapped prompt takes the mask to another structure significantly more "
+        f"often than at random. With fewer than {FEWEST} groups nothing is decided, and a mean has no interval. "
+        f"Shares are given where the gain is at least {100 * NEAR_ZERO:.0f} points and significantly above zero. "
+        "Where a control does not come out as it must, these data cannot tell, and there is no verdict.",
         "n counts samples (structures of images), “not measured” those that an intervention does not fit (no colour "
-        "in the prompt, no second structure). “Same prompt” and “empty masks” count masks: those of samples that kept "
-        "their own prompt because all share it, or by chance, and those without a pixel; where an image has further "
+        "in the prompt, no second structure, a change that the model does not read). “Same prompt”, “cut prompt” and "
+        "“empty masks” count masks: those of samples that kept their own prompt because all share it, or by chance; "
+        "those whose prompt is longer than the model reads; and those without a pixel; where an image has further "
         "structures, each of their prompts gives a sample a mask, and their mean counts.",
         "“Mask changed” is 1 minus the IoU between the masks with and without the change, which needs no truth.",
         *remarks(record),
@@ -307,7 +352,11 @@ def _of_change(effect: float | None) -> float | None:
 
 
 def _change(one: Record | None) -> str:
-    return "–" if one is None else f"{points(one['drop'])} ({interval(one['low'], one['high'])})"
+    if one is None:
+        return "–"
+    if one["same_as"] == OWN:
+        return "could not be exchanged"
+    return f"{points(one['drop'])} ({interval(one['low'], one['high'])})"
 
 
 def _percent(values: Record, name: str) -> str:

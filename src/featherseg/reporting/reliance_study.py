@@ -17,7 +17,7 @@ from featherseg.data.wording import ATTRIBUTES
 from featherseg.files import not_run_reason, read_json
 from featherseg.markup import markdown_text
 from featherseg.reliance.measure import Settings, measure_controls
-from featherseg.reliance.verdict import decides, is_drop, paragraph
+from featherseg.reliance.verdict import is_drop, is_gain, paragraph, verdict
 from featherseg.reporting import reliance, style
 from featherseg.reporting.collect import data_of
 from featherseg.reporting.study import Study, title_of
@@ -69,10 +69,10 @@ def quote(study: Study) -> str:
     said = []
     for dataset, runs in by_dataset(study):
         best = _most_accurate(runs)
-        answers = pd.Series([decides(one.record) for one in runs]).value_counts()
+        answers = pd.Series([verdict(one.record) for one in runs]).value_counts()
         counts = ", ".join(f"{answer} in {count}" for answer, count in answers.items())
-        verdict = markdown_text(paragraph(best.record, title_of(best.run.recipe), best.data))
-        said.append(f"**{markdown_text(dataset)}**: {verdict} "
+        best_run = markdown_text(paragraph(best.record, title_of(best.run.recipe), best.data))
+        said.append(f"**{markdown_text(dataset)}**: {best_run} "
                     f"What decides, over the {len(runs)} runs measured here: {counts}.")
     return "\n\n".join(said) or HOW
 
@@ -115,7 +115,8 @@ def attributes(study: Study) -> pd.DataFrame:
 
 
 def attribute_changes(study: Study) -> "Figure | Markdown":
-    """The same as a chart: a panel a dataset, a line a run, a colour an attribute, filled where the loss is sure."""
+    """The same as a chart: a panel a dataset, a line a run, a colour an attribute, filled where the loss or the gain is
+    significant."""
     datasets = list(by_dataset(study))
     if not datasets:
         return style.note(HOW)
@@ -169,5 +170,5 @@ def _flips(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _cell(one: dict[str, Any] | None) -> str:
     if one is None:
         return "not measured"
-    sure = " *" if is_drop(one) else ""
-    return f"{reliance.points(one['drop'])} ({reliance.interval(one['low'], one['high'])}){sure}"
+    mark = " *" if is_drop(one) or is_gain(one) else ""
+    return f"{reliance.points(one['drop'])} ({reliance.interval(one['low'], one['high'])}){mark}"
