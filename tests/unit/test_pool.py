@@ -1,6 +1,8 @@
 """Pooled sets: who gives which rows, ids that clash, members that are not there, and what is refused."""
 
+import multiprocessing
 import shutil
+import time
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from featherseg.data.pool import pool_dataset, pool_faults
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.errors import UserError
 from featherseg.files import write_status
+from featherseg.locks import exclusive, lock_of
 from featherseg.plan import missing, resolve_study
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +126,27 @@ def test_a_member_without_rows_to_give_is_refused(members, part, said):
     prepare("third", ("val",) if part == "test" else ("test",))
     pool = POOL if part == "test" else PoolParams(train=["third"], test=["left"])
     assert refusal(pool) == f"pool 'both': its member 'third' {said}; take it out of data.pooled.both.{part}."
+
+
+def _hold(path: Path, held: "multiprocessing.Event", until: Path) -> None:
+    with exclusive(path, ""):
+        held.set()
+        while not until.exists():
+            time.sleep(0.01)
+        shutil.rmtree("data/processed/right")
+        prepare("right", ("train", "val", "test", "late"))
+
+
+def test_a_pool_waits_for_a_member_that_is_being_prepared(members, monkeypatch, capsys):
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    other = context.Process(target=_hold, args=(lock_of("processed", "right"), held, Path("waiting")))
+    other.start()
+    assert held.wait(30)
+    monkeypatch.setattr("featherseg.locks.print", lambda *_, **__: Path("waiting").touch(), raising=False)
+    pool_dataset("both", {"both": PoolParams(train=["right"], test=["right"])})
+    other.join()
+    assert ("right", "late") in rows_by(PreparedDataset.read(members / "both"))
 
 
 def test_an_absent_file_of_a_member_is_told(members):

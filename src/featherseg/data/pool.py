@@ -5,6 +5,7 @@ the two need not be the same, so that sets for testing only, another domain, and
 well. Every row keeps its id and the name of its dataset, so that scores are known by member.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -15,6 +16,7 @@ from featherseg.data.card import About, summary, write_card
 from featherseg.data.prepared import UNNAMED, PreparedWriter, Sample, read_samples
 from featherseg.errors import UserError
 from featherseg.files import not_run_reason, refuse_own_source, write_not_run
+from featherseg.locks import exclusive, lock_of
 from featherseg.registry import unknown
 
 PROCESSED = Path("data/processed")
@@ -22,7 +24,7 @@ TRAINING = ("train", "val")
 
 
 def pool_dataset(name: str, pools: dict[str, PoolParams]) -> None:
-    """Write `data/processed/<name>` of its members there, or why they are not there.
+    """Write `data/processed/<name>` of its members there, or why they are not there; none is replaced meanwhile.
 
     Raises:
         UserError: no such pool, a member that is not prepared, has no row to give or is the pool itself, or ids that
@@ -32,6 +34,13 @@ def pool_dataset(name: str, pools: dict[str, PoolParams]) -> None:
         raise unknown("pool in params.yaml: data.pooled", name, list(pools))
     pool, out_dir = pools[name], PROCESSED / name
     refuse_own_source(out_dir, *(PROCESSED / member for member in pool.members))
+    with contextlib.ExitStack() as locks:
+        for used in (name, *sorted(pool.members)):
+            locks.enter_context(exclusive(lock_of("processed", used), f"Another process is preparing {used}."))
+        _write(name, pool, out_dir)
+
+
+def _write(name: str, pool: PoolParams, out_dir: Path) -> None:
     if reason := lacking(pool):
         write_not_run(out_dir, reason)
         return

@@ -15,6 +15,7 @@ from featherseg.data.spec import DatasetSpec, LabelMapSpec, ReferringSpec
 from featherseg.data.specs import SPECS
 from featherseg.errors import UserError
 from featherseg.files import not_run_reason, refuse_own_source
+from featherseg.locks import exclusive, lock_of
 from featherseg.registry import unknown
 
 RAW = Path("data/raw")
@@ -28,6 +29,12 @@ def prepare_dataset(name: str, params: DataParams) -> None:
         UserError: an unknown name, or data that cannot be worked with.
     """
     out_dir = PROCESSED / name
+    with exclusive(lock_of("processed", name), f"Another process is preparing {name}."):
+        _prepare(name, params, out_dir)
+    print(summary(out_dir, name))
+
+
+def _prepare(name: str, params: DataParams, out_dir: Path) -> None:
     if name in params.synthetic:
         settings = params.synthetic[name]
         prepare_synthetic_set(name, settings.images, settings.size, settings.seed, out_dir)
@@ -40,7 +47,6 @@ def prepare_dataset(name: str, params: DataParams) -> None:
         prepare_official(name, RAW / name, out_dir, params.keep_published_faults)
     else:
         raise unknown("dataset", name, [*params.synthetic, *params.folders, *params.as_published, *SPECS])
-    print(summary(out_dir, name))
 
 
 def prepare_own_folder(name: str, own: FolderParams, out_dir: Path) -> None:
