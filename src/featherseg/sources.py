@@ -12,7 +12,7 @@ from featherseg.files import atomic_path, write_json
 
 PACKAGE = Path(__file__).parent
 _BOTH = ("data/prepared.py", "data/splits.py", "data/images.py", "data/torch_dataset.py", "data/transforms.py",
-         "models", "adapters", "caches.py", "features.py", "checkpoint.py")
+         "models", "adapters", "readings.py", "caches.py", "features.py", "checkpoint.py")
 # a folder means every module below it
 CODE = {
     "train": ("config.py", *_BOTH, "losses.py", "metrics.py", "engine.py"),

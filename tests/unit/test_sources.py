@@ -17,7 +17,7 @@ def twice(x):
 '''
 # imported by a training or an evaluation, but deciding no number: they write, name, look up, time, refuse or resume
 OF_NO_EFFECT = {"__init__.py", "data/__init__.py", "errors.py", "files.py", "registry.py", "sources.py", "progress.py",
-                "provenance.py", "resume.py", "locks.py", "terminal.py", "split_check.py"}
+                "provenance.py", "resume.py", "locks.py", "terminal.py", "split_check.py", "data/extract.py"}
 RESOLVED_BY_THE_PLAN = {"config.py"}
 
 
