@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
@@ -47,6 +48,23 @@ def save(path: Path | str, model: SegmentationModel, run: Run) -> None:
         partial.write_bytes(to_bytes(tensors, metadata))
 
 
+def trained_run(path: Path | str) -> Run:
+    """The run that a checkpoint says it is of, with evaluation's defaults.
+
+    Raises:
+        UserError: the file is unreadable or no checkpoint of this package.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable checkpoint ({error}); train the run again.") from None
+    try:
+        return Run.model_validate_json(metadata.get("run", ""))
+    except ValidationError:
+        raise UserError(f"{path} is not a checkpoint of featherseg: it names no run.") from None
+
+
 def load(path: Path | str, model: SegmentationModel, run: Run) -> None:
     """Put a checkpoint into a model that was built for `run`.
 
@@ -57,16 +75,7 @@ def load(path: Path | str, model: SegmentationModel, run: Run) -> None:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist; train the run first: dvc repro train@{run.name}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a readable checkpoint ({error}); train the run again.") from None
-    try:
-        other = Run.model_validate_json(metadata.get("run", ""))
-    except ValidationError:
-        raise UserError(f"{path} is not a checkpoint of featherseg: it names no run.") from None
+    other, tensors = trained_run(path), load_file(path)
     trained_on, wanted_base = (model.sha256 or "random" for model in (other.model, run.model))
     if trained_on != wanted_base:
         raise UserError(f"{path} was trained on base weights {trained_on[:12]}..., but the run uses "

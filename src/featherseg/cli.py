@@ -109,7 +109,14 @@ def plan(study: str, list_runs: bool) -> None:
     """Resolve a study into one small file a run; with --list only show the runs and what they lack."""
     from featherseg.config import read_params
     from featherseg.lost_prompts import lost_prompts
-    from featherseg.plan import idle_knob_notes, lacking, resolve_study, write_plan
+    from featherseg.plan import (
+        idle_knob_notes,
+        lacking,
+        own_data_notes,
+        resolve_study,
+        unlisted_run_notes,
+        write_plan,
+    )
 
     if list_runs:
         runs = resolve_study(study)
@@ -121,7 +128,7 @@ def plan(study: str, list_runs: bool) -> None:
     else:
         runs = write_plan(study)
         print(f"{len(runs)} runs planned")
-        _print_notes(idle_knob_notes(study))
+        _print_notes([*idle_knob_notes(study), *unlisted_run_notes(study, runs), *own_data_notes(study)])
     for sentence in lost_prompts(runs):
         print(sentence, file=sys.stderr)
 

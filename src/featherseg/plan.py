@@ -36,6 +36,7 @@ from featherseg.models import DEFAULTS, HAVING, MODELS, NAMED, check_knobs
 from featherseg.models.weights import RANDOM, is_random, weights_sha256
 from featherseg.registry import unknown
 from featherseg.split_check import split_faults
+from featherseg.terminal import first_names
 
 RECIPES = Path("recipes")
 MODEL_KNOBS = tuple(knob for knob in NAMED if knob != "word_length")
@@ -128,6 +129,27 @@ def resolve_study(study: str) -> list[Run]:
         runs.append(Run(study=study, recipe=name, dataset=dataset, seed=seed, model=model, adapter=adapters[name],
                         train=train, evaluate=evaluate, threads=params.threads, not_run=not_run))
     return runs
+
+
+def unlisted_run_notes(study: str, runs: list[Run]) -> list[str]:
+    """What to do where trained runs are on disk that the study does not list."""
+    trained = {path.parent.name for path in (Path("runs") / study / "train").glob("*/checkpoint.safetensors")}
+    unlisted = sorted(trained - {run.name for run in runs})
+    if not unlisted:
+        return []
+    return [f"trained runs that the study does not list: {len(unlisted)} ({first_names(unlisted)}); commit dvc.lock "
+            "before dvc exp run or dvc checkout, which remove them from runs/"]
+
+
+def own_data_notes(study: str) -> list[str]:
+    """That reports will show a user's own pictures, where the study has any."""
+    data = read_params("study").data
+    own = [name for name in read_params(study).study.datasets
+           if {name, *(data.pooled[name].members if name in data.pooled else [])} & set(data.folders)]
+    if not own:
+        return []
+    return [f"the pages in reports/{study} will show pictures of {first_names(own)}, and git tracks reports/; do not "
+            "commit them where these pictures may not be published"]
 
 
 def write_plan(study: str) -> list[Run]:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from featherseg import adapters, checkpoint, models
-from featherseg.config import Run, read_run
+from featherseg.config import Run, plan_path, read_run
 from featherseg.data.images import EXTENSIONS, open_image, read_image
 from featherseg.data.prepared import is_text
 from featherseg.errors import UserError
@@ -190,23 +190,34 @@ def predict_files(run: str, images: Sequence[Path], prompts: Sequence[str], out:
 
 
 def find_run(name: str) -> tuple[Run, Path]:
-    """A planned run by `<run>` or `<study>/<run>`, and the folder of its training.
+    """A run by `<run>` or `<study>/<run>`, and the folder of its training.
+
+    A run is what a study's plan holds, and what was trained and is still on disk although the study no longer lists
+    it; what its checkpoint names is then the run, with evaluation's defaults.
 
     Raises:
         UserError: no such run (the message lists those that exist), one of several studies, or one that was
             not run, with the reason.
     """
-    plans = {f"{path.parent.parent.name}/{path.stem}": path
-             for path in sorted(Path("runs").glob("*/plan/*.yaml")) if not path.stem.endswith(".evaluate")}
-    found = [key for key, path in plans.items() if name in (key, path.stem)]
-    if not plans:
+    plans = {path for path in Path("runs").glob("*/plan/*.yaml") if not path.stem.endswith(".evaluate")}
+    planned = {(path.parent.parent.name, path.stem) for path in plans}
+    trained = {(path.parent.parent.parent.name, path.parent.name)
+               for path in Path("runs").glob("*/train/*/checkpoint.safetensors")}
+    runs = sorted(planned | trained)
+    matching = [(study, run) for study, run in runs if name in (run, f"{study}/{run}")]
+    if not runs:
         raise UserError("the folder runs/ holds no run; go to the project's folder, or make runs: dvc repro.")
-    if not found:
-        raise unknown("run", name, sorted({path.stem for path in plans.values()}))
-    if len(found) > 1:
-        raise UserError(f"run '{name}' belongs to several studies; name one of {', '.join(found)}.")
-    plan = plans[found[0]]
-    run, train_dir = read_run(plan), plan.parent.parent / "train" / plan.stem
+    if not matching:
+        raise unknown("run", name, sorted({run for _, run in runs}))
+    if len(matching) > 1:
+        raise UserError(f"run '{name}' belongs to several studies; name one of {', '.join(map('/'.join, matching))}.")
+    [(study, stem)] = matching
+    train_dir = Path("runs") / study / "train" / stem
+    if (study, stem) not in planned:
+        print(f"run '{name}' is no longer in the study '{study}'; it is read as its checkpoint describes it",
+              file=sys.stderr)
+        return checkpoint.trained_run(train_dir / "checkpoint.safetensors"), train_dir
+    run = read_run(plan_path(study, stem))
     reason = run.not_run or ((train_dir / "status.json").is_file() and not_run_reason(train_dir))
     if reason:
         raise UserError(f"run '{name}' was not made here: {reason}")

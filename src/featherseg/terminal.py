@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 _STEERING = {"Cc", "Cf", "Zl", "Zp"}  # control and format characters, separators of lines and paragraphs
@@ -21,6 +21,11 @@ def printable(text: str, kept: str = "") -> str:
 def shortened(text: str, limit: int = 60) -> str:
     """The text, cut to `limit` characters, the last three of which are dots where something is missing."""
     return text if len(text) <= limit else f"{text[:limit - 3]}..."
+
+
+def first_names(names: Sequence[str], limit: int = 3) -> str:
+    """The first names of many, each shortened, with dots where there are more."""
+    return ", ".join([*map(shortened, names[:limit]), *(["..."] if len(names) > limit else [])])
 
 
 def _steers(letter: str) -> bool:

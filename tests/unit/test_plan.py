@@ -698,3 +698,28 @@ def test_the_plan_counts_prompts_that_a_model_cuts_or_cannot_tell_apart(project,
         assert f"{both}2 of 5 different prompts are cut after 17 tokens, such as {long + 'left edge'!r}." in said
         assert any(line.startswith(f"{both}5 of 5 different prompts are the same to the model") for line in said)
         assert [line for line in said if line.startswith("clipseg")] == []
+
+
+def test_trained_runs_that_a_study_drops_are_named(project, capsys):
+    declare()
+    write_plan("study")
+    for name in ("clipseg-decoder-lesions-0", "clipseg-vlsm_dense-v-lesions-0"):
+        folder = project / "runs/study/train" / name
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.safetensors").touch()
+    main(["plan"])
+    assert "does not list" not in capsys.readouterr().out
+    declare(recipes=["clipseg-decoder"])
+    main(["plan"])
+    printed = capsys.readouterr().out
+    assert "does not list: 1 (clipseg-vlsm_dense-v-lesions-0); commit dvc.lock" in printed
+
+
+@pytest.mark.parametrize(("datasets", "named"), [(["lesions"], False), (["lesions", "mine"], True), (["both"], True)])
+def test_a_study_on_own_pictures_says_that_reports_show_them(project, capsys, datasets, named):
+    own = own_folder("mine")
+    declare(recipes=["clipseg-decoder"], datasets=datasets, data={
+        "synthetic": {"lesions": {"images": 10, "size": 64}}, **own,
+        "pooled": {"both": {"train": ["lesions"], "test": ["mine"]}}})
+    main(["plan"])
+    assert ("will show pictures of" in capsys.readouterr().out) == named

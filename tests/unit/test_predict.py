@@ -293,6 +293,23 @@ def test_a_run_of_two_studies_must_be_named_with_its_study(project):
         predict_files(RUN, [project / "in/colour.png"], ["a"], project / "mask.png")
 
 
+def test_a_trained_run_that_the_study_no_longer_lists_is_still_one(project, capfd):
+    predict_files(RUN, [project / "in/colour.png"], ["a"], project / "planned.png")
+    for name in (f"{RUN}.yaml", f"{RUN}.evaluate.yaml"):
+        (project / "runs/study/plan" / name).unlink()
+    for name in (RUN, f"study/{RUN}"):
+        predict_files(name, [project / "in/colour.png"], ["a"], project / "mask.png")
+        assert (project / "mask.png").read_bytes() == (project / "planned.png").read_bytes()
+    assert "no longer in the study 'study'" in capfd.readouterr().err
+
+
+def test_an_unlisted_run_without_a_readable_checkpoint_says_so(project):
+    (project / f"runs/study/plan/{RUN}.yaml").unlink()
+    (project / "runs/study/train" / RUN / "checkpoint.safetensors").write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        predict_files(RUN, [project / "in/colour.png"], ["a"], project / "mask.png")
+
+
 def test_a_run_that_was_not_made_says_why(project):
     write_status(project / "runs/study/train" / RUN, "the archive is absent")
     with pytest.raises(UserError, match="was not made here: the archive is absent"):

@@ -8,7 +8,7 @@ from typing import Any
 from featherseg.data.extract import open_zip
 from featherseg.errors import UserError
 from featherseg.files import open_file, read_text, sha256_file
-from featherseg.terminal import printable, shortened
+from featherseg.terminal import first_names, printable, shortened
 
 RANDOM = "random"
 RANDOM_SMALL = "random-small"
@@ -107,7 +107,7 @@ def read_state(folder: Path | str) -> dict[str, Any]:
     # a file of a few bytes may name tensors of any size, which a copy in float32 would fill
     if repeated := [name for name, tensor in state.items() if tensor.layout is torch.strided and not tensor.is_meta
                     and tensor.untyped_storage().nbytes() < tensor.nbytes]:
-        raise UserError(f"{file}: tensors repeat fewer values than they have places ({_first_names(repeated)}); save "
+        raise UserError(f"{file}: tensors repeat fewer values than they have places ({first_names(repeated)}); save "
                         "them as dense ones.")
     return {name.removeprefix("module."): tensor.float() if tensor.is_floating_point() else tensor
             for name, tensor in state.items() if not name.endswith("position_ids")}
@@ -133,7 +133,7 @@ def check_keys(found: dict[str, Any], expected: dict[str, Any], source: str) -> 
         "misshapen": [f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
                       for name in found if name in expected and found[name].shape != expected[name].shape],
     }
-    said = [f"{len(names)} {kind} ({_first_names(names)})" for kind, names in faults.items() if names]
+    said = [f"{len(names)} {kind} ({first_names(names)})" for kind, names in faults.items() if names]
     if said:
         raise UserError(f"{source} does not fit the model: {'; '.join(said)}.")
     check_values(found, source)
@@ -150,12 +150,8 @@ def check_values(tensors: dict[str, Any], source: str) -> None:
     plain = {name: tensor for name, tensor in tensors.items()
              if tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized}
     if odd := [name for name in tensors if name not in plain]:
-        raise UserError(f"{source}: tensors are sparse, quantised or without values ({_first_names(odd)}); save them "
+        raise UserError(f"{source}: tensors are sparse, quantised or without values ({first_names(odd)}); save them "
                         "as dense ones.")
     if wrong := [name for name, tensor in plain.items() if not tensor.isfinite().all()]:
-        raise UserError(f"{source}: tensors hold NaN or infinity ({_first_names(wrong)}), of which every mask would be "
+        raise UserError(f"{source}: tensors hold NaN or infinity ({first_names(wrong)}), of which every mask would be "
                         "empty; take other weights, or train at a lower train.lr.")
-
-
-def _first_names(names: list[str]) -> str:
-    return f"{', '.join(map(shortened, names[:3]))}{', ...' if len(names) > 3 else ''}"
