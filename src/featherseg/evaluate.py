@@ -52,7 +52,7 @@ from featherseg.errors import UserError
 from featherseg.features import FeatureBank
 from featherseg.files import atomic_path, not_run_reason, write_json, write_status
 from featherseg.metrics import AVERAGED, EMPTY_RULE, METRICS, MILLIMETRE, PIXEL, PIXELS, UNITS, overlap, score
-from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
+from featherseg.models.base import SegmentationModel
 from featherseg.predict import (
     Query,
     batches,
@@ -339,53 +339,25 @@ def probability_maps(model: SegmentationModel, pixels: PixelDataset, trials: lis
     """Probability maps, float32 (H, W) at original resolution, of trials that stand image by image.
 
     Each prompt and each image is encoded once, however many trials share it, or each pair of them where the towers
-    exchange on their way; what is encoded or decoded together depends on the trials alone. Class names are encoded and
-    decoded by themselves, so that the other maps are the same to the bit where the data have none.
+    exchange on their way; what is encoded or decoded together depends on the trials alone.
     """
     row_of = {sample.image: row for sample, row in zip(pixels.samples, pixels.image_rows, strict=True)}
-    kinds = _by_kind(trials)
-    rows = [row_of[trial.sample.image] for trial in trials]
-    banks = {kind: FeatureBank(model, pixels, [] if kind else rows, [trial.prompt for trial in some])
-             for kind, some in kinds.items()}
+    prompts = [trial.prompt for trial in trials]
+    bank = FeatureBank(model, pixels, [row_of[trial.sample.image] for trial in trials], prompts)
     if model.joint:
-        maps = {kind: _maps_of_pairs(model, banks[kind], some, row_of, batch_size) for kind, some in kinds.items()}
-        yield from (next(maps[trial.condition == CLASS_NAME]) for trial in trials)
+        for some in batches(trials, batch_size):
+            features = bank.pairs([row_of[trial.sample.image] for trial in some], [trial.prompt for trial in some])
+            sizes = [(trial.sample.height, trial.sample.width) for trial in some]
+            yield from model.original_resolution(model.decode(*features), sizes)
         return
-    device = next(model.parameters()).device
-    texts = {kind: encode_prompts([trial.prompt for trial in some], banks[kind].texts, device, batch_size,
-                                  model.text.dim) for kind, some in kinds.items()}
+    text, text_of = encode_prompts(prompts, bank.texts, next(model.parameters()).device, batch_size,
+                                   model.text.dim)
     images = [list(group) for _, group in itertools.groupby(trials, lambda trial: trial.sample.image)]
     for some_images in batches(images, batch_size):
-        vision = banks[False].images([row_of[group[0].sample.image] for group in some_images])
-        place_of = {group[0].sample.image: place for place, group in enumerate(some_images)}
-        shown = [trial for group in some_images for trial in group]
-        maps = {kind: _maps_of_queries(model, vision, *texts[kind], some, place_of, batch_size)
-                for kind, some in _by_kind(shown).items()}
-        yield from (next(maps[trial.condition == CLASS_NAME]) for trial in shown)
-
-
-def _by_kind(trials: list[Trial]) -> dict[bool, list[Trial]]:
-    """All trials but those with a class name (False), and those (True) where there are any, each in their order."""
-    names = [trial for trial in trials if trial.condition == CLASS_NAME]
-    rest = [trial for trial in trials if trial.condition != CLASS_NAME]
-    return {False: rest, True: names} if names else {False: rest}
-
-
-def _maps_of_pairs(model: SegmentationModel, bank: FeatureBank, trials: list[Trial], row_of: dict[str, int],
-                   batch_size: int) -> Iterator[np.ndarray]:
-    """The maps of a model whose towers exchange on their way, of trials in their order."""
-    for some in batches(trials, batch_size):
-        features = bank.pairs([row_of[trial.sample.image] for trial in some], [trial.prompt for trial in some])
-        sizes = [(trial.sample.height, trial.sample.width) for trial in some]
-        yield from model.original_resolution(model.decode(*features), sizes)
-
-
-def _maps_of_queries(model: SegmentationModel, vision: ImageFeatures, text: TextFeatures, text_of: dict[str, int],
-                     trials: list[Trial], place_of: dict[str, int], batch_size: int) -> Iterator[np.ndarray]:
-    """The maps of trials in their order, from the features of their images and prompts."""
-    queries = [Query(place_of[trial.sample.image], text_of[trial.prompt], (trial.sample.height, trial.sample.width))
-               for trial in trials]
-    yield from decode_queries(model, vision, text, queries, batch_size)
+        vision = bank.images([row_of[group[0].sample.image] for group in some_images])
+        queries = [Query(place, text_of[trial.prompt], (trial.sample.height, trial.sample.width))
+                   for place, group in enumerate(some_images) for trial in group]
+        yield from decode_queries(model, vision, text, queries, batch_size)
 
 
 def summarise(per_sample: pd.DataFrame, threshold: float, readings: Readings | None = None) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def run_of(name: str, weights: str = "random-small", batch_size: int = 4) -> Run
     sha256 = None if weights == "random-small" else sha256_file(f"{weights}/model.safetensors")
     return Run(study="tests", recipe="tiny", dataset="squares", seed=1, adapter=FULL,
                train=TrainConfig(epochs=2, batch_size=batch_size, schedule="constant", lr=1e-3),
-               model=ModelConfig(name=name, weights=weights, sha256=sha256, image_size=64))
+               model=ModelConfig(name=name, weights=weights, sha256=sha256, image_size=64),
+               evaluate={"splits": ("val",)})
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,7 +21,7 @@ from featherseg.models import detris_config, public
 from featherseg.models.detris import DETRIS, interpolate_places
 from featherseg.models.detris_config import Architecture, small_config
 from featherseg.models.weights import OWN_FILE, read_state
-from featherseg.plan import read_recipe
+from featherseg.plan import of_dataset, read_recipe
 
 # counted in the released code: Dense Aligners, Text Adapters, the head's three parts, all that is trained
 RELEASED = {"detris_b": (2_297_376, 418_320, 10_114_560, 7_899_136, 4_788_737, 25_518_129),
@@ -379,8 +379,8 @@ def test_detris_is_not_run_where_a_part_is_not_to_be_had(mirror, monkeypatch):
 def test_recipes_follow_the_released_settings(size):
     plain, published = (read_recipe(f"detris_{size}-dense_aligner{suffix}") for suffix in ("", "-published"))
     assert plain.adapter == published.adapter == {"name": "dense_aligner", "dim": 128, "text_dim": 64, "blocks": 6}
-    assert plain.train["epochs"] == {"b": 65, "l": 50}[size]
-    assert plain.train["milestones"] == {"b": [35, 55], "l": [35]}[size]
+    epochs, milestones = (of_dataset(plain.train[key], "refcoco") for key in ("epochs", "milestones"))
+    assert (epochs, milestones) == {"b": (65, [35, 55]), "l": (50, [35])}[size]
     assert plain.word_length == published.word_length == {"default": 17, "refcocog_umd": 22}
     assert not plain.published and published.evaluate["threshold"] == 0.35
 
