@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from live_markup import live_markup
 from reporting_project import REPOSITORY, make_project
 
 from featherseg.reporting.collect import collect
@@ -35,6 +36,7 @@ def test_notebooks_opened_by_hand_run(project):
 def test_the_overviews_page_holds_tables_figures_and_pictures(project):
     page = Path(execute("00_overview", "study")).read_text()
     assert page.count("<table") == 4 and "Not prepared here" in page
+    assert live_markup(page) == []
     assert page.count("data:image/png") == 3 and page.count("data:image/jpeg") == 3
     assert "synthetic stand-in" in page and "Traceback" not in page
 
