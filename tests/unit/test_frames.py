@@ -1,5 +1,6 @@
 import base64
 import gzip
+import os
 import struct
 
 import numpy as np
@@ -117,3 +118,11 @@ def test_a_header_that_cannot_be_read_is_one_sentence(tmp_path):
                           ("c.mhd", b"ElementSpacing = wide high"), ("d.mhd", b"ElementSpacing = 0.3")):
         with pytest.raises(UserError, match="cannot be read as a frame"):
             frame_spacing(written(tmp_path, {name: content}))
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mhd"])
+def test_a_named_pipe_is_no_frame_and_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    for read in (read_frame, frame_spacing):
+        with pytest.raises(UserError, match="it is a named pipe, not a file"):
+            read(tmp_path / name)

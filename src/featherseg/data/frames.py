@@ -4,17 +4,19 @@ A frame is all that the sets here need; volumes, sequences and orientations are 
 lines stand in for a library of fifty megabytes.
 """
 
+import contextlib
 import gzip
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from featherseg.errors import UserError
-from featherseg.files import read_bytes, read_text
+from featherseg.files import open_file, read_bytes, read_text
 
 _META_TYPES = {"MET_UCHAR": "u1", "MET_CHAR": "i1", "MET_USHORT": "u2", "MET_SHORT": "i2", "MET_UINT": "u4",
                "MET_INT": "i4", "MET_FLOAT": "f4", "MET_DOUBLE": "f8"}
@@ -31,9 +33,6 @@ def read_frame(path: Path) -> np.ndarray:
     """
     try:
         return _meta_image(path) if path.suffix == ".mhd" else _nifti(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} does not exist; put the unchanged archive into the inbox and download "
-                        "again.") from None
     except _UNREADABLE as error:
         raise UserError(f"{path} cannot be read as a frame ({error or type(error).__name__}); get it again.") from None
 
@@ -46,9 +45,6 @@ def frame_spacing(path: Path) -> tuple[float, float] | None:
     """
     try:
         across, down = _meta_spacing(path) if path.suffix == ".mhd" else _nifti_spacing(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} does not exist; put the unchanged archive into the inbox and download "
-                        "again.") from None
     except _UNREADABLE as error:
         raise UserError(f"{path} cannot be read as a frame ({error or type(error).__name__}); get it again.") from None
     return (down, across) if 0 < across < math.inf and 0 < down < math.inf else None
@@ -60,7 +56,7 @@ def _meta_spacing(path: Path) -> tuple[float, float]:
 
 
 def _nifti_spacing(path: Path) -> tuple[float, float]:
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+    with _opened(path) as file:
         order, header = _nifti_header(file)
     per_unit = {1: 1000.0, 3: 0.001}.get(header[123] & 7, 1.0)  # metres and micrometres; millimetres else
     across, down = struct.unpack_from(f"{order}2f", header, 80)
@@ -91,7 +87,7 @@ def _meta_image(path: Path) -> np.ndarray:
 
 
 def _nifti(path: Path) -> np.ndarray:
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+    with _opened(path) as file:
         order, header = _nifti_header(file)
         rank, *sides = struct.unpack_from(f"{order}8h", header, 40)
         datatype, = struct.unpack_from(f"{order}h", header, 70)
@@ -101,6 +97,13 @@ def _nifti(path: Path) -> np.ndarray:
         kind, size = np.dtype(order + _NIFTI_TYPES[datatype]), _size(sides[:rank])
         file.seek(int(start))
         return _frame(file.read(size[0] * size[1] * kind.itemsize), kind, size)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """A file, or what it holds where it is packed by gzip."""
+    with open_file(path) as file:
+        yield gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
 
 
 def _nifti_header(file: IO[bytes]) -> tuple[str, bytes]:
