@@ -13,7 +13,7 @@ from PIL import Image
 
 from featherseg import adapters, checkpoint, models
 from featherseg.config import Run, plan_path, read_run
-from featherseg.data.images import EXTENSIONS, open_image, read_image
+from featherseg.data.images import EXTENSIONS, open_picture, read_image
 from featherseg.data.prepared import is_text
 from featherseg.errors import UserError
 from featherseg.features import batches, by_length, distinct
@@ -173,7 +173,7 @@ def predict_files(run: str, images: Sequence[Path], prompts: Sequence[str], out:
     for path in [*masks, *overlays]:
         refuse_own_source(path, *(image for image in images if image.is_dir()))
     for path in {query.image for query in queries}:
-        open_image(path)
+        open_picture(path)
     model = load_model(resolved, train_dir)
     for sentence in losses(Readings(model.read, prompts).count(prompts)):
         print(sentence, file=sys.stderr)

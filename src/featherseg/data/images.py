@@ -3,6 +3,7 @@
 import struct
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,66 +14,83 @@ from featherseg.errors import UserError
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _PERCENTILES = (0.5, 99.5)
 _ORIENTATION = 0x0112
+_LOSSY = ("JPEG", "MPO")
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
                Image.DecompressionBombError, zipfile.BadZipFile)
 PictureFile = Path | str | zipfile.Path  # the last one lies inside a zip archive
 
 
-def open_image(path: PictureFile) -> Image.Image:
-    """Decode one picture file completely, as it is stored.
+@dataclass(frozen=True)
+class Picture:
+    """One decoded picture file.
+
+    Attributes:
+        image: its pixels, upright by its orientation tag.
+        plain: whether the file itself can be kept: JPEG or PNG, 8-bit RGB or grey, opaque, upright as stored.
+        format: of the file, as Pillow names it.
+    """
+
+    image: Image.Image
+    plain: bool
+    format: str
+
+
+def open_picture(path: PictureFile) -> Picture:
+    """Decode one picture file completely and turn it upright: the one way into images, masks and label maps.
+
+    The file is read as a stream, since Pillow shears a turned TIFF that it maps by its path.
 
     Raises:
         UserError: the file is absent, truncated, no picture, a stack of several pages, or holds NaN or infinity.
     """
     try:
-        image = Image.open(path.open("rb") if isinstance(path, zipfile.Path) else path)
-        with image:
-            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # a photograph with its preview
-                raise UserError(f"{path} holds {image.n_frames} pages where one picture is expected; "
+        with path.open("rb") if isinstance(path, zipfile.Path) else open(path, "rb") as file:
+            stored = Image.open(file)
+            if stored.format != "MPO" and getattr(stored, "n_frames", 1) > 1:  # a photograph with its preview
+                raise UserError(f"{path} holds {stored.n_frames} pages where one picture is expected; "
                                 "split it into one file a page.")
-            image.load()
-            image.getexif()
+            stored.load()
+            turned = stored.getexif().get(_ORIENTATION, 1) != 1
+            upright = ImageOps.exif_transpose(stored) if turned else stored
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; add the file or remove the row that names it.") from None
     except _UNREADABLE as error:
         cause = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(f"{path} cannot be read as a picture ({cause}); "
                         "replace or remove the file.") from None
-    if image.mode == "F" and not np.isfinite(image).all():
+    if upright.mode == "F" and not np.isfinite(upright).all():
         raise UserError(f"{path} holds values that are no numbers (NaN or infinite); replace them.")
-    return image
+    plain = (stored.mode in ("RGB", "L") and stored.format in ("JPEG", "PNG") and not turned
+             and not stored.has_transparency_data)
+    return Picture(upright, plain, stored.format)
 
 
 def read_image(path: Path | str) -> np.ndarray:
-    """Read a picture as RGB, upright by its EXIF orientation: uint8 of shape (H, W, 3).
+    """Read a picture as RGB, upright by its orientation tag: uint8 of shape (H, W, 3).
 
     Raises:
-        UserError: the file cannot be read (`open_image`).
+        UserError: the file cannot be read (`open_picture`).
     """
-    return to_rgb(open_image(path))
+    return to_rgb(open_picture(path).image)
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """An opened picture as RGB, upright by its EXIF orientation: uint8 of shape (H, W, 3).
+    """A picture as RGB: uint8 of shape (H, W, 3).
 
-    Grey becomes three equal channels, transparency is dropped. Grey of more than 8 bits is scaled linearly
-    from its own 0.5th to its 99.5th percentile, because such files seldom use their full range (12-bit
-    radiographs); 16-bit colour is scaled by its full range.
+    Grey becomes three equal channels, transparency is laid on white, as most viewers show it. Grey of more than
+    8 bits is scaled linearly from its own 0.5th to its 99.5th percentile, because such files seldom use their full
+    range (12-bit radiographs); 16-bit colour is scaled by its full range.
     """
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode == "F" or upright.mode.startswith("I"):
-        return np.repeat(_to_8_bit(np.asarray(upright))[..., None], 3, axis=2)
-    return np.asarray(upright.convert("RGB"))
-
-
-def is_plain(image: Image.Image) -> bool:
-    """Whether an opened picture's file can be kept: JPEG or PNG, 8-bit RGB or grey, upright as stored."""
-    return (image.mode in ("RGB", "L") and image.format in ("JPEG", "PNG")
-            and image.getexif().get(_ORIENTATION, 1) == 1)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
 
 
 def read_mask(path: Path | str, threshold: float | None = None) -> np.ndarray:
-    """Read a mask: bool of shape (H, W).
+    """Read a mask, upright by its orientation tag: bool of shape (H, W).
 
     Without a threshold a file must have at most two levels, of which the higher is the target (a single
     level other than 0 is all target). A JPEG mask has grey edges by its compression: its threshold is 128
@@ -83,9 +101,9 @@ def read_mask(path: Path | str, threshold: float | None = None) -> np.ndarray:
             or colours, negative levels, or a shape that colour or transparency alone shows; with one, two levels
             that both lie below it.
     """
-    image = open_image(path)
-    levels = _mask_levels(image)
-    compressed = image.format == "JPEG"
+    picture = open_picture(path)
+    image, levels = picture.image, _mask_levels(picture.image)
+    compressed = picture.format in _LOSSY
     if threshold is not None or compressed:
         least = 128 if threshold is None else threshold
         mask = levels >= least

@@ -8,7 +8,7 @@ import numpy as np
 
 from featherseg.data.assemble import Pixels, Row, write_rows
 from featherseg.data.card import About, write_card
-from featherseg.data.images import open_image
+from featherseg.data.images import open_picture
 from featherseg.data.prepared import PreparedWriter
 from featherseg.data.prompt_engine import PromptEngine
 from featherseg.data.spec import LabelMapSpec, Scene
@@ -42,7 +42,7 @@ def prepare_label_maps(spec: LabelMapSpec, raw_dir: Path, out_dir: Path) -> None
 
 def _rows(spec: LabelMapSpec, scene: Scene) -> Iterator[Row]:
     """One row for each class that is in a scene, in the order of the spec."""
-    picture = open_image(scene.labels)
+    picture = open_picture(scene.labels).image
     labels, classes = np.asarray(picture), spec.indices
     if labels.ndim == 3:
         labels = np.asarray(picture.convert("RGB")) @ _SHIFTS

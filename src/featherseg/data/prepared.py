@@ -156,16 +156,15 @@ class PreparedWriter:
             height, width = image.shape[:2]
             path = self._save(image, f"images/{image_id}.png")
         else:
-            opened = images.open_image(image)
-            if images.is_plain(opened):
-                width, height = opened.size
-                path = f"images/{image_id}.{'jpg' if opened.format == 'JPEG' else 'png'}"
+            picture = images.open_picture(image)
+            opened = picture.image
+            width, height = opened.size
+            if picture.plain:
+                path = f"images/{image_id}.{'jpg' if picture.format == 'JPEG' else 'png'}"
                 source = Path(image) if isinstance(image, str) else image
                 (self._folder / path).write_bytes(source.read_bytes())
             else:
-                pixels = images.to_rgb(opened)
-                height, width = pixels.shape[:2]
-                path = self._save(pixels, f"images/{image_id}.png")
+                path = self._save(images.to_rgb(opened), f"images/{image_id}.png")
         self._images[image_id] = (path, height, width)
         self._latest = image_id, opened
         return path
