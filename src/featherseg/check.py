@@ -113,18 +113,22 @@ def _folder_notes(names: list[str]) -> list[str]:
 
 
 def list_notes() -> list[str]:
-    """Faults of the published lists that were downloaded, and what is done about each: no fault of this project.
+    """What to know although nothing is wrong with the project: faults of the published lists that were downloaded, with
+    what is done about each, and what is passed over in the own folders.
 
     Raises:
         UserError: a list that cannot be read.
     """
+    from featherseg.data.folder import folder_notes
     from featherseg.data.list_faults import downloaded_lists, list_faults
 
     try:
-        keep = read_params("study").data.keep_published_faults
+        data = read_params("study").data
     except UserError:
-        keep = False
-    return [fault.sentence(keep) for fault in list_faults(downloaded_lists())]
+        data = DataParams()
+    published = [fault.sentence(data.keep_published_faults) for fault in list_faults(downloaded_lists())]
+    return published + [f"data.folders.{name}: {note}" for name, folder in data.folders.items()
+                        for note in folder_notes(folder.path, folder.class_name)]
 
 
 def knob_notes(only: list[str] | None = None) -> list[str]:

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,7 @@ from data_files import box, colours, everything_below, full_disk, picture_bytes,
 from PIL import Image
 
 from featherseg.config import DataParams, FolderParams
-from featherseg.data.folder import check_folder, prepare_folder
+from featherseg.data.folder import check_folder, folder_notes, prepare_folder
 from featherseg.data.prepare import prepare_dataset
 from featherseg.data.prepared import PreparedDataset, prompt_of
 from featherseg.errors import UserError
@@ -588,7 +589,8 @@ def painted(*colours) -> np.ndarray:
 def test_a_shape_that_levels_do_not_show(folder, pixels, fault):
     save(folder / "masks/a.png", pixels)
     fails(folder, fault)
-    assert check_folder(folder, threshold=255) == []
+    [with_threshold] = check_folder(folder, threshold=200)
+    assert "colours" in with_threshold or "transparency" in with_threshold
 
 
 @pytest.mark.parametrize("pixels", [painted((0, 0, 0), RED), painted((0, 0, 0, 0), (*GREEN, 90))])
@@ -649,6 +651,176 @@ def test_a_full_disk(folder):
     with pytest.raises(UserError, match="out could not be written"), full_disk(300):
         take(folder)
     assert all(path.startswith("in") for path in everything_below(folder.parent))
+
+
+# ---------------------------------------------------------------- what one file says and the next one denies
+
+
+def marked(value, ground=0, place=None) -> np.ndarray:
+    """A mask that marks its target by one level or colour on another."""
+    pixels = np.full((20, 30, *np.shape(value)), ground, np.uint8)
+    pixels[box() if place is None else place] = value
+    return pixels
+
+
+@pytest.mark.parametrize(("first", "second", "shown"), [
+    (marked(1), marked(2), "1 on 0 in 2 files .b.png, .... , 2 on 0 in 1 file .a.png."),
+    (marked(1), marked(2, ground=1), "2 on 1 in 1 file"), (marked(RED), marked(GREEN), "#ff0000 on 0 in 2 files"),
+    (marked(2, ground=1), marked(1, ground=1), "1 in 1 file"),
+])
+def test_masks_that_mark_one_target_differently(folder, first, second, shown):
+    for name in "abc":
+        save(folder / f"masks/{name}.png", second if name == "a" else first)
+    [fault] = check_folder(folder)
+    assert "the masks of 'object' do not mark it alike" in fault
+    fails(folder, "do not mark it alike")
+
+
+def test_a_level_beside_white_is_said(folder):
+    save(folder / "masks/a.png", marked(1))
+    notes = prepare_folder("own", folder, folder.parent / "out")
+    expected = "'object' mark it by several levels or colours: 1 on 0 in 1 file (a.png), 255 on 0 in 2 files"
+    assert expected in notes[-1] and expected in (folder.parent / "out/card.md").read_text()
+
+
+def test_a_threshold_says_what_different_levels_mean(folder):
+    save(folder / "masks/a.png", marked(1))
+    assert [sample.area_fraction for sample in take(folder, threshold=1).samples] == [0.05] * 3
+
+
+@pytest.mark.parametrize("threshold", [None, 128])
+def test_jpeg_masks_of_different_colours(folder, threshold):
+    for name, colour in (("a", RED), ("b", GREEN), ("c", GREEN)):
+        (folder / f"masks/{name}.png").unlink()
+        pixels = np.zeros((64, 64, 3), np.uint8)
+        pixels[16:48, 16:48] = colour
+        save(folder / f"images/{name}.png", colours(64, 64))
+        save(folder / f"masks/{name}.jpg", pixels, quality=90)
+    fails(folder, "do not mark it alike: red in 1 file", threshold=threshold)
+
+
+def test_different_targets_may_be_marked_differently(folder):
+    save(folder / "masks/a__heart.png", marked(1))
+    save(folder / "masks/b__lung.png", marked(2))
+    save(folder / "masks/c__lung.png", marked(0))
+    for name in "abc":
+        (folder / f"masks/{name}.png").unlink()
+    assert len(take(folder).samples) == 3
+    assert "several levels" not in (folder.parent / "out/card.md").read_text()
+
+
+# ---------------------------------------------------------------- what is passed over
+
+
+def test_a_diagnosis_does_not_replace_the_class(folder):
+    (folder / "list.csv").write_text("image_name,sex,target\na,male,0\nb,male,1\nc,female,0\n")
+    notes = " ".join(folder_notes(folder, "skin lesion"))
+    assert "(0, 1) name no structure" in notes and "the column sex is not read" in notes
+    samples = take(folder, class_name="skin lesion").samples
+    assert {sample.target for sample in samples} == {"skin lesion"}
+    assert [sample.attributes["label"] for sample in samples] == ["0", "1", "0"]
+    card = (folder.parent / "out/card.md").read_text()
+    assert "(0, 1) name no structure" in card and "sex" in card
+    fails_in_check = check_folder(folder)
+    assert len(fails_in_check) == 1 and "targets of 3 masks are numbers (0, 1)" in fails_in_check[0]
+
+
+@pytest.mark.parametrize("column", ["class", "label", "structure"])
+def test_other_words_for_a_target_do_not_replace_the_class_either(folder, column):
+    (folder / "list.csv").write_text(f"image,{column}\na,benign\nb,malignant\nc,benign\n")
+    assert {sample.target for sample in take(folder, class_name="lesion").samples} == {"lesion"}
+    assert {sample.target for sample in take(folder).samples} == {"benign", "malignant"}
+
+
+def test_a_list_of_several_targets_an_image_names_them(folder):
+    (folder / "list.csv").write_text("image,mask,target\na,a,heart\na,b,lung\nb,c,lung\n")
+    assert [sample.target for sample in take(folder, class_name="organ").samples] == ["heart", "lung", "lung"]
+    assert any("`class_name` (organ) is not used" in note for note in folder_notes(folder, "organ"))
+
+
+def test_numbers_are_no_names_of_targets(folder):
+    for name in "abc":
+        (folder / f"masks/{name}.png").rename(folder / f"masks/{name}__1.png")
+    fails(folder, r"targets of 3 masks are numbers \(1\)")
+
+
+@pytest.mark.parametrize("ending", [".dcm", ".jp2", ".heic", ".avif", ".npy", ".nii.gz", ""])
+def test_files_of_other_kinds_are_counted_and_named(folder, ending, capsys, monkeypatch):
+    (folder / f"images/d{ending}").write_bytes(b"DICM")
+    (folder / f"masks/d{ending}").write_bytes(b"DICM")
+    (folder / "masks/.hidden.dcm").write_bytes(b"DICM")
+    notes = folder_notes(folder)
+    assert [f"1 file in {part}/ passed over (d{ending})" in note for part, note in zip(
+        ("images", "masks"), notes, strict=True)] == [True, True]
+    monkeypatch.chdir(folder.parent)
+    prepare_dataset("own", DataParams(folders={"own": FolderParams(path=str(folder))}))
+    assert capsys.readouterr().out.count("passed over") == 2
+    assert (folder.parent / "data/processed/own/card.md").read_text().count("passed over") == 2
+
+
+@pytest.mark.parametrize("header", ["image,mask,mask_name", "image,image_name,mask", "image,target,class",
+                                    "image,patient,patient_id", "image,split,set", "image,prompt,p1",
+                                    "image,sentence,sentences"])
+def test_two_columns_of_one_meaning(folder, header):
+    (folder / "list.csv").write_text(f"{header}\na,a,a\nb,b,b\n")
+    fails(folder, "has several columns of one meaning")
+
+
+def test_two_keys_of_one_meaning(folder):
+    save_list(folder, "train", {"image": "a", "structure": "lung", "label": "heart"}, {"image": "b"}, {"image": "c"})
+    fails(folder, "structure 'lung' and label 'heart' have one meaning")
+
+
+def test_a_folder_of_masks_without_permission(folder, monkeypatch):
+    (folder / "masks/lung").mkdir()
+    scandir = os.scandir
+
+    def denied(path):
+        if str(path).endswith("lung"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UserError, match="masks/lung: Permission denied"):
+        take(folder)
+    assert "masks/lung: Permission denied" in check_folder(folder)[0]
+
+
+@pytest.mark.parametrize("mark", ["\r", "\x85", "\x1b", "\u2028"])
+def test_control_characters(folder, mark):
+    save_list(folder, "train", {"image": "a", "structure": f"left{mark}lung"}, {"image": "b"}, {"image": "c"})
+    fails(folder, "row 0: the target 'left.*lung' has a control character")
+    (folder / "anns/train.json").unlink()
+    (folder / "list.csv").write_text(f'image,group\na,"p{mark}q"\nb,p\nc,p\n', newline="")
+    fails(folder, "line 2: the group 'p.*q' has a control character")
+    (folder / "list.csv").unlink()
+    (folder / "images/b.png").rename(folder / f"images/b{mark}.png")
+    fails(folder, "has a control character in it; rename the file")
+
+
+@pytest.mark.parametrize("header", ["image", "mask", "target"])
+def test_very_long_names(folder, header):
+    names = {"image": "a", "mask": "a", "target": "x"} | {header: "x" * 5000}
+    (folder / "list.csv").write_text("image,mask,target\n" + ",".join(names.values()) + "\n")
+    [fault] = check_folder(folder)
+    assert len(fault) < 800
+    assert "does not exist" in check_folder(folder / ("x" * 5000))[0]
+
+
+def test_a_list_nested_too_deep(folder):
+    write_json(folder / "anns/train.json", [])
+    (folder / "anns/train.json").write_text('[{"img_name": "a.png", "mask_name": "a.png", "attributes": '
+                                            + '{"x": ' * 900 + "1" + "}" * 901 + "]")
+    assert any("nested too deep" in fault for fault in check_folder(folder))
+
+
+@pytest.mark.parametrize("name", ["NA", "nan", "null", "None"])
+def test_words_that_tables_take_for_nothing_are_names(folder, name):
+    for part in ("images", "masks"):
+        (folder / part / "a.png").rename(folder / part / f"{name}.png")
+    (folder / "list.csv").write_text(f"image,target,group,split\n{name},{name},{name},train\nb,x,y,val\nc,x,z,test\n")
+    sample = take(folder).samples[0]
+    assert (sample.image_id, sample.target, sample.group) == (name, name, name)
 
 
 # ---------------------------------------------------------------- real folders

@@ -1,11 +1,16 @@
+import os
+
 import numpy as np
 import pytest
-from data_files import box, save
-from PIL import Image, TiffImagePlugin
+from data_files import box, colours, save
+from PIL import EpsImagePlugin, Image, TiffImagePlugin
+from scipy import ndimage
 
-from featherseg.data.folder import prepare_folder
+from featherseg.data import images
+from featherseg.data.folder import check_folder, prepare_folder
 from featherseg.data.images import open_picture, read_image, read_mask
 from featherseg.data.prepared import PreparedDataset
+from featherseg.errors import UserError
 
 ORIENTATION = 0x0112
 # how a camera held in each way stores what is upright: the inverse of what the tag asks for
@@ -69,7 +74,7 @@ def test_a_turned_mask_fits_its_turned_image(tmp_path):
     for sample in dataset.samples:
         assert (dataset.mask(sample) == blocks()).all()
         assert ((dataset.image(sample)[..., 0] > 127) == blocks()).all()
-        assert "left" in sample.attributes["location"] and "top" in sample.attributes["location"]
+    assert len({sample.attributes["location"] for sample in dataset.samples}) == 1
 
 
 @pytest.mark.parametrize(("mode", "tag", "how", "plain"), [
@@ -86,3 +91,136 @@ def test_transparency_is_laid_on_white(tmp_path):
     assert (image[box()] == (0, 200, 0)).all()
     assert image[0, 0].tolist() == [204, 244, 204]
     assert (image[10:] == 255).all()
+
+
+# ---------------------------------------------------------------- formats and sizes
+
+
+@pytest.mark.parametrize("name", ["x.jfif", "x.jpe", "x.JPG", "x.ppm", "x.pgm", "x.webp"])
+def test_every_documented_ending_is_read(tmp_path, name):
+    save(tmp_path / "x.png", blocks())
+    Image.fromarray(blocks().astype(np.uint8) * 255).convert("L" if name == "x.pgm" else "RGB").save(
+        tmp_path / name, "JPEG" if name in ("x.jfif", "x.jpe") else None)
+    assert np.abs(read_image(tmp_path / name) - read_image(tmp_path / "x.png").astype(int)).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PCX", "TGA", "ICO", "SGI", "JPEG2000", "IM"])
+def test_other_formats_are_not_opened_under_a_known_ending(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("Ghostscript was started"))
+    with open(tmp_path / "x.png", "wb") as file:
+        Image.fromarray(colours(32, 32)).save(file, kind)
+    for read in (read_image, read_mask):
+        with pytest.raises(UserError, match="x.png cannot be read as a picture .its format is unknown"):
+            read(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_a_named_pipe_is_no_picture(tmp_path, part):
+    for folder in ("images", "masks"):
+        save(tmp_path / folder / "a.png", box())
+    (tmp_path / part / "a.png").unlink()
+    os.mkfifo(tmp_path / part / "a.png")
+    [fault] = check_folder(tmp_path)
+    assert f"{part}/a.png" in fault and "named pipe" in fault
+
+
+def test_a_picture_of_more_pixels_than_pillow_allows_is_read(tmp_path):
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "x.png")
+    assert open_picture(tmp_path / "x.png").image.size == (20_000, 10_000)
+
+
+def test_a_picture_beyond_the_bound_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MOST_PIXELS", 599)
+    with pytest.raises(UserError, match="x.png is 30x20 pixels, more than the .* megapixels"):
+        read_image(save(tmp_path / "x.png", colours()))
+
+
+# ---------------------------------------------------------------- several classes in one mask
+
+LEFT = ((np.mgrid[:64, :64][0] - 30) / 9) ** 2 + ((np.mgrid[:64, :64][1] - 16) / 7) ** 2 <= 1
+RIGHT = ((np.mgrid[:64, :64][0] - 34) / 11) ** 2 + ((np.mgrid[:64, :64][1] - 46) / 9) ** 2 <= 1
+
+
+def painted(left, right, ground=0) -> np.ndarray:
+    """A mask file's pixels with two structures."""
+    pixels = np.full((64, 64, *np.shape(left)), ground, np.uint8)
+    pixels[LEFT], pixels[RIGHT] = left, right
+    return pixels
+
+
+TWO_CLASSES = {
+    "red and green": (painted((255, 0, 0), (0, 255, 0)), ("#f", "#00f")),
+    "red and blue": (painted((255, 0, 0), (0, 0, 255)), ("#f", "#000")),
+    "red and white": (painted((140, 0, 0), (255, 255, 255)), ("#8", "#f")),
+    "levels of two classes": (painted(100, 255), ("255 ",)),
+    "even levels of two classes": (painted(127, 255), ("127 ", "255 ")),
+    "class indices": (painted(60, 120), ("120 ",)),
+}
+
+
+@pytest.mark.parametrize("name", TWO_CLASSES)
+@pytest.mark.parametrize(("ending", "how", "threshold"), [
+    ("jpg", {"quality": 95}, None), ("jpg", {"quality": 75}, None), ("jpg", {"quality": 100, "subsampling": 0}, 128),
+    ("png", {}, 128), ("png", {}, 50), ("tif", {}, 128), ("webp", {"quality": 90}, 128)])
+def test_several_classes_are_refused_with_their_shares(tmp_path, name, ending, how, threshold):
+    pixels, shown = TWO_CLASSES[name]
+    refused = r"has 3 (colours|grey levels) where a mask has two.*%.*__<structure>.png"
+    with pytest.raises(UserError, match=refused) as told:
+        read_mask(save(tmp_path / f"m.{ending}", pixels, **how), threshold)
+    assert ending in ("jpg", "webp") or all(text in str(told.value) for text in shown)  # noise changes the digits
+
+
+@pytest.mark.parametrize("quality", [30, 60, 75, 95])
+@pytest.mark.parametrize("colour", [255, (255, 255, 255), (255, 0, 0), (0, 255, 0)])
+def test_the_noise_of_jpeg_is_no_class(tmp_path, quality, colour):
+    path = save(tmp_path / "m.jpg", painted(colour, colour), quality=quality)
+    assert (read_mask(path) == LEFT | RIGHT).mean() > 0.98
+
+
+def raters(levels: int) -> np.ndarray:
+    """The share of raters who marked a pixel, 0 to 1: nested ellipses, and a spot that one of them saw."""
+    rows, columns = np.mgrid[:64, :64]
+    distance = ((rows - 32) / 14) ** 2 + ((columns - 30) / 12) ** 2
+    votes = sum((distance <= 1 + 0.5 * rater).astype(int) for rater in range(levels))
+    votes[4:10, 50:58] = 1
+    return votes / levels
+
+
+@pytest.mark.parametrize(("name", "soft"), [
+    ("blurred", ndimage.gaussian_filter((LEFT | RIGHT).astype(float), 3)),
+    ("widely blurred", ndimage.gaussian_filter(np.kron(LEFT, np.ones((4, 4))), 20)),
+    ("probabilities", 1 / (1 + np.exp(-ndimage.gaussian_filter(LEFT * 20.0 - 10, 2)))),
+    ("low probabilities", 0.4 * ndimage.gaussian_filter(LEFT.astype(float), 4) + RIGHT * 0.9),
+    ("two raters", raters(2)), ("three raters", raters(3)), ("five raters", raters(5)),
+])
+@pytest.mark.parametrize("ending", ["png", "tif", "16.png"])
+def test_soft_masks_go_on_working_with_a_threshold(tmp_path, name, soft, ending):
+    scale, kind = {"png": (255, np.uint8), "tif": (1, np.float32), "16.png": (65535, np.uint16)}[ending]
+    path = save(tmp_path / f"m.{ending}", np.rint(soft * scale).astype(kind) if scale > 1 else soft.astype(kind))
+    assert (read_mask(path, scale * 0.505) == (soft > 0.505)).mean() > 0.99
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_shape_in_transparency_is_refused_with_a_threshold_too(tmp_path, mode):
+    white = Image.new(mode, (30, 20), "white")
+    white.putalpha(Image.fromarray(box().astype(np.uint8) * 255))
+    white.save(tmp_path / "m.png")
+    for threshold in (None, 128):
+        with pytest.raises(UserError, match="m.png shows its shape by transparency alone"):
+            read_mask(tmp_path / "m.png", threshold)
+
+
+def test_a_palette_that_contradicts_itself_is_refused(tmp_path):
+    mask = Image.fromarray(box().astype(np.uint8), "P")
+    mask.putpalette([255, 255, 255, 0, 0, 0])
+    mask.save(tmp_path / "m.png")
+    with pytest.raises(UserError, match="m.png marks by its palette's index 1"):
+        read_mask(tmp_path / "m.png")
+    mask.putpalette([0, 0, 0, 128, 0, 0])
+    mask.save(tmp_path / "m.png")
+    assert (read_mask(tmp_path / "m.png") == box()).all()
+
+
+def test_colours_of_a_published_set_are_united_where_it_says_so(tmp_path):
+    path = save(tmp_path / "m.jpg", painted((255, 0, 0), (0, 255, 0)), quality=95)
+    assert (read_mask(path, 128, unite=True) == LEFT | RIGHT).mean() > 0.98

@@ -1,5 +1,6 @@
 """What the tables show: every line says where it comes from, and no number takes another's place."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from featherseg.evaluate import long_table, plan_trials, prediction_row, score_r
 from featherseg.files import write_json, write_status
 from featherseg.reporting import counts, overview, paper, published, tables
 from featherseg.reporting.collect import SYNTHETIC, collect
-from featherseg.reporting.study import Study
+from featherseg.reporting.study import Study, read_results
 
 NOT_COMPARABLE = "not comparable: stand-in"
 RECIPES = ("clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vl", "clipseg-vlsm_shallow-vlc")
@@ -337,3 +338,11 @@ def test_runs_that_the_study_no_longer_lists_are_named_once(study):
     study = Study("study")
     assert "one run on disk" in overview.unlisted(study) and "clipseg-decoder-lesions-0" in overview.unlisted(study)
     assert "clipseg-decoder-lesions-0" not in set(study.results.run)
+
+
+@pytest.mark.parametrize("name", ["NA", "nan", "null", "None"])
+def test_a_set_may_be_called_like_nothing(name):
+    table = read_results(io.StringIO(f"run,dataset,member,mean\nr,{name},,0.5\ns,{name},{name},\n"))
+    assert table.dataset.tolist() == [name, name]
+    assert table.member.tolist() == ["", name]
+    assert table["mean"].isna().tolist() == [False, True]

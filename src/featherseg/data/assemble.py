@@ -1,5 +1,6 @@
 """From rows that name files to a prepared dataset."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from featherseg.data.images import read_image, read_mask
+from featherseg.data.images import Mask, open_mask, read_image
 from featherseg.data.prepared import SPACING, PreparedWriter
 from featherseg.data.prompt_engine import PromptEngine
 from featherseg.errors import UserError
@@ -32,6 +33,7 @@ class Pixels:
 
 
 Source = Path | Pixels
+_WHITE = {"255", "65535"}
 
 
 @dataclass(frozen=True)
@@ -52,22 +54,69 @@ class Row:
     attributes: dict[str, Any]
 
 
+class Markings:
+    """By which levels or colours the mask files of each target mark it, over all files.
+
+    A file that has two levels says which of them is the target, but not that the same level means the same in the
+    next file: class 1 in one file and class 2 in another would become one target.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[str, dict[tuple, list[str]]] = defaultdict(lambda: defaultdict(list))
+
+    def add(self, target: str, source: Source, mask: Mask) -> None:
+        """Take one mask file of a target into account."""
+        if mask.target or mask.background or mask.hue:
+            self._files[target][mask.target, mask.background, mask.hue].append(str(source))
+
+    def faults(self) -> list[str]:
+        """One sentence for each target whose files contradict one another."""
+        return [f"the masks of {target!r} do not mark it alike: {self._counts(target)}; where these are different "
+                "structures, name each (masks/<image>__<structure>.png), where they are one, save all masks white on "
+                "black, or set `threshold`."
+                for target in self._files if self._contradict(target)]
+
+    def notes(self) -> list[str]:
+        """One sentence for each target whose files mark it by several levels or colours, none of them wrong."""
+        return [f"The masks of {target!r} mark it by several levels or colours: {self._counts(target)}."
+                for target, marks in self._files.items() if len({mark[0] or mark[2] for mark in marks} - {None}) > 1]
+
+    def _contradict(self, target: str) -> bool:
+        """Whether two levels or colours, white apart, mark the target, or one marks target and background."""
+        targets, backgrounds, hues = ({mark for mark in marks if mark} for marks in zip(
+            *self._files[target], strict=True))
+        return (len(targets - _WHITE) > 1 or len(hues - {"grey"}) > 1 or len(backgrounds) > 1
+                or bool(targets & backgrounds))
+
+    def _counts(self, target: str) -> str:
+        phrases = []
+        for (marked, background, hue), files in self._files[target].items():
+            level = marked or hue or "no target"
+            ground = f" on {background}" if background else ""
+            named = f"{Path(files[0]).name}{', ...' * (len(files) > 1)}"
+            phrases.append(f"{level}{ground} in {len(files)} {'file' if len(files) == 1 else 'files'} ({named})")
+        return ", ".join(phrases)
+
+
 def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: float | None,
-               engine: PromptEngine | None = None) -> None:
-    """Write every row, one image and one mask in memory at a time.
+               engine: PromptEngine | None = None, unite: bool = False) -> Markings:
+    """Write every row, one image and one mask in memory at a time; return how the mask files mark their targets.
 
     Args:
         engine: makes the prompts of rows that have none.
+        unite: of `images.open_mask`.
 
     Raises:
-        UserError: the first file that cannot be read, mask that does not fit, or class without a template.
+        UserError: the first file that cannot be read, mask that does not fit, or class without a template; at the
+            end, masks that mark a target in different ways.
     """
     added: set[str] = set()
+    markings = Markings()
     for row in rows:
         if row.image_id not in added:
             writer.add_image(row.image_id, row.image.read() if isinstance(row.image, Pixels) else row.image)
             added.add(row.image_id)
-        mask = united_mask(row, writer.image_size(row.image_id), threshold)
+        mask = united_mask(row, writer.image_size(row.image_id), threshold, markings, unite)
         attributes, prompts = row.attributes, row.prompts
         if engine is not None and prompts is None:
             attributes, prompts = engine.describe(writer.pixels(row.image_id), mask, row.target, attributes)
@@ -75,11 +124,15 @@ def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: float | N
             attributes = {SPACING: list(spacing)} | attributes
         writer.add_sample(image_id=row.image_id, target=row.target, mask=mask, split=row.split,
                           group=row.group, prompts=prompts, attributes=attributes)
+    for fault in markings.faults():
+        raise UserError(fault)
+    return markings
 
 
 def faults(rows: Iterable[Row], threshold: float | None) -> Iterator[str]:
     """What is wrong with the files of each row, without stopping at the first fault."""
     sizes: dict[Path, tuple[int, int] | None] = {}
+    markings = Markings()
     for row in rows:
         if row.image not in sizes:
             sizes[row.image] = None
@@ -90,13 +143,19 @@ def faults(rows: Iterable[Row], threshold: float | None) -> Iterator[str]:
         size = sizes[row.image]
         if size is not None:
             try:
-                united_mask(row, size, threshold)
+                united_mask(row, size, threshold, markings)
             except UserError as error:
                 yield str(error)
+    yield from markings.faults()
 
 
-def united_mask(row: Row, size: tuple[int, int], threshold: float | None) -> np.ndarray:
+def united_mask(row: Row, size: tuple[int, int], threshold: float | None, markings: Markings,
+                unite: bool = False) -> np.ndarray:
     """The union of a row's masks: bool of shape `size`, the (height, width) of its image.
+
+    Args:
+        markings: what takes the row's files into account.
+        unite: of `images.open_mask`.
 
     Raises:
         UserError: no mask, an unreadable or grey one, or one of another size.
@@ -106,7 +165,12 @@ def united_mask(row: Row, size: tuple[int, int], threshold: float | None) -> np.
                         "add one (all black where nothing is to be found).")
     union = np.zeros(size, dtype=bool)
     for source in row.masks:
-        mask = source.read() if isinstance(source, Pixels) else read_mask(source, threshold)
+        if isinstance(source, Pixels):
+            mask = source.read()
+        else:
+            file = open_mask(source, threshold, unite)
+            markings.add(row.target, source, file)
+            mask = file.pixels
         if mask.shape != size:
             raise UserError(f"{source} is {mask.shape[1]}x{mask.shape[0]} pixels but its image {row.image} is "
                             f"{size[1]}x{size[0]} (upright); save the mask at its image's size.")

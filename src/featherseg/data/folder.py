@@ -8,12 +8,14 @@
     <any>.csv                         optional: a list as a table (`lists.read_table`)
 
 Names are compared without extension and, for a list from another system, whatever its slashes.
-JPEG, PNG, TIFF, BMP, GIF and WebP; 8 or 16 bits, grey or colour (`images.read_image` and `read_mask` say how
-each is read). Without splits in a list, the groups that it names, else the images, are divided 60/20/20
+JPEG, PNG, TIFF, BMP, GIF, WebP and PPM; 8 or 16 bits, grey or colour (`images.read_image` and `open_mask` say how
+each is read); files of other kinds are passed over and counted.
+Without splits in a list, the groups that it names, else the images, are divided 60/20/20
 (`splits.split_groups`). Where no list gives a prompt, the prompt engine makes them.
 """
 
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,14 +26,16 @@ from featherseg.data.assemble import Row, faults, write_rows
 from featherseg.data.card import About, write_card
 from featherseg.data.facts import Facts, Leaks
 from featherseg.data.images import EXTENSIONS, read_image
-from featherseg.data.lists import IMAGE_COLUMNS, Entry, column_of, header_of, read_list, read_table
+from featherseg.data.lists import IMAGE_COLUMNS, Entry, names_images, read_list, read_table
 from featherseg.data.prepared import PreparedWriter, is_text, mask_name
 from featherseg.data.prompt_engine import PromptEngine
 from featherseg.data.splits import assign_splits
 from featherseg.errors import UserError
-from featherseg.files import refuse_own_source
+from featherseg.files import explained, refuse_own_source
 from featherseg.registry import unknown
+from featherseg.terminal import printable, shortened
 
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d*)?")
 _MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_gt", "_label")
 _CONVERSION = ("8-bit JPEG and PNG images, RGB or grey, are copied as they are, all others converted to "
                "8-bit RGB PNG; grey of more than 8 bits is scaled from its 0.5th to its 99.5th percentile.")
@@ -39,11 +43,12 @@ _CONVERSION = ("8-bit JPEG and PNG images, RGB or grey, are copied as they are, 
 
 def prepare_folder(name: str, path: Path | str, out_dir: Path | str, class_name: str | None = None,
                    threshold: float | None = None, field: str = "general",
-                   descriptions: Mapping[str, Sequence[str]] | None = None) -> None:
-    """Write a folder of images and masks as the prepared dataset `name`, with its card.
+                   descriptions: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """Write a folder of images and masks as the prepared dataset `name`, with its card; return the card's notes.
 
     Args:
-        class_name: what the masks show where neither a list nor a mask's name says it; None for `object`.
+        class_name: what the masks show where no mask's name says it; None for `object`. It stands before the targets
+            of a list that names one for each image, which is often a diagnosis.
         threshold: grey level at and above which a mask pixel is target; None for masks of two levels.
         field, descriptions: of the prompt engine, which makes the prompts where the folder has none at all.
 
@@ -62,10 +67,12 @@ def prepare_folder(name: str, path: Path | str, out_dir: Path | str, class_name:
 
     def finish(folder: Path) -> None:
         made = engine.notes() if engine else ()
-        write_card(folder, About(name, f"the folder {path}", licence, notes=(*notes, _CONVERSION, *made)))
+        about = (*notes, *markings.notes(), _CONVERSION, *made)
+        write_card(folder, About(name, f"the folder {path}", licence, notes=about))
 
     with PreparedWriter(out_dir, dataset=name, finish=finish) as writer:
-        write_rows(rows, writer, threshold, engine)
+        markings = write_rows(rows, writer, threshold, engine)
+    return [*notes, *markings.notes()]
 
 
 def check_folder(path: Path | str, class_name: str | None = None, threshold: float | None = None,
@@ -77,6 +84,17 @@ def check_folder(path: Path | str, class_name: str | None = None, threshold: flo
     except UserError as error:
         return [str(error)]
     return [*problems, *faults(rows, threshold)]
+
+
+def folder_notes(path: Path | str, class_name: str | None = None) -> list[str]:
+    """What a folder's user should know although nothing is wrong: files, columns and names that are passed over.
+
+    Empty where the folder cannot be read, which `check_folder` reports.
+    """
+    try:
+        return _scan(Path(path), class_name)[2]
+    except UserError:
+        return []
 
 
 def folder_splits(path: Path | str) -> tuple[Counter[str], bool]:
@@ -122,8 +140,8 @@ def _engine(rows: list[Row], field: str, descriptions: Mapping[str, Sequence[str
     """What makes a folder's prompts; None where it brings any of its own, which then stand alone.
 
     Raises:
-        UserError: an unknown field, a class that the field has no template for, or descriptions of a class that the
-            folder lacks or beside prompts of its own.
+        UserError: an unknown field, a class that is a number or that the field has no template for, or descriptions of
+            a class that the folder lacks or beside prompts of its own.
     """
     engine = PromptEngine(field, descriptions)
     if any(row.prompts is not None for row in rows):
@@ -135,6 +153,11 @@ def _engine(rows: list[Row], field: str, descriptions: Mapping[str, Sequence[str
     for name in descriptions or {}:
         if name not in classes:
             raise unknown("class with a description", name, classes)
+    numbers = [name for name in classes if _NUMBER.fullmatch(name.strip())]
+    if numbers:
+        count = sum(row.target in numbers for row in rows)
+        raise UserError(f"the targets of {count} masks are numbers ({', '.join(numbers[:5])}), which would become "
+                        "words of prompts; write what each mask shows, or set `class_name`.")
     for name in classes:
         engine.template(name)
     return engine
@@ -142,18 +165,21 @@ def _engine(rows: list[Row], field: str, descriptions: Mapping[str, Sequence[str
 
 def _scan(folder: Path, class_name: str | None) -> tuple[list[Row], list[str], list[str]]:
     """Rows of a folder, what is wrong with it, and notes for its card; no pixel is read."""
-    if not folder.is_dir():
-        raise UserError(f"the folder {folder} does not exist; correct its path.")
+    if not os.path.isdir(folder):  # Path.is_dir would raise for a name that is too long
+        raise UserError(f"the folder {shortened(str(folder), 200)} does not exist; correct its path.")
     for part in ("images", "masks"):
         if not (folder / part).is_dir():
             raise UserError(f"{folder} has no folder {part}/; put the {part} there.")
     problems: list[str] = []
-    images = _images(folder / "images", problems)
-    masks = _Masks(folder / "masks", images)
-    entries = _entries(folder, problems)
+    notes: list[str] = []
+    images = _images(folder / "images", problems, notes)
+    masks = _Masks(folder / "masks", images, notes)
+    entries = _entries(folder, problems, notes)
     if entries is None:
         rows = _rows_by_name(images, masks, problems)
     else:
+        if class_name and not any(masks.target.values()):
+            entries = _named_by_class(entries, class_name, notes)
         rows = _rows_by_list(entries, images, masks, problems)
         if not entries and not problems:
             raise UserError(f"the list of {folder} has no rows; add some, or remove the list.")
@@ -161,8 +187,25 @@ def _scan(folder: Path, class_name: str | None) -> tuple[list[Row], list[str], l
         if blank and len(blank) < len(entries):
             problems.append(f"{blank[0]}: the split is empty where other rows name one; fill it in for every row, or "
                             "for none.")
+    if class_name and rows and all(row.target for row in rows):
+        notes.append(f"`class_name` ({class_name}) is not used: every mask's target is named already.")
     rows = [row if row.target else replace(row, target=class_name or "object") for row in rows]
-    return _distinct(rows, problems), problems, _notes(rows, images)
+    return _distinct(rows, problems), problems, [*notes, *_notes(rows, images)]
+
+
+def _named_by_class(entries: list[Entry], class_name: str, notes: list[str]) -> list[Entry]:
+    """The entries without the targets that the list names, where it names one for each image and misses none.
+
+    Such a column is often a diagnosis; what it says becomes an attribute.
+    """
+    images = {entry.image for entry in entries}
+    if not entries or len(images) < len(entries) or not all(entry.target for entry in entries):
+        return entries
+    targets = list(dict.fromkeys(entry.target for entry in entries))
+    shown = ", ".join(shortened(target) for target in targets[:3]) + (", ..." if len(targets) > 3 else "")
+    notes.append(f"The list's targets ({shown}) name no structure, since `class_name` does ({class_name}); they are "
+                 "kept as the attribute `label`.")
+    return [replace(entry, target=None, attributes={"label": entry.target, **entry.attributes}) for entry in entries]
 
 
 class _Masks:
@@ -174,13 +217,13 @@ class _Masks:
         target: by mask, the target that its name or folder says; None where it says none.
     """
 
-    def __init__(self, folder: Path, images: dict[str, Path]) -> None:
+    def __init__(self, folder: Path, images: dict[str, Path], notes: list[str]) -> None:
         self.folder = folder
         self.of_image: dict[str, list[Path]] = {}
         self.orphans: list[Path] = []
         self.target: dict[Path, str | None] = {}
         self._by_place: dict[str, Path] = {}
-        for path in _pictures(folder):
+        for path in _pictures(folder, notes):
             place = path.relative_to(folder)
             self._by_place[_named(str(place))] = path
             stem, target = _owner(_named(path.name), images)
@@ -223,10 +266,10 @@ def _owner(mask: str, images: dict[str, Path]) -> tuple[str | None, str | None]:
     return next((stem for stem in shorter if stem in images), None), None
 
 
-def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
+def _images(folder: Path, problems: list[str], notes: list[str]) -> dict[str, Path]:
     """Images by stem."""
     images: dict[str, Path] = {}
-    for path in _pictures(folder):
+    for path in _pictures(folder, notes):
         if path.parent != folder:
             problems.append(f"{path} lies in a folder of its own; put all images directly into {folder}.")
         elif (stem := _named(path.name)) in images:
@@ -240,21 +283,33 @@ def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
     return images
 
 
-def _pictures(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
+def _pictures(folder: Path, notes: list[str]) -> list[Path]:
+    """The picture files below a folder, sorted; how many others there are is said in a note."""
+    files = []
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_folder):
         here = Path(parent).resolve()
         folders[:] = [name for name in folders if not here.is_relative_to((here / name).resolve())]  # links in a circle
-        found += [Path(parent, name) for name in names
-                  if Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")]
-    found.sort()
-    for path in found:
+        files += [Path(parent, name) for name in names if not name.startswith(".")]
+    files.sort()
+    for path in files:
         if not is_text(name := str(path.relative_to(folder))):
             raise UserError(f"the name {name!r} in {folder} is not in UTF-8; rename the file.")
-    return found
+        if printable(name) != name:
+            raise UserError(f"the name '{printable(shortened(name))}' in {folder} has a control character in it; "
+                            "rename the file.")
+    others = [path.name for path in files if path.suffix.lower() not in EXTENSIONS]
+    if others:
+        notes.append(f"{len(others)} {'file' if len(others) == 1 else 'files'} in {folder.name}/ passed over "
+                     f"({', '.join(others[:3])}{', ...' * (len(others) > 3)}): a picture ends in "
+                     f"{', '.join(EXTENSIONS)}; convert what is one to PNG.")
+    return [path for path in files if path.suffix.lower() in EXTENSIONS]
 
 
-def _entries(folder: Path, problems: list[str]) -> list[Entry] | None:
+def _refuse_folder(error: OSError) -> None:
+    raise UserError(explained(error))
+
+
+def _entries(folder: Path, problems: list[str], notes: list[str]) -> list[Entry] | None:
     """Rows of the folder's lists, None where it has none."""
     lists = [path for path in sorted((folder / "anns").glob("[!.]*.json")) if path.is_file()]
     if lists:
@@ -263,14 +318,14 @@ def _entries(folder: Path, problems: list[str]) -> list[Entry] | None:
         raise UserError(f"{others[0]} is no list in JSON, as anns/ holds them; put a table into {folder}, or take the "
                         "file away.")
     tables = [path for path in sorted(folder.glob("[!.]*.[cC][sS][vV]")) if path.is_file()]
-    named = [path for path in tables if column_of(header_of(path), IMAGE_COLUMNS)]
+    named = [path for path in tables if names_images(path)]
     if len(named) > 1:
         raise UserError(f"{folder} has several lists ({', '.join(path.name for path in named)}); "
                         "keep the one that is meant.")
     if tables and not named:
         raise UserError(f"{tables[0]} has no column `image` (or {', '.join(IMAGE_COLUMNS[1:])}), so that it is no list "
                         "of this folder; name the column of the images' names so, or take the table away.")
-    return read_table(named[0], problems) if named else None
+    return read_table(named[0], problems, notes) if named else None
 
 
 def _rows_by_name(images: dict[str, Path], masks: _Masks, problems: list[str]) -> list[Row]:
@@ -289,7 +344,7 @@ def _rows_by_list(entries: list[Entry], images: dict[str, Path], masks: _Masks,
     for entry in entries:
         stem = _named(entry.image).rpartition("/")[2]
         if stem not in images:
-            problems.append(f"{entry.where}: images/ has no {entry.image}; add it or remove the row.")
+            problems.append(f"{entry.where}: images/ has no {shortened(entry.image, 200)}; add it or remove the row.")
             continue
         if entry.mask is not None:
             found = [path for path in [masks.find(entry.mask)] if path]
@@ -297,7 +352,8 @@ def _rows_by_list(entries: list[Entry], images: dict[str, Path], masks: _Masks,
             found = [path for path in masks.of_image.get(stem, [])
                      if entry.target is None or masks.target[path] in (None, _spoken(entry.target))]
         if not found:
-            problems.append(f"{entry.where}: masks/ has no {entry.mask or f'mask of {entry.image}'}; "
+            missing = shortened(entry.mask or f"mask of {entry.image}", 200)
+            problems.append(f"{entry.where}: masks/ has no {missing}; "
                             "add it or remove the row.")
         rows.extend(_row(entry, stem, images[stem], path, masks) for path in found)
     return rows

@@ -10,7 +10,8 @@ from typing import Any
 
 from featherseg.data.prepared import LEVELS, SENTENCES, SPACING, UNIQUE, clean_prompts, is_text
 from featherseg.errors import UserError
-from featherseg.files import read_json
+from featherseg.files import open_text, read_json
+from featherseg.terminal import printable, shortened
 
 IMAGE_COLUMNS = ("image", "img_name", "image_name", "file_name", "filename")
 _COLUMNS = {
@@ -21,6 +22,7 @@ _COLUMNS = {
     "group": ("group", "patient", "patient_id"),
 }
 _SENTENCE = "sentence"
+_PROMPTS = {"p1": ("p1", "prompt", "prompts"), SENTENCES: (SENTENCES, _SENTENCE)}
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
            "test": "test", "testing": "test"}
 _ATTRIBUTES = ("number", "size", "location", "shape", "colour", SPACING)
@@ -72,31 +74,35 @@ def read_list(path: Path, problems: list[str]) -> list[Entry]:
     return entries
 
 
-def read_table(path: Path, problems: list[str]) -> list[Entry]:
+def read_table(path: Path, problems: list[str], notes: list[str]) -> list[Entry]:
     """Entries of a CSV list, one line a target, or one an image where it has no mask column.
 
     Cells are divided by commas, semicolons or tabs, and quoted where they hold one. Columns: image; where needed
     mask, target, split and group (under the names of `_COLUMNS`); prompts as p0 to p9, or one as `prompt`, taken
     as p1, each a text or a JSON list of texts; referring expressions as `sentences`, a JSON list, or as `sentence`,
     one a line: lines of one image, mask and target are then joined; attributes (number, size, location, shape,
-    colour); `pixel_spacing` (`spacing_of`). What is wrong with a line is appended to `problems` and the line left out.
+    colour); `pixel_spacing` (`spacing_of`). What is wrong with a line is appended to `problems` and the line left out;
+    the columns that are not read are named in `notes`.
 
     Raises:
-        UserError: the file is not CSV in UTF-8, or has two columns of one name.
+        UserError: the file is not CSV in UTF-8, or has two columns of one name or one meaning.
     """
-    header = header_of(path)
+    header = _header_of(path)
     for column in header:
         if column.strip() and header.count(column) > 1:
             raise UserError(f"{path} has several columns {column!r}; name each once.")
-    columns = {key: column_of(header, names) for key, names in _COLUMNS.items()}
-    prompts = {level: column_of(header, (level,)) for level in (*LEVELS, UNIQUE)}
-    prompts["p1"] = prompts["p1"] or column_of(header, ("prompt", "prompts"))
-    one_a_line = column_of(header, (_SENTENCE,))
-    prompts[SENTENCES] = prompts[SENTENCES] or one_a_line
-    attributes = {name: column_of(header, (name,)) for name in _ATTRIBUTES}
+    columns = {key: _column_of(path, header, names) for key, names in _COLUMNS.items()}
+    prompts = {level: _column_of(path, header, _PROMPTS.get(level, (level,))) for level in (*LEVELS, UNIQUE)}
+    one_a_line = any(column.strip().lower() == _SENTENCE for column in header)
+    attributes = {name: _column_of(path, header, (name,)) for name in _ATTRIBUTES}
+    read = {*columns.values(), *prompts.values(), *attributes.values()}
+    unread = [shortened(column.strip()) for column in header if column.strip() and column not in read]
+    if unread:
+        notes.append(f"{path.name}: {'the column' if len(unread) == 1 else 'the columns'} {', '.join(unread)} "
+                     f"{'is' if len(unread) == 1 else 'are'} not read.")
     entries = []
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open_text(path, newline="") as file:
             for number, line in enumerate(csv.DictReader(file, delimiter=_delimiter(path), strict=True), start=2):
                 where = f"{path}, line {number}"
                 if None in line:
@@ -109,6 +115,7 @@ def read_table(path: Path, problems: list[str]) -> list[Entry]:
                     continue
                 given = {name: line[column] for name, column in attributes.items() if column and line[column]}
                 try:
+                    _check_names(cells, where)
                     levels = _table_prompts(line, prompts, where)
                     given = with_spacing(attributes_of(levels) | given, where)
                 except UserError as error:
@@ -120,14 +127,19 @@ def read_table(path: Path, problems: list[str]) -> list[Entry]:
     return _joined(entries, problems) if one_a_line else entries
 
 
-def header_of(path: Path) -> list[str]:
+def names_images(path: Path) -> bool:
+    """Whether a CSV file has a column of images, so that it is a list; raises as `read_table`."""
+    return any(column.strip().lower() in IMAGE_COLUMNS for column in _header_of(path))
+
+
+def _header_of(path: Path) -> list[str]:
     """Column names of a CSV file.
 
     Raises:
         UserError: the file is no CSV, or is in UTF-16.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="", errors="replace") as file:
+        with open_text(path, newline="", errors="replace") as file:
             header = next(csv.reader(file, delimiter=_delimiter(path)), [])
     except csv.Error as error:
         raise _no_table(path, error) from None
@@ -142,13 +154,31 @@ def _no_table(path: Path, cause: object) -> UserError:
 
 def _delimiter(path: Path) -> str:
     """What divides a table's cells, by its first line: spreadsheets save semicolons in many countries."""
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
+    with open_text(path, errors="replace") as file:
         return max(",;\t", key=file.readline().count)
 
 
-def column_of(header: list[str], names: tuple[str, ...]) -> str | None:
-    """The first column that has one of some names, whatever its case."""
-    return next((column for column in header if column.strip().lower() in names), None)
+def _column_of(path: Path, header: list[str], names: tuple[str, ...]) -> str | None:
+    """The column of a table that has one of some names of one meaning, whatever its case; None where it has none.
+
+    Raises:
+        UserError: there are several, of which one would be passed over.
+    """
+    columns = [column for column in header if column.strip().lower() in names]
+    if len(columns) > 1:
+        raise UserError(f"{path} has several columns of one meaning ({', '.join(columns)}); keep that name for the one "
+                        "that is meant, and rename the others.")
+    return columns[0] if columns else None
+
+
+def _check_names(names: dict[str, str | None], where: str) -> None:
+    """Raises:
+        UserError: a name has a control character, which no file's name or table should have.
+    """
+    for key, name in names.items():
+        if name is not None and printable(name) != name:
+            raise UserError(f"{where}: the {key} '{printable(shortened(name))}' has a control character in it; remove "
+                            "it.")
 
 
 def attributes_of(prompts: dict[str, list[str]] | None) -> dict[str, str]:
@@ -232,13 +262,13 @@ def _entry(row: Any, where: str, split: str) -> Entry:
     for key in ("img_name", "mask_name"):
         if not row.get(key):
             raise UserError(f"{where}: {key} is missing; give the file's name.")
-    group, target = (next((row[key] for key in _COLUMNS[column] if row.get(key) is not None), None)
-                     for column in ("group", "target"))
+    group, target = (_one_value(row, _COLUMNS[column], where) for column in ("group", "target"))
     texts = {"img_name": row["img_name"], "mask_name": row["mask_name"], "split": row.get("split", split),
              "target": "" if target is None else target}
     for key, value in texts.items():
         if not isinstance(value, str) or key == "split" and not value.strip():
             raise UserError(f"{where}: {key} is {value!r}; give a text.")
+    _check_names({**texts, "group": None if group is None else str(group)}, where)
     attributes = row.get("attributes", {})
     if not isinstance(attributes, dict):
         raise UserError(f"{where}: attributes is {attributes!r}; give a map from name to value.")
@@ -248,6 +278,19 @@ def _entry(row: Any, where: str, split: str) -> Entry:
     return Entry(where, texts["img_name"], texts["mask_name"], split_word(texts["split"]),
                  None if group is None else str(group), target, prompts,
                  with_spacing(attributes_of(prompts) | further | attributes, where))
+
+
+def _one_value(row: dict[str, Any], keys: tuple[str, ...], where: str) -> Any:
+    """What a row of a JSON list gives under some keys of one meaning; None where it gives nothing.
+
+    Raises:
+        UserError: two of them say different things.
+    """
+    given = {key: row[key] for key in keys if row.get(key) is not None}
+    if any(value != next(iter(given.values())) for value in given.values()):
+        shown = " and ".join(f"{key} {value!r}" for key, value in given.items())
+        raise UserError(f"{where}: {shown} have one meaning; keep the one that is meant, and rename the other.")
+    return next(iter(given.values()), None)
 
 
 def _row_prompts(row: dict[str, Any], where: str) -> dict[str, list[str]] | None:

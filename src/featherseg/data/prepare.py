@@ -50,13 +50,14 @@ def _prepare(name: str, params: DataParams, out_dir: Path) -> None:
 
 
 def prepare_own_folder(name: str, own: FolderParams, out_dir: Path) -> None:
-    """Prepare a folder of the user's as `data.folders` declares it, and keep it out of git.
+    """Prepare a folder of the user's as `data.folders` declares it, keep it out of git, and print what is passed over.
 
     Raises:
         UserError: as `prepare_folder`.
     """
     keep_out_of_git(Path(own.path))
-    prepare_folder(name, own.path, out_dir, own.class_name, own.threshold, own.field, own.descriptions)
+    for note in prepare_folder(name, own.path, out_dir, own.class_name, own.threshold, own.field, own.descriptions):
+        print(f"note: {name}: {note}")
 
 
 def prepare_synthetic_set(name: str, images: int, size: int, seed: int, out_dir: Path) -> None:

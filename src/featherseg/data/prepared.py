@@ -329,7 +329,7 @@ class PreparedDataset:
         Raises:
             UserError: the file is absent or damaged, or is not of the size that it was prepared with.
         """
-        mask = images.read_mask(self.path / sample.mask, threshold=128)
+        mask = images.read_mask(self.path / sample.mask, threshold=128, unite=True)
         if mask.shape != (sample.height, sample.width):
             raise UserError(f"{self.path / sample.mask} is {mask.shape[1]}x{mask.shape[0]} pixels instead of "
                             f"{sample.width}x{sample.height}; run the prepare stage again.")

@@ -39,7 +39,7 @@ def prepare_published(spec: DatasetSpec, raw_dir: Path, out_dir: Path,
         write_card(folder, About(spec.title, spec.source, spec.licence, spec.citation, (*notes, *engine.notes())))
 
     with PreparedWriter(out_dir, dataset=spec.name, finish=finish) as writer:
-        write_rows(rows, writer, spec.threshold, engine)
+        write_rows(rows, writer, spec.threshold, engine, unite=spec.threshold is not None)
 
 
 def _entries(spec: DatasetSpec, raw_dir: Path, files_dir: Path, keep: bool) -> tuple[list[Entry], list[str]]:

@@ -71,7 +71,8 @@ class DatasetSpec(RawSpec):
         test_only: whether every row is scored and none trained on, whatever list it is in.
         images: name of the source that holds its archives' files; None for the dataset itself.
         field: of the prompt engine, for rows without published prompts.
-        threshold: grey level at and above which a mask pixel is target; None for masks of two levels.
+        threshold: grey level at and above which a mask pixel is target, whatever its colour; None for masks of two
+            levels.
         note: what else a reader of the card should know.
     """
 

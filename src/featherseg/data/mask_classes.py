@@ -1,0 +1,176 @@
+"""What kinds of pixels a mask file holds: background and one target, or several classes in one file.
+
+A lossless file with a few colours is counted exactly. In any other file only plateaus count: colours of even patches
+that stand out from the colours near them, so that neither the noise of JPEG nor soft edges nor probabilities are
+taken for classes.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+_FEW = 8  # distinct colours up to which a lossless file is counted exactly
+_FEWEST_PIXELS = 16
+_LEAST_SHARE = 0.001
+_GREY = 24  # difference between the channels of a colour without hue, after JPEG
+_STANDS_OUT = 2  # the crest of a smooth ridge has at most 1.7 times as many pixels as the slopes beside it
+_LOOKED_AT = 1 << 22  # pixels; of a larger mask every second row and column, or every third
+_FULL_SCALES = (1, 100, 255, 65535)
+_MOST_RATERS = 10
+_HUES = {(True, False, False): "red", (False, True, False): "green", (False, False, True): "blue",
+         (True, True, False): "yellow", (True, False, True): "magenta", (False, True, True): "cyan",
+         (True, True, True): "pale"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of pixel in a mask file.
+
+    Attributes:
+        colour: red, green and blue, 0 to 255 each.
+        level: the grey level as it is stored, or the strongest channel.
+        share: of the file's pixels.
+    """
+
+    colour: tuple[int, int, int]
+    level: float
+    share: float
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the colour has no hue, as far as JPEG keeps it."""
+        return max(self.colour) - min(self.colour) <= _GREY
+
+    @property
+    def hue(self) -> str:
+        """A word for the colour that the noise of JPEG does not change."""
+        if self.is_grey:
+            return "grey"
+        return _HUES[tuple(channel > max(self.colour) / 2 for channel in self.colour)]
+
+    @property
+    def code(self) -> str:
+        """The colour as #rrggbb."""
+        return f"#{bytes(self.colour).hex()}"
+
+    @property
+    def label(self) -> str:
+        """The grey level, or the colour where it has a hue."""
+        return f"{self.level:g}" if self.is_grey else self.code
+
+
+@dataclass(frozen=True)
+class _Tolerance:
+    """Differences of 8-bit channels.
+
+    Attributes:
+        even: within a patch of 3x3 pixels that counts as even.
+        near, around: up to which a colour is the same, and up to which it is near it.
+    """
+
+    even: int
+    near: int
+    around: int
+
+
+# tried on 400 JPEG files of real masks at quality 30 and 75, and on two classes in JPEG at quality 50 to 95
+_OF_NOISE, _OF_SOFT_LEVELS = _Tolerance(36, 32, 48), _Tolerance(20, 24, 48)
+
+
+def kinds_of(image: Image.Image, levels: np.ndarray, lossy: bool, may_be_soft: bool) -> list[Kind]:
+    """The kinds of pixels of a mask, the darkest first.
+
+    Args:
+        levels: its grey levels as stored, or its strongest channel: (H, W).
+        lossy: whether the file's format changes pixels.
+        may_be_soft: whether grey levels may be probabilities.
+    """
+    step = max(1, math.ceil(math.sqrt(levels.size / _LOOKED_AT)))
+    levels, colours = levels[::step, ::step], _colours(image, levels)[::step, ::step]
+    codes = np.ascontiguousarray(colours).view("<u4")[..., 0]
+    if not lossy:
+        exact = _exact(codes, levels)
+        if exact is not None:
+            return exact
+    return _plateaus(colours, codes, levels, may_be_soft and np.ptp(colours[..., :3], axis=2).max() <= _GREY)
+
+
+def are_raters(levels: np.ndarray, kinds: list[Kind]) -> bool:
+    """Whether grey levels can be the shares of several raters who marked a pixel, and so no classes.
+
+    Such levels are even steps up to full scale, and each occurs beside a higher one: raters differ at the edges of
+    what some of them agree on. Classes that lie inside each other in even steps cannot be told from raters.
+    """
+    top = kinds[-1].level
+    if not all(kind.is_grey for kind in kinds) or top not in _FULL_SCALES or kinds[0].level != 0:
+        return False
+    shares = np.array([kind.level / top for kind in kinds])
+    rounding = 1.01 / 255 if top > 100 else 0.0051
+    even = any(np.abs(shares * raters - np.rint(shares * raters)).max() <= raters * rounding
+               for raters in range(2, _MOST_RATERS + 1))
+    if not even:
+        return False
+    shapes, count = ndimage.label(levels > top / 20)
+    highest = ndimage.maximum(levels, shapes, np.arange(1, count + 1))
+    for lower, higher in zip(kinds[1:], kinds[2:], strict=False):
+        inside = np.unique(shapes[np.isclose(levels, lower.level, atol=top / 100)])
+        if not (highest[inside[inside > 0] - 1] >= higher.level * 0.99).any():
+            return False
+    return True
+
+
+def _colours(image: Image.Image, levels: np.ndarray) -> np.ndarray:
+    """Red, green, blue and 255 of each pixel, uint8 (H, W, 4); of wide numbers the range becomes 0 to 255."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        low, high = float(levels.min()), float(levels.max())
+        image = Image.fromarray(np.rint((levels - low) * (255 / max(high - low, 1e-12))).astype(np.uint8))
+    return np.asarray(image.convert("RGB").convert("RGBA"))
+
+
+def _exact(codes: np.ndarray, levels: np.ndarray) -> list[Kind] | None:
+    """Every colour of a file that has a few, None where it has more."""
+    found, first, counts = np.unique(codes, return_index=True, return_counts=True)
+    if len(found) > _FEW:
+        return None
+    return _sorted([Kind(_colour(code), float(levels.flat[place]), count / codes.size)
+                    for code, place, count in zip(found, first, counts, strict=True) if count >= _FEWEST_PIXELS])
+
+
+def _plateaus(colours: np.ndarray, codes: np.ndarray, levels: np.ndarray, soft: bool) -> list[Kind]:
+    """The colours of even patches that stand out from the colours near them.
+
+    Args:
+        colours, codes: (H, W, 4) of 8 bits each, and the same as (H, W) of 32 bits.
+        soft: whether slopes are parts of the mask, so that a plateau must stand out from them too.
+    """
+    tolerance = _OF_SOFT_LEVELS if soft else _OF_NOISE
+    spread = ndimage.maximum_filter(colours, (3, 3, 1)) - ndimage.minimum_filter(colours, (3, 3, 1))
+    even = (spread <= tolerance.even).all(axis=2)
+    different, first, place, counts = np.unique(codes, return_index=True, return_inverse=True, return_counts=True)
+    channels = different.view(np.uint8).reshape(-1, 4).astype(int)
+    in_patches = np.bincount(place.reshape(-1), even.reshape(-1), len(different))
+    rivals = counts if soft else in_patches
+    kinds, left = [], in_patches.copy()
+    while left.max() > 0:
+        commonest = int(left.argmax())
+        distance = np.abs(channels - channels[commonest]).max(axis=1)
+        near = distance <= tolerance.near
+        if left[near].sum() < _LEAST_SHARE * codes.size:
+            break
+        around = rivals[~near & (distance <= tolerance.around)].sum()
+        if in_patches[near].sum() >= _STANDS_OUT * around:
+            kinds.append(Kind(_colour(different[commonest]), float(levels.flat[first[commonest]]),
+                              counts[near].sum() / codes.size))
+        left[near] = 0
+    return _sorted(kinds)
+
+
+def _sorted(kinds: list[Kind]) -> list[Kind]:
+    return sorted(kinds, key=lambda kind: (kind.level, kind.colour))
+
+
+def _colour(code: np.uint32) -> tuple[int, int, int]:
+    return tuple(int(code) >> shift & 255 for shift in (0, 8, 16))
