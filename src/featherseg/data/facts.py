@@ -99,7 +99,7 @@ def write_facts(dataset_dir: Path | str) -> Facts:
         asked.append(prompt_keys(sample.image, fullest_prompts(sample)))
         if sample.area_fraction:
             masks += 1
-            mask = read_mask(dataset_dir / sample.mask, threshold=128)
+            mask = read_mask(dataset_dir / sample.mask, threshold=128, unite=True)
             vanishing.update(size for size in INPUT_SIZES if not resized(mask, size).any())
     for image, names in splits.items():
         leaks.add_picture(read_image(dataset_dir / image), names)
