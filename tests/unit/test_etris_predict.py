@@ -142,7 +142,8 @@ def test_a_head_without_a_part_trains_and_predicts_as_planned(tmp_path, monkeypa
     tiny_data(tmp_path / "data", train=4, val=2)
     run = make_run(tmp_path, ADAPTERS[0], head_parts=("hierarchical_alignment",), upsampling="published_bicubic")
     assert read_run(tmp_path / f"runs/tests/plan/{run.name}.yaml") == run
-    run = run.model_copy(update={"train": TrainConfig(epochs=1, batch_size=4, schedule="constant")})
+    run = run.model_copy(update={"train": TrainConfig(epochs=1, batch_size=4, schedule="constant"),
+                                 "evaluate": EvaluateConfig(splits=("val",))})
     train(run, tmp_path / "data", tmp_path / "trained", tmp_path / "info.json")
     model = load_model(run, tmp_path / "trained")
     assert model.head_parts == ("hierarchical_alignment",) and model.upsampling == "published_bicubic"

@@ -41,7 +41,8 @@ def run_of(weights, monkeypatch, tmp_path):
                   train=TrainConfig(epochs=2, batch_size=4, schedule="constant", lr=1e-3, loss=loss),
                   model=ModelConfig(name="etris_r50", weights=str(weights), word_length=9,
                                     sha256=sha256_file(weights / "model.safetensors"),
-                                    frozen_batchnorm=frozen_batchnorm))
+                                    frozen_batchnorm=frozen_batchnorm),
+                  evaluate={"splits": ("val",)})
         train(run, data, tmp_path / "train", tmp_path / "info.json")
         return run, tmp_path / "train", load_file(tmp_path / "train" / "checkpoint.safetensors")
 
