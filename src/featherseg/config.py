@@ -4,6 +4,7 @@ A key that is not declared here, a wrong type or a value out of range is a `User
 and the key.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ruamel.yaml import YAML
 
 from featherseg.errors import UserError
-from featherseg.files import atomic_path, check_name, check_nesting, read_text
+from featherseg.files import DEEPEST, atomic_path, check_name, check_nesting, read_text
 from featherseg.registry import unknown
 from featherseg.terminal import shortened
 
@@ -398,7 +399,11 @@ def read_yaml(path: Path | str) -> Any:
     Raises:
         UserError: the file cannot be read, is not YAML, or refers to itself until it is too large or too deep.
     """
-    text = read_text(path, LONGEST_YAML)
+    text, depth = read_text(path, LONGEST_YAML), 0
+    for bracket in re.findall(r"[\[\]{}]", text):  # the parser takes minutes for a thousand open ones
+        depth += 1 if bracket in "[{" else -1
+        if depth > DEEPEST:
+            raise UserError(f"{path} is nested too deep to be read; correct the file.")
     try:
         value = YAML(typ="safe", pure=True).load(text)
     except RecursionError:
