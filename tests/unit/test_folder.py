@@ -735,7 +735,7 @@ def test_other_words_for_a_target_do_not_replace_the_class_either(folder, column
 def test_a_list_of_several_targets_an_image_names_them(folder):
     (folder / "list.csv").write_text("image,mask,target\na,a,heart\na,b,lung\nb,c,lung\n")
     assert [sample.target for sample in take(folder, class_name="organ").samples] == ["heart", "lung", "lung"]
-    assert any("`class_name` (organ) is not used" in note for note in folder_notes(folder, "organ"))
+    assert any("class_name (organ) is not used" in note for note in folder_notes(folder, "organ"))
 
 
 def test_numbers_are_no_names_of_targets(folder):

@@ -75,7 +75,7 @@ def test_void_is_no_row_and_a_class_of_several_colours_is_one(tmp_path):
 
 def test_the_card_counts_classes_and_says_where_prompts_come_from(tmp_path):
     card = (prepared("camvid", camvid(tmp_path, halves(0, 11))).path / "card.md").read_text()
-    assert "| sky | 2 | 1 | 1 | 4 |" in card and "in the words of the field `street`" in card
+    assert "| sky | 2 | 1 | 1 | 4 |" in card and "in the words of the field street" in card
     assert (tmp_path / "out/contact_sheet.png").is_file()
 
 

@@ -72,7 +72,7 @@ def test_cvc300_has_its_own_images_and_not_the_prompts_of_colondb(bundle):
     assert "located in top left of the image" in dataset.samples[0].prompts["p6"][0]
     card = (dataset.path / "card.md").read_text()
     assert "Left out: all 3 rows of the published lists" in card
-    assert "Prompts of 2 samples were made from masks and pixels, in the words of the field `endoscopy`" in card
+    assert "Prompts of 2 samples were made from masks and pixels, in the words of the field endoscopy" in card
 
 
 def test_cvc300_as_published_describes_images_of_colondb(bundle):

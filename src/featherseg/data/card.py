@@ -234,7 +234,7 @@ def _token_lengths(samples: Iterable[Sample]) -> str:
     most = np.quantile(counts, 0.95, method="higher")
     return (f"Lengths in CLIP's tokens, start and end included: median {np.median(counts):.0f}, 95 % at most {most}; "
             f"of {len(counts)} different prompts {longer}. A model cuts what is longer than it reads: CLIPSeg "
-            f"{WORD_LENGTHS[-1]}, ETRIS, CRIS and DETRIS their `word_length`.")
+            f"{WORD_LENGTHS[-1]}, ETRIS, CRIS and DETRIS their word_length.")
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:

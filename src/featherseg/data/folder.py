@@ -188,7 +188,7 @@ def _scan(folder: Path, class_name: str | None) -> tuple[list[Row], list[str], l
             problems.append(f"{blank[0]}: the split is empty where other rows name one; fill it in for every row, or "
                             "for none.")
     if class_name and rows and all(row.target for row in rows):
-        notes.append(f"`class_name` ({class_name}) is not used: every mask's target is named already.")
+        notes.append(f"class_name ({class_name}) is not used: every mask's target is named already.")
     rows = [row if row.target else replace(row, target=class_name or "object") for row in rows]
     return _distinct(rows, problems), problems, [*notes, *_notes(rows, images)]
 
@@ -203,8 +203,8 @@ def _named_by_class(entries: list[Entry], class_name: str, notes: list[str]) -> 
         return entries
     targets = list(dict.fromkeys(entry.target for entry in entries))
     shown = ", ".join(shortened(target) for target in targets[:3]) + (", ..." if len(targets) > 3 else "")
-    notes.append(f"The list's targets ({shown}) name no structure, since `class_name` does ({class_name}); they are "
-                 "kept as the attribute `label`.")
+    notes.append(f"The list's targets ({shown}) name no structure, since class_name does ({class_name}); they are "
+                 "kept as the attribute label.")
     return [replace(entry, target=None, attributes={"label": entry.target, **entry.attributes}) for entry in entries]
 
 

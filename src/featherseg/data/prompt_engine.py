@@ -107,7 +107,7 @@ class PromptEngine:
             return ()
         lacking = ", ".join(f"{name} of {self.unmeasured[name]}" for name in ATTRIBUTES if self.unmeasured[name])
         return (f"Prompts of {self.samples} samples were made from masks and pixels, in the words of the field "
-                f"`{self.name}`; " + (f"not measurable: {lacking}." if lacking else "every attribute was measurable."),)
+                f"{self.name}; " + (f"not measurable: {lacking}." if lacking else "every attribute was measurable."),)
 
 
 def measure(image: np.ndarray, mask: np.ndarray, field: Field = FIELDS["general"],

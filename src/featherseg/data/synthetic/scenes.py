@@ -18,7 +18,7 @@ from featherseg.data.wording import location_word
 DESCRIPTION = (
     "Two to five plain shapes in eight colours and three sizes on a textured surface. It stands for "
     "referring segmentation: every object is a target, and only the prompt says which one is meant. "
-    "Shapes and colours repeat within an image, so that one word is often too few; level `unique` holds "
+    "Shapes and colours repeat within an image, so that one word is often too few; level unique holds "
     "the shortest prompt that no other object fits."
 )
 SIZE_LIMITS = (0.034, 0.068)  # area fractions between small, medium and large

@@ -18,7 +18,7 @@ from featherseg.data.wording import location_word
 
 DESCRIPTION = (
     "Two to four shapes of one kind beside one or two of other kinds, on a textured surface. It stands for referring "
-    "segmentation as in RefCOCO: each shape of the repeated kind is a target, and level `sentences` holds two to "
+    "segmentation as in RefCOCO: each shape of the repeated kind is a target, and level sentences holds two to "
     "four expressions that fit it and no other object, by colour, size, place and relation. Splits train, val and "
     "testA show the same pairs of shape and colour; the targets of testB have pairs that the three never show, not "
     "even beside a target."
