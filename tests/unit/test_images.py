@@ -1,3 +1,4 @@
+import itertools
 import os
 
 import numpy as np
@@ -8,7 +9,7 @@ from scipy import ndimage
 
 from featherseg.data import images
 from featherseg.data.folder import check_folder, prepare_folder
-from featherseg.data.images import open_picture, read_image, read_mask
+from featherseg.data.images import open_mask, open_picture, read_image, read_mask
 from featherseg.data.prepared import PreparedDataset
 from featherseg.errors import UserError
 
@@ -198,6 +199,21 @@ def test_soft_masks_go_on_working_with_a_threshold(tmp_path, name, soft, ending)
     scale, kind = {"png": (255, np.uint8), "tif": (1, np.float32), "16.png": (65535, np.uint16)}[ending]
     path = save(tmp_path / f"m.{ending}", np.rint(soft * scale).astype(kind) if scale > 1 else soft.astype(kind))
     assert (read_mask(path, scale * 0.505) == (soft > 0.505)).mean() > 0.99
+
+
+@pytest.mark.parametrize("shares", [(1 / 4, 2 / 4), (1 / 3, 2 / 3), (1 / 5, 3 / 5)])
+def test_shares_of_raters_of_whom_not_all_agree_anywhere(tmp_path, shares):
+    votes = np.rint(3 * raters(3)).astype(int)
+    path = save(tmp_path / "m.tif", np.array([0, *shares, shares[-1]], np.float32)[votes])
+    assert (read_mask(path, 0.499) == (votes > 1)).all()
+
+
+@pytest.mark.parametrize("colour", [(255, 128, 0), (128, 0, 255), (0, 128, 255), (64, 128, 0)])
+def test_jpeg_does_not_change_the_word_for_a_colour(tmp_path, colour):
+    ways = itertools.product(range(40, 101, 6), (0, 1, 2))
+    files = (save(tmp_path / "m.jpg", painted(colour, colour), quality=quality, subsampling=subsampling)
+             for quality, subsampling in ways)
+    assert len({open_mask(file, threshold=60).hue for file in files}) == 1
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])

@@ -20,6 +20,7 @@ _STANDS_OUT = 2  # the crest of a smooth ridge has at most 1.7 times as many pix
 _LOOKED_AT = 1 << 22  # pixels; of a larger mask every second row and column, or every third
 _FULL_SCALES = (1, 100, 255, 65535)
 _MOST_RATERS = 10
+_STRONG = 0.4  # of the strongest channel; hues are often mixed of a third, a half and whole channels, which JPEG varies
 _HUES = {(True, False, False): "red", (False, True, False): "green", (False, False, True): "blue",
          (True, True, False): "yellow", (True, False, True): "magenta", (False, True, True): "cyan",
          (True, True, True): "pale"}
@@ -49,7 +50,7 @@ class Kind:
         """A word for the colour that the noise of JPEG does not change."""
         if self.is_grey:
             return "grey"
-        return _HUES[tuple(channel > max(self.colour) / 2 for channel in self.colour)]
+        return _HUES[tuple(channel > _STRONG * max(self.colour) for channel in self.colour)]
 
     @property
     def code(self) -> str:
@@ -101,14 +102,16 @@ def kinds_of(image: Image.Image, levels: np.ndarray, lossy: bool, may_be_soft: b
 def are_raters(levels: np.ndarray, kinds: list[Kind]) -> bool:
     """Whether grey levels can be the shares of several raters who marked a pixel, and so no classes.
 
-    Such levels are even steps up to full scale, and each occurs beside a higher one: raters differ at the edges of
-    what some of them agree on. Classes that lie inside each other in even steps cannot be told from raters.
+    Such levels are even steps up to full scale, or fractions of 1 where no pixel has all raters, and each occurs beside
+    a higher one: raters differ at the edges of what some of them agree on. Classes that lie inside each other in even
+    steps cannot be told from raters.
     """
     top = kinds[-1].level
-    if not all(kind.is_grey for kind in kinds) or top not in _FULL_SCALES or kinds[0].level != 0:
+    full = 1 if top < 1 else top
+    if not all(kind.is_grey for kind in kinds) or full not in _FULL_SCALES or kinds[0].level != 0:
         return False
-    shares = np.array([kind.level / top for kind in kinds])
-    rounding = 1.01 / 255 if top > 100 else 0.0051
+    shares = np.array([kind.level / full for kind in kinds])
+    rounding = 1.01 / 255 if full > 100 else 0.0051
     even = any(np.abs(shares * raters - np.rint(shares * raters)).max() <= raters * rounding
                for raters in range(2, _MOST_RATERS + 1))
     if not even:
@@ -147,8 +150,10 @@ def _plateaus(colours: np.ndarray, codes: np.ndarray, levels: np.ndarray, soft: 
         soft: whether slopes are parts of the mask, so that a plateau must stand out from them too.
     """
     tolerance = _OF_SOFT_LEVELS if soft else _OF_NOISE
-    spread = ndimage.maximum_filter(colours, (3, 3, 1)) - ndimage.minimum_filter(colours, (3, 3, 1))
-    even = (spread <= tolerance.even).all(axis=2)
+    planes = [np.ascontiguousarray(colours[..., channel]) for channel in range(3)]
+    if all(np.array_equal(planes[0], plane) for plane in planes[1:]):
+        planes = planes[:1]  # grey: filtering takes most of the time
+    even = np.logical_and.reduce([_spread(plane) <= tolerance.even for plane in planes])
     different, first, place, counts = np.unique(codes, return_index=True, return_inverse=True, return_counts=True)
     channels = different.view(np.uint8).reshape(-1, 4).astype(int)
     in_patches = np.bincount(place.reshape(-1), even.reshape(-1), len(different))
@@ -166,6 +171,11 @@ def _plateaus(colours: np.ndarray, codes: np.ndarray, levels: np.ndarray, soft: 
                               counts[near].sum() / codes.size))
         left[near] = 0
     return _sorted(kinds)
+
+
+def _spread(plane: np.ndarray) -> np.ndarray:
+    """The range of a channel within 3x3 pixels: uint8 (H, W) -> uint8 (H, W)."""
+    return ndimage.maximum_filter(plane, 3) - ndimage.minimum_filter(plane, 3)
 
 
 def _sorted(kinds: list[Kind]) -> list[Kind]:
