@@ -85,6 +85,19 @@ def test_a_hostile_name_in_a_zip_is_refused_where_it_is_unpacked_and_where_it_is
     assert everything_below(tmp_path / "folder") == []
 
 
+def test_archives_as_tar_and_zip_make_them_of_the_folder_they_are_in(tmp_path):
+    attributes = pax(1, SCHILY__xattr__com__apple__FinderInfo="A" * 20_000)
+    (tmp_path / "x.tar").write_bytes(header("./", kind=tarfile.DIRTYPE) + attributes + block(b"x") + END)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
+        file.writestr("./", "")
+        file.writestr("./a", "x")
+    for archive in ("x.tar", "x.zip"):
+        folder = tmp_path / f"from {archive}"
+        folder.mkdir()
+        extract(tmp_path / archive, folder)
+        assert everything_below(folder) == ["a"] and (folder / "a").read_bytes() == b"x"
+
+
 @pytest.mark.parametrize(("constant", "value", "fault"), [
     ("LARGEST_DIRECTORY", 100, "a list of members of"), ("MOST_MEMBERS", 3, "more than 3 members")])
 def test_a_list_of_members_that_memory_has_no_room_for(tmp_path, monkeypatch, constant, value, fault):

@@ -23,7 +23,7 @@ MAX_RATIO = 200
 ALWAYS_ALLOWED = 1 << 30
 MOST_MEMBERS = 300_000  # COCO train2014 has 82,784
 LARGEST_DIRECTORY = 32 << 20  # bytes of a zip's list of members, which is read whole; COCO train2014's has 10 MB
-LARGEST_HEADER = 8 << 10  # bytes of a tar's extended header: a path, an owner, times
+LARGEST_HEADER = 64 << 10  # bytes of a tar's extended header: a path, an owner, times, macOS's attributes of a file
 LARGEST_DICTIONARY = 128 << 20  # bytes that unpacking xz may take; xz -9 takes 65 MB
 LONGEST_PADDING = 64 << 20  # bytes of zeros behind a tar's end
 DEEPEST = 64  # folders in one another
@@ -139,9 +139,10 @@ def _checked(archive: Path, members: Iterator[Member]) -> Iterator[Member]:
         if number > MOST_MEMBERS:
             raise UserError(f"{archive} has more than {MOST_MEMBERS:,} members; do not use it, or unpack it yourself.")
         path = _path(archive, member)
-        *above, last = accumulate(PurePosixPath(path).parts, "{}/{}".format)
-        folders.update(above)
-        (folders if member.open is None else files).add(last)
+        places = list(accumulate(PurePosixPath(path).parts, "{}/{}".format))
+        folders.update(places if member.open is None else places[:-1])
+        if member.open is not None:
+            files.add(places[-1])
         total += member.size
         if total > limit:
             raise UserError(f"{archive} would unpack to more than {limit / 1e9:.1f} GB, too much for an "
@@ -157,7 +158,10 @@ def _limit(size: int) -> int:
 
 
 def _path(archive: Path, member: Member) -> str:
-    """Where a member goes, below the folder; refuses what could reach out of it."""
+    """Where a member goes, below the folder; refuses what could reach out of it.
+
+    It is empty for the folder itself, which comes first in what `tar -cf x.tar .` makes.
+    """
     name = member.name.replace("\\", "/")
     parts = PurePosixPath(name).parts
     if member.is_link:
@@ -169,7 +173,7 @@ def _path(archive: Path, member: Member) -> str:
     if any(len(part.encode(errors="surrogateescape")) > LONGEST_NAME for part in parts) or len(parts) > DEEPEST:
         raise UserError(f"{archive}: a member's name is longer than the {LONGEST_NAME} bytes that a file's may have, "
                         f"or in more than {DEEPEST} folders ({member.name[:60]!r}...); pack it with shorter names.")
-    if not parts or "\0" in name or member.size < 0:
+    if member.open is not None and not parts or "\0" in name or member.size < 0:
         raise tarfile.ReadError(f"a member of the name {member.name[:60]!r} and {member.size} bytes")
     return "/".join(parts)
 
