@@ -46,6 +46,14 @@ def test_what_git_does_not_see_or_is_everything_is_left_alone(checkout, capfd, n
     assert (checkout / ".git/info/exclude").read_text() == before and not capfd.readouterr().err
 
 
+def test_a_repository_that_cannot_be_written_to_is_no_obstacle(checkout, capfd):
+    (checkout / ".git/info/exclude").unlink()
+    (checkout / ".git/info/exclude").mkdir()
+    picture_in(checkout / "my_set")
+    keep_out_of_git(Path("my_set"))
+    assert "git does not ignore" in capfd.readouterr().err
+
+
 def test_pictures_that_git_tracks_are_named(checkout, capfd):
     picture_in(checkout / "my_set")
     git("add", "--all")

@@ -22,7 +22,12 @@ def keep_out_of_git(folder: Path) -> None:
     elif git("check-ignore", "--quiet", str(folder)) is None:
         pattern = re.sub(r"([*?\[\\])", r"\\\1", folder.relative_to(top).as_posix())
         exclude = Path(git("rev-parse", "--git-path", "info/exclude"))
-        exclude.parent.mkdir(parents=True, exist_ok=True)
-        with open(exclude, "a", encoding="utf-8") as file:
-            file.write(f"\n/{pattern}/\n")
+        try:
+            exclude.parent.mkdir(parents=True, exist_ok=True)
+            with open(exclude, "a", encoding="utf-8") as file:
+                file.write(f"\n/{pattern}/\n")
+        except OSError as error:  # the repository may be mounted to be read only
+            print(f"note: git does not ignore {folder} ({exclude}: {error.strerror}); do not commit its pictures where "
+                  "they may not be published", file=sys.stderr)
+            return
         print(f"note: git ignores {folder} from now on (.git/info/exclude)", file=sys.stderr)
