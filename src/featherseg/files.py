@@ -317,8 +317,10 @@ def _replace(partial: Path, target: Path) -> None:
 
 def _remove_leftovers(target: Path) -> None:
     """Remove what killed writers of `target` left beside it."""
-    leftover = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.partial")
-    for path in [entry.path for entry in os.scandir(target.parent) if leftover.fullmatch(entry.name)]:
+    start, ending = f".{target.name}.", re.compile(r"[0-9a-f]{8}\.partial")
+    # predict comes by here for each of thousands of masks in one folder, so a name costs no more than a comparison
+    names = [name for name in os.listdir(target.parent) if name.startswith(start)]
+    for path in [target.with_name(name) for name in names if ending.fullmatch(name, len(start))]:
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
             try:
