@@ -252,6 +252,12 @@ def test_a_spacing_that_is_none_is_one_sentence(folder, cell):
     fails(folder, f"line 2: pixel_spacing is '{cell}'; give the millimetres of a pixel as one number above 0")
 
 
+@pytest.mark.parametrize("cell", ["1,5", "0,5"])
+def test_a_decimal_comma_is_not_taken_for_two_numbers(folder, cell):
+    (folder / "list.csv").write_text(f"image;pixel_spacing\na.png;{cell}\n")
+    fails(folder, f"line 2: pixel_spacing is '{cell}'; give the millimetres of a pixel as one number above 0")
+
+
 def test_a_csv_of_images_speaks_for_all_their_masks(folder):
     save(folder / "masks/a__heart.png", box())
     (folder / "patients.csv").write_text("Image,Patient,prompt\na.png,p,the thing\nb.png,p,\nc.png,q,\n")

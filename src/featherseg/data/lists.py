@@ -205,7 +205,7 @@ def with_spacing(attributes: dict[str, Any], where: str) -> dict[str, Any]:
     It is given as one number, or as two (of rows and of columns): a list, or a text divided by blanks, commas or x.
 
     Raises:
-        UserError: it is neither, or is not above 0.
+        UserError: it is neither, is not above 0, or has a comma that may stand within one number.
     """
     given = attributes.get(SPACING)
     if given is None:
@@ -216,7 +216,8 @@ def with_spacing(attributes: dict[str, Any], where: str) -> dict[str, Any]:
         numbers = [float(part) for part in parts]
     except (TypeError, ValueError):
         numbers = []
-    if len(numbers) not in (1, 2) or not all(0 < number < math.inf for number in numbers):
+    is_unclear = isinstance(given, str) and re.fullmatch(r"\d+,\d+", given.strip())  # 1,5 is 1.5 in many countries
+    if is_unclear or len(numbers) not in (1, 2) or not all(0 < number < math.inf for number in numbers):
         raise UserError(f"{where}: {SPACING} is {given!r}; give the millimetres of a pixel as one number above 0, or "
                         "two (of rows and of columns), such as 0.5 0.4.")
     return attributes | {SPACING: [numbers[0], numbers[-1]]}
