@@ -12,3 +12,4 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def _no_power_cut(monkeypatch):
     """What tests write need not survive one, and thousands of small files would wait for the disk."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(os, "sync", lambda: None)

@@ -193,7 +193,7 @@ def _read(path: Path, *keys: str) -> dict[str, Any] | None:
 
 def _contents(folder: Path) -> dict[str, str]:
     """SHA-256 of each file of a folder, by name; empty where there is none."""
-    return {file.name: sha256_file(file) for file in sorted(folder.glob("*"))}
+    return {file.name: sha256_file(file) for file in sorted(folder.glob("*")) if file.is_file()}
 
 
 def _save(state: dict[str, Any], path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from featherseg.files import atomic_path, write_json
 
 PACKAGE = Path(__file__).parent
-_BOTH = ("data/prepared.py", "data/splits.py", "data/images.py", "data/torch_dataset.py", "data/transforms.py",
+_BOTH = ("data/prepared.py", "data/splits.py", "data/images.py", "data/mask_classes.py",
+         "data/torch_dataset.py", "data/transforms.py",
          "models", "adapters", "readings.py", "caches.py", "features.py", "checkpoint.py")
 # a folder means every module below it
 CODE = {

@@ -39,10 +39,10 @@ def test_changed_code_reaches_what_uses_it_and_nothing_else(workspace):
     assert would_run(workspace) == set()
     workspace.append("src/featherseg/reporting/figures.py", "\n# a remark\n")
     assert would_run(workspace) == {"notebook@00_overview"}
-    for module in ("metrics", "losses", "models/base"):
+    for module in ("predict", "losses", "models/base"):
         workspace.append(f"src/featherseg/{module}.py", "\n# a remark\n")
     assert would_run(workspace) == {"notebook@00_overview"}
-    workspace.append("src/featherseg/metrics.py", "\nCHANGED = True\n")
+    workspace.append("src/featherseg/predict.py", "\nCHANGED = True\n")
     scored = {f"evaluate@{DECODER}", f"evaluate@{DENSE}"}
     assert would_run(workspace) == scored | {"notebook@00_overview"}
     workspace.append("src/featherseg/losses.py", "\nCHANGED = True\n")

@@ -70,15 +70,15 @@ def test_equal_pixels_in_another_format_are_one_picture(tmp_path, suffix):
     assert read_facts(tmp_path / "out").pictures == {"train and test": 1}
     assert check_folder(tmp_path / "mine") == []
     [sentence] = folder_leaks(tmp_path / "mine")
-    assert sentence.startswith("1 pictures are in several splits (train and test: 1)")
+    assert sentence.startswith("1 picture in several splits (train and test: 1)")
 
 
 def test_card_and_summary_report_leaks_and_check_compares_them(tmp_path):
     folder = prepared(tmp_path / "set", {"picture": 1, "group": "p"}, {"picture": 1, "split": "test", "group": "p"})
     write_card(folder, ABOUT)
     card = (folder / "card.md").read_text()
-    for kind in ("pictures", "groups (patients)"):
-        sentence = f"1 {kind} are in several splits (train and test: 1), which makes scores too high."
+    for kind in ("picture", "group (patient)"):
+        sentence = f"1 {kind} in several splits (train and test: 1), which makes scores too high."
         assert f"- {sentence}" in card.splitlines()
         assert sentence.removesuffix(".") in summary(folder, "set")
     assert "\n" not in summary(folder, "set")

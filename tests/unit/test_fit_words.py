@@ -44,4 +44,4 @@ def test_the_limits_are_those_that_the_training_split_gives():
     assert found.startswith(" and ".join(str(limit) for limit in prompt_engine.SIZE_LIMITS[1:]))
     red = [prompt_engine.colour_of(read_image(folder / "images" / entry.image), mask)
            for entry, mask in zip(entries, masks, strict=True) if entry.attributes["colour"] == "red"]
-    assert np.allclose(np.mean(red, axis=0), dict(FIELDS["skin"].palette.points)["red"], atol=0.06)
+    assert np.allclose(np.mean(red, axis=0), dict(FIELDS["skin"].palette_of("skin melanoma").points)["red"], atol=0.06)

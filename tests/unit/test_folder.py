@@ -227,7 +227,7 @@ def test_a_csv_gives_the_same(folder):
     assert (a.split, a.group, a.target, a.attributes) == ("train", "P1", "polyp", {"size": "small"})
     assert a.prompts == {"p0": [""], "p1": ["polyp"], "p2": ["red polyp", "rosy polyp"]}
     assert b.prompts == {"p0": [""], "p1": ["polyp"]} and b.attributes == {}
-    assert "1 groups (patients) are in several splits (train and val: 1)" in (folder.parent / "out/card.md").read_text()
+    assert "1 group (patient) in several splits (train and val: 1)" in (folder.parent / "out/card.md").read_text()
 
 
 @pytest.mark.parametrize(("cell", "spacing"), [

@@ -37,7 +37,7 @@ def test_leaks_and_what_the_runs_met_are_named_with_numbers(study):
     write_json("runs/study/evaluate/clipseg-decoder-lesions-0/metrics.json", metrics | {
         "targets": {"test": {"n": 40, "alike": 0, "vanishing": 27}}})
     line = summary(study).splitlines()[-1]
-    assert "7 pictures are in several splits (train and test: 7)" in line
-    assert "3 groups (patients) are in several splits (train and val: 3)" in line
+    assert "7 pictures in several splits (train and test: 7)" in line
+    assert "3 groups (patients) in several splits (train and val: 3)" in line
     assert "27 of 40 samples of the split test have no pixel left at an input of 64 px" in line
     assert "share their prompt" not in line

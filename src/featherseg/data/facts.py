@@ -38,9 +38,14 @@ class Facts:
 
     def leaks(self) -> list[str]:
         """What lies in several splits, one sentence each; empty where nothing does."""
-        kinds = (("pictures", self.pictures), ("groups (patients)", self.groups))
-        return [f"{sum(counts.values())} {kind} are in several splits ({_listed(counts)}), which makes scores too high."
-                for kind, counts in kinds if counts]
+        kinds = (("picture", "pictures", self.pictures), ("group (patient)", "groups (patients)", self.groups))
+        sentences = []
+        for one, several, counts in kinds:
+            if counts:
+                number = sum(counts.values())
+                kind = one if number == 1 else several
+                sentences.append(f"{number} {kind} in several splits ({_listed(counts)}), which makes scores too high.")
+        return sentences
 
     def sentences(self) -> list[str]:
         """Every fact as a sentence."""

@@ -345,10 +345,7 @@ class PreparedDataset:
         files = sorted({sample.image for sample in self.samples} | {sample.mask for sample in self.samples})
         for name in (_TABLE, *files):
             digest.update(name.encode())
-            try:
-                digest.update(bytes.fromhex(sha256_file(self.path / name)))
-            except (FileNotFoundError, NotADirectoryError):
-                raise UserError(f"{self.path / name} does not exist; run the prepare stage again.") from None
+            digest.update(bytes.fromhex(sha256_file(self.path / name)))
         return digest.hexdigest()
 
 
