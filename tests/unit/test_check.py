@@ -150,5 +150,5 @@ def test_leaks_are_notes_and_no_faults(project, capsys):
     main(["check"])
     found = capsys.readouterr().out.splitlines()
     assert found[0] == "nothing wrong found"
-    assert [line.partition(" are in")[0] for line in found[1:]] == [
-        "note: data.folders.mine: 1 pictures", "note: data.folders.mine: 2 groups (patients)"]
+    assert [line.partition(" in several")[0] for line in found[1:]] == [
+        "note: data.folders.mine: 1 picture", "note: data.folders.mine: 2 groups (patients)"]
