@@ -3,7 +3,7 @@
     python scripts/fit_words.py endoscopy=data/processed/kvasir_seg skin=data/processed/isic2016
 
 Prints, by dataset, the limits that agree best with the published words, and the field's colours for
-`featherseg/data/fields.py`. Only the split `train` is read.
+`featherseg/data/prompts/fields.py`. Only the split `train` is read.
 """
 
 import sys
@@ -15,10 +15,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from featherseg.data import prompt_engine  # noqa: E402
-from featherseg.data.fields import Palette  # noqa: E402
 from featherseg.data.prepared import PreparedDataset  # noqa: E402
-from featherseg.reporting.agreement import SHAPE_OF, cohens_kappa  # noqa: E402
+from featherseg.data.prompts import prompt_engine
+from featherseg.data.prompts.fields import Palette  # noqa: E402
+from featherseg.papers.medvlsm.agreement import SHAPE_OF, cohens_kappa  # noqa: E402
 
 RAREST = 0.008  # share of the training split below which a colour word is left out
 FOLDS = 5

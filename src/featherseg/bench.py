@@ -17,11 +17,11 @@ import torch
 from featherseg.benchmarks import growth, steps
 from featherseg.benchmarks.process import in_process
 from featherseg.benchmarks.steps import IMPLEMENTATIONS, PROMPTS, Case, model_config
+from featherseg.core.errors import NotRun
+from featherseg.core.files import atomic_path, cache_root
+from featherseg.core.markup import csv_cell
+from featherseg.core.provenance import hardware, processor, provenance
 from featherseg.data.synthetic import prepare_synthetic
-from featherseg.errors import NotRun
-from featherseg.files import atomic_path, cache_root
-from featherseg.markup import csv_cell
-from featherseg.provenance import hardware, processor, provenance
 
 OUTPUT = Path("reports/benchmarks.csv")
 COLUMNS = ("part", "size", "image_size", "method", "condition", "device", "precision", "batch",

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from featherseg.config import DataParams, read_params, study_params_path
-from featherseg.errors import UserError
-from featherseg.files import read_text
+from featherseg.core.errors import UserError
+from featherseg.core.files import read_text
 from featherseg.plan import idle_knob_notes, read_recipe, recipe_names, resolve_study
 from featherseg.split_check import missing_note, split_faults
 
@@ -119,8 +119,8 @@ def list_notes() -> list[str]:
     Raises:
         UserError: a list that cannot be read.
     """
-    from featherseg.data.folder import folder_notes
-    from featherseg.data.list_faults import downloaded_lists, list_faults
+    from featherseg.data.folder.list_faults import downloaded_lists, list_faults
+    from featherseg.data.folder.own_folder import folder_notes
 
     try:
         data = read_params("study").data
@@ -140,7 +140,7 @@ def data_notes() -> list[str]:
     """Missing splits of own folders of no study, and pictures and patients in several splits of any own folder or
     prepared dataset, one sentence each."""
     from featherseg.data.facts import read_facts
-    from featherseg.data.folder import folder_leaks
+    from featherseg.data.folder.own_folder import folder_leaks
 
     try:
         folders = read_params("study").data.folders
@@ -178,7 +178,7 @@ def _faults_of(read, name: str) -> list[str]:
 
 def _dataset_faults() -> list[str]:
     from featherseg.data.card import card_faults
-    from featherseg.data.folder import check_folder
+    from featherseg.data.folder.own_folder import check_folder
     from featherseg.data.pool import pool_faults
     from featherseg.data.prepared import PreparedDataset
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from featherseg.adapters.base import trainable
 from featherseg.config import Run
-from featherseg.errors import UserError
-from featherseg.files import atomic_path
+from featherseg.core.errors import UserError
+from featherseg.core.files import atomic_path
 from featherseg.models.base import SegmentationModel, within
 from featherseg.models.weights import check_keys, check_values, is_random, read_state
 

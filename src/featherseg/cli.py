@@ -13,9 +13,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from featherseg.errors import NotRun, UserError
-from featherseg.files import cache_root, check_name, check_run_name, explained
-from featherseg.terminal import printable, printable_output, shortened
+from featherseg.core.errors import NotRun, UserError
+from featherseg.core.files import cache_root, check_name, check_run_name, explained
+from featherseg.core.terminal import printable, printable_output, shortened
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -72,7 +72,7 @@ def _keep(error: BaseException) -> str:
 def download(dataset: str) -> None:
     """Fetch an official archive into data/raw, from the mirror, the inbox or its address."""
     from featherseg.config import read_params
-    from featherseg.data.download import download_dataset
+    from featherseg.data.raw.download import download_dataset
 
     download_dataset(dataset, mirror=read_params("study").data.mirror)
 
@@ -108,7 +108,6 @@ def weights(model: str) -> None:
 def plan(study: str, list_runs: bool) -> None:
     """Resolve a study into one small file a run; with --list only show the runs and what they lack."""
     from featherseg.config import read_params
-    from featherseg.lost_prompts import lost_prompts
     from featherseg.plan import (
         idle_knob_notes,
         lacking,
@@ -117,6 +116,7 @@ def plan(study: str, list_runs: bool) -> None:
         unlisted_run_notes,
         write_plan,
     )
+    from featherseg.tasks.segmentation.lost_prompts import lost_prompts
 
     if list_runs:
         runs = resolve_study(study)
@@ -135,7 +135,7 @@ def plan(study: str, list_runs: bool) -> None:
 
 def code() -> None:
     """Write into runs/code which code decides trainings and evaluations, as digests that no comment changes."""
-    from featherseg.sources import write_code
+    from featherseg.core.sources import write_code
 
     write_code(Path("runs/code"))
 
@@ -143,7 +143,7 @@ def code() -> None:
 def train(run: str, study: str) -> None:
     """Train one planned run."""
     from featherseg.config import plan_path, read_run
-    from featherseg.files import not_run_reason, write_not_run
+    from featherseg.core.files import not_run_reason, write_not_run
 
     resolved = read_run(plan_path(study, run))
     data, folder = Path("data/processed") / resolved.dataset, Path("runs") / study
@@ -159,7 +159,7 @@ def train(run: str, study: str) -> None:
 def evaluate(run: str, study: str) -> None:
     """Score one trained run at original resolution."""
     from featherseg.config import plan_path, read_run
-    from featherseg.files import not_run_reason, write_not_run
+    from featherseg.core.files import not_run_reason, write_not_run
 
     resolved = read_run(plan_path(study, run))
     folder = Path("runs") / study
@@ -167,7 +167,7 @@ def evaluate(run: str, study: str) -> None:
     if reason := not_run_reason(trained):
         write_not_run(out, reason)
         return
-    from featherseg.evaluate import evaluate as evaluate_run
+    from featherseg.tasks.segmentation.evaluate import evaluate as evaluate_run
 
     evaluate_run(resolved, Path("data/processed") / resolved.dataset, trained, out)
 
@@ -196,8 +196,8 @@ def index() -> None:
 def pretrain(name: str, start: Path | None) -> None:
     """Make embedded weights again (half an hour or more); --start goes on from earlier ones."""
     from featherseg.config import PretrainParams, parse, read_yaml
-    from featherseg.pretrain import pretrain as pretrain_model
-    from featherseg.registry import unknown
+    from featherseg.core.registry import unknown
+    from featherseg.tasks.segmentation.pretrain import pretrain as pretrain_model
 
     source = Path("pipelines/pretrain")
     declared = read_yaml(source / "params.yaml")
@@ -218,7 +218,7 @@ def describe(recipe: str, params: str | None, as_json: bool) -> None:
 def predict(run: str, image: list[Path], prompt: list[str], out: Path, overlay: Path | None,
             threshold: float | None) -> None:
     """Segment images with a trained run."""
-    from featherseg.predict import predict_files
+    from featherseg.tasks.segmentation.predict import predict_files
 
     predict_files(run, image, prompt, out, overlay, threshold)
 
@@ -226,7 +226,7 @@ def predict(run: str, image: list[Path], prompt: list[str], out: Path, overlay: 
 def reliance(predictor: str | None, run: str | None, data: Path | None, split: str, limit: int | None,
              out: Path) -> None:
     """Find out how much image and language each matter to a run, or to a model of your own."""
-    from featherseg.examine import examine
+    from featherseg.reliance.examine import examine
 
     examine(predictor, run, data, split, limit, out)
 
@@ -234,7 +234,7 @@ def reliance(predictor: str | None, run: str | None, data: Path | None, split: s
 def check(study: list[str] | None, params_only: bool, out: Path | None) -> None:
     """Read every YAML and dataset and say what is wrong, without running anything."""
     from featherseg.check import check_project, data_notes, knob_notes, list_notes
-    from featherseg.files import write_json
+    from featherseg.core.files import write_json
 
     faults = check_project(study, params_only)
     print("\n".join(faults) if faults else "nothing wrong found")
@@ -256,7 +256,7 @@ def bench(quick: bool) -> None:
 
 def agreement(data: list[Path], split: str, out: Path) -> None:
     """Compare the prompt engine's words with the published ones of prepared datasets."""
-    from featherseg.reporting.agreement import write_agreement
+    from featherseg.papers.medvlsm.agreement import write_agreement
 
     for one in write_agreement(data, out, split):
         print(f"{one.dataset}, {one.attribute}: agreement {one.share:.3f}, kappa {one.kappa:.3f}")

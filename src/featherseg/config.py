@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 
-from featherseg.errors import UserError
-from featherseg.files import DEEPEST, atomic_path, check_name, check_nesting, read_text
-from featherseg.registry import unknown
-from featherseg.terminal import shortened
+from featherseg.core.errors import UserError
+from featherseg.core.files import DEEPEST, atomic_path, check_name, check_nesting, read_text
+from featherseg.core.registry import unknown
+from featherseg.core.terminal import shortened
 
 LONGEST_YAML = 1 << 20  # bytes; a second or two for the parser per 100,000 of them
 MOST_YAML_VALUES = 1_000_000  # counted as often as an alias repeats them

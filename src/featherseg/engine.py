@@ -23,19 +23,19 @@ from tqdm import tqdm
 
 from featherseg import adapters, checkpoint
 from featherseg.config import LossConfig, Run, TrainConfig
+from featherseg.core.errors import UserError
+from featherseg.core.files import write_status
+from featherseg.core.progress import progress
+from featherseg.core.provenance import peak_memory_mib, provenance
 from featherseg.data.prepared import PreparedDataset, prompt_of
-from featherseg.data.torch_dataset import PixelDataset
-from featherseg.errors import UserError
-from featherseg.features import FeatureBank, batches
-from featherseg.files import write_status
-from featherseg.losses import per_sample_dice, per_sample_loss
-from featherseg.metrics import iou
 from featherseg.models import build
 from featherseg.models.base import SegmentationModel, parameters_of
-from featherseg.progress import progress
-from featherseg.provenance import peak_memory_mib, provenance
 from featherseg.resume import Attempt, run_key
 from featherseg.split_check import require_splits
+from featherseg.tasks.segmentation.features import FeatureBank, batches
+from featherseg.tasks.segmentation.losses import per_sample_dice, per_sample_loss
+from featherseg.tasks.segmentation.metrics import iou
+from featherseg.tasks.segmentation.pixels import PixelDataset
 
 HISTORY = ("epoch", "loss", "val_dsc", "lr")
 POSITIONS = "positional_embedding"  # in the names of CLIP's and CRIS's parameters

@@ -27,16 +27,16 @@ from featherseg.config import (
     study_params_path,
     write_run,
 )
-from featherseg.data.spec import DatasetSpec
-from featherseg.data.specs import SPECS
+from featherseg.core.errors import UserError
+from featherseg.core.files import atomic_path, check_name, not_run_reason
+from featherseg.core.registry import unknown
+from featherseg.core.terminal import first_names
+from featherseg.data.raw.spec import DatasetSpec
+from featherseg.data.raw.specs import SPECS
 from featherseg.data.synthetic import NAMES
-from featherseg.errors import UserError
-from featherseg.files import atomic_path, check_name, not_run_reason
 from featherseg.models import DEFAULTS, HAVING, MODELS, NAMED, check_knobs
 from featherseg.models.weights import RANDOM, is_random, weights_sha256
-from featherseg.registry import unknown
 from featherseg.split_check import split_faults
-from featherseg.terminal import first_names
 
 RECIPES = Path("recipes")
 MODEL_KNOBS = tuple(knob for knob in NAMED if knob != "word_length")

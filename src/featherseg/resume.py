@@ -23,12 +23,12 @@ from typing import Any, Self
 
 import torch
 
-from featherseg.caches import key_of
 from featherseg.config import Run
-from featherseg.errors import UserError
-from featherseg.files import atomic_path, cache_root, read_object, sha256_file, write_json
-from featherseg.locks import exclusive
-from featherseg.sources import CODE, digests
+from featherseg.core.caches import key_of
+from featherseg.core.errors import UserError
+from featherseg.core.files import atomic_path, cache_root, read_object, sha256_file, write_json
+from featherseg.core.locks import exclusive
+from featherseg.core.sources import CODE, digests
 
 
 def run_key(run: Run, data: str) -> str:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featherseg.config import DataParams, Run
+from featherseg.core.errors import UserError
+from featherseg.core.files import not_run_reason
 from featherseg.data.pool import TRAINING
 from featherseg.data.prepared import PreparedDataset, read_splits
 from featherseg.data.splits import missing_splits
-from featherseg.errors import UserError
-from featherseg.files import not_run_reason
 
 PROCESSED = Path("data/processed")
 TRAIN = "train"
@@ -102,7 +102,7 @@ def missing_note(name: str, data: DataParams) -> str | None:
 
 
 def _folder_splits(name: str, data: DataParams) -> Splits | None:
-    from featherseg.data.folder import folder_splits
+    from featherseg.data.folder.own_folder import folder_splits
 
     path = data.folders[name].path
     try:

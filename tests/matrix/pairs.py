@@ -7,20 +7,18 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from featherseg.models import (
-    biomedclipseg_config,
-    cnn_config,
-    cris_config,
-    detris_config,
-    etris_config,
-    small_model,
-)
+from featherseg.models import small_model
 from featherseg.models.base import SegmentationModel
-from featherseg.models.biomedclipseg import BiomedCLIPSeg
-from featherseg.models.clipseg import CLIPSeg, small_config
-from featherseg.models.cris import CRIS
-from featherseg.models.detris import DETRIS
-from featherseg.models.etris import build_etris
+from featherseg.models.biomedclipseg import config as biomedclipseg_config
+from featherseg.models.biomedclipseg.model import BiomedCLIPSeg
+from featherseg.models.clipseg.model import CLIPSeg, small_config
+from featherseg.models.cnn import config as cnn_config
+from featherseg.models.cris import config as cris_config
+from featherseg.models.cris.model import CRIS
+from featherseg.models.detris import config as detris_config
+from featherseg.models.detris.model import DETRIS
+from featherseg.models.etris import config as etris_config
+from featherseg.models.etris.model import build_etris
 
 PROMPTS = ["a red circle", "left lung", "", "one large polyp at the top"]
 Pair = tuple[str, dict[str, Any]]

@@ -9,13 +9,13 @@ from featherseg import adapters, checkpoint
 from featherseg.adapters import METHODS, trainable
 from featherseg.adapters.lora import inject_lora
 from featherseg.config import ModelConfig, Run
+from featherseg.core.errors import UserError
 from featherseg.describe import parameter_groups
-from featherseg.errors import UserError
 from featherseg.models import MODELS
 from featherseg.models.base import parameters_of
-from featherseg.models.clipseg import CLIPSeg, full_config
-from featherseg.models.etris import build_etris
-from featherseg.models.etris_config import FULL
+from featherseg.models.clipseg.model import CLIPSeg, full_config
+from featherseg.models.etris.config import FULL
+from featherseg.models.etris.model import build_etris
 
 FULL_SIZE_COUNTS = [
     ({"name": "zero_shot"}, 0), ({"name": "decoder"}, 1_127_009), ({"name": "full"}, 136_177_249),

@@ -34,18 +34,18 @@ def test_what_git_ignores_is_what_dvc_keeps(reproduced):
 
 def test_changed_code_reaches_what_uses_it_and_nothing_else(workspace):
     workspace.append("README.md", "\nA remark.\n")
-    workspace.append("src/featherseg/data/fetch.py", "\n# a remark\n")
+    workspace.append("src/featherseg/data/raw/fetch.py", "\n# a remark\n")
     (workspace.path / "src/featherseg/data/official/mine.py").write_text('"""Another set."""\n')
     assert would_run(workspace) == set()
     workspace.append("src/featherseg/reporting/figures.py", "\n# a remark\n")
     assert would_run(workspace) == {"notebook@00_overview"}
-    for module in ("predict", "losses", "models/base"):
+    for module in ("tasks/segmentation/predict", "tasks/segmentation/losses", "models/base"):
         workspace.append(f"src/featherseg/{module}.py", "\n# a remark\n")
     assert would_run(workspace) == {"notebook@00_overview"}
-    workspace.append("src/featherseg/predict.py", "\nCHANGED = True\n")
+    workspace.append("src/featherseg/tasks/segmentation/predict.py", "\nCHANGED = True\n")
     scored = {f"evaluate@{DECODER}", f"evaluate@{DENSE}"}
     assert would_run(workspace) == scored | {"notebook@00_overview"}
-    workspace.append("src/featherseg/losses.py", "\nCHANGED = True\n")
+    workspace.append("src/featherseg/tasks/segmentation/losses.py", "\nCHANGED = True\n")
     trained = {f"train@{DECODER}", f"train@{DENSE}"}
     assert would_run(workspace) == trained | scored | {"notebook@00_overview"}
 

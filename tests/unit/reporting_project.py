@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from featherseg.config import EvaluateConfig, ModelConfig, Run, TrainConfig, read_params, write_run
+from featherseg.core.files import write_json, write_status
 from featherseg.data.pool import pool_dataset
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
-from featherseg.evaluate import long_table, plan_trials, prediction_row, score_rows, summarise
-from featherseg.files import write_json, write_status
+from featherseg.tasks.segmentation.evaluate import long_table, plan_trials, prediction_row, score_rows, summarise
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ADAPTERS = {

@@ -18,10 +18,10 @@ from featherseg.benchmarks.process import in_process
 from featherseg.benchmarks.reference import Reference
 from featherseg.benchmarks.steps import Bench, Case
 from featherseg.config import ModelConfig
+from featherseg.core.errors import NotRun
+from featherseg.core.provenance import peak_memory_mib, provenance
 from featherseg.data.synthetic import prepare_synthetic
-from featherseg.errors import NotRun
 from featherseg.models import small_model
-from featherseg.provenance import peak_memory_mib, provenance
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("zero_shot", "decoder", "full", "vlsm_dense", "vlsm_shallow", "lora")

@@ -15,16 +15,17 @@ from transformers.models.bert.configuration_bert import BertConfig
 from featherseg import adapters, engine, models
 from featherseg.checkpoint import changed_tensors
 from featherseg.config import ModelConfig, Run, TrainConfig
+from featherseg.core.errors import UserError
+from featherseg.core.files import read_json
 from featherseg.describe import describe, parameter_groups
-from featherseg.errors import UserError
-from featherseg.evaluate import evaluate
-from featherseg.features import _tower_hash
-from featherseg.files import read_json
-from featherseg.models import biomedclipseg_config, public
-from featherseg.models.biomedclipseg import BiomedCLIPSeg
-from featherseg.models.biomedclipseg_config import NAMES, Architecture, small_config
-from featherseg.models.clipseg import CLIPSeg
-from featherseg.models.clipseg import small_config as small_clipseg
+from featherseg.models import public
+from featherseg.models.biomedclipseg import config as biomedclipseg_config
+from featherseg.models.biomedclipseg.config import NAMES, Architecture, small_config
+from featherseg.models.biomedclipseg.model import BiomedCLIPSeg
+from featherseg.models.clipseg.model import CLIPSeg
+from featherseg.models.clipseg.model import small_config as small_clipseg
+from featherseg.tasks.segmentation.evaluate import evaluate
+from featherseg.tasks.segmentation.features import _tower_hash
 
 TINY = small_config(width=32, text_width=32, depth=4, image_size=32, taps=(0, 1, 2), reduce_dim=16)
 # the smallest of timm's ViT-B/16 relatives, and a BERT of four blocks

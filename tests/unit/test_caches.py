@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featherseg.caches import RowFile, RowWriter, cached_folder, key_of
-from featherseg.errors import UserError
-from featherseg.locks import exclusive
+from featherseg.core.caches import RowFile, RowWriter, cached_folder, key_of
+from featherseg.core.errors import UserError
+from featherseg.core.locks import exclusive
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,12 @@ import pytest
 from data_files import write_json, write_zip
 from frame_files import meta_image, nifti
 
-from featherseg.data.download import download
+from featherseg.core.errors import UserError
+from featherseg.core.files import not_run_reason
 from featherseg.data.prepare import prepare_official
 from featherseg.data.prepared import PreparedDataset
-from featherseg.data.specs import SPECS
-from featherseg.errors import UserError
-from featherseg.files import not_run_reason
+from featherseg.data.raw.download import download
+from featherseg.data.raw.specs import SPECS
 
 FRAMES = [f"{view}_{cycle}" for view in ("2CH", "4CH") for cycle in ("ED", "ES")]
 

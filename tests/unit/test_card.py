@@ -7,11 +7,11 @@ import pytest
 from data_files import box, everything_below
 from PIL import Image
 
+from featherseg.core.files import write_status
 from featherseg.data.card import About, card_faults, summary, write_card
 from featherseg.data.prepare import prepare_synthetic_set
 from featherseg.data.prepared import PreparedWriter
-from featherseg.files import write_status
-from featherseg.models.tokenizer import clip_token_ids
+from featherseg.models.towers.tokenizer import clip_token_ids
 
 ABOUT = About("My set", "https://example.org", "CC0", "A. Author, 2020", ("Two images were left out.",))
 
@@ -150,9 +150,9 @@ def test_a_dataset_that_is_not_to_be_had_needs_no_card(tmp_path):
 
 
 def test_a_caption_that_is_cut_fits_its_tile(tmp_path):
+    from featherseg.core.glyphs import Lettering
     from featherseg.data.card import _FONT_SIZE, _SIDE, _caption
     from featherseg.data.prepared import PreparedDataset
-    from featherseg.glyphs import Lettering
 
     font = Lettering(_FONT_SIZE)
     for letters in range(1, 13):

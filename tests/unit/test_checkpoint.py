@@ -8,7 +8,7 @@ from tiny_run import make_run, write_training, write_weights
 
 from featherseg import adapters, checkpoint, models
 from featherseg.config import Run
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
 from featherseg.models.weights import read_state
 
 BAD_NUMBERS = [float("nan"), float("inf"), -float("inf")]

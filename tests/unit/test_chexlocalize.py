@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from data_files import box, colours, picture_bytes, write_json, write_zip
 
-from featherseg.data.download import download
+from featherseg.core.errors import UserError
+from featherseg.core.files import not_run_reason
 from featherseg.data.prepare import prepare_official
 from featherseg.data.prepared import PreparedDataset
-from featherseg.data.specs import SPECS
-from featherseg.errors import UserError
-from featherseg.files import not_run_reason
+from featherseg.data.raw.download import download
+from featherseg.data.raw.specs import SPECS
 
 HEIGHT, WIDTH = 30, 40
 IMAGE = picture_bytes(colours(HEIGHT, WIDTH)[..., 0], "JPEG")

@@ -11,7 +11,7 @@ import pytest
 from featherseg import cli
 from featherseg.cli import main
 from featherseg.config import write_yaml
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "accelerate", "peft", "matplotlib", "pandas", "scipy", "monai", "pydantic")

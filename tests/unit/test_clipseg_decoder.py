@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from featherseg.models.base import ImageFeatures, TextFeatures
-from featherseg.models.clipseg import CLIPSeg, small_config
+from featherseg.models.clipseg.model import CLIPSeg, small_config
 
 
 @pytest.mark.parametrize("scale", [1, 300])

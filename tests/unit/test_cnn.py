@@ -14,16 +14,16 @@ from torch import nn
 from featherseg import adapters, checkpoint, cli, models
 from featherseg.adapters import METHODS
 from featherseg.config import ModelConfig, Run, TrainConfig
+from featherseg.core.errors import UserError
+from featherseg.core.files import sha256_file
 from featherseg.describe import describe, describe_with
 from featherseg.engine import train
-from featherseg.errors import UserError
-from featherseg.files import sha256_file
 from featherseg.models import small_model
-from featherseg.models.batchnorm import BatchNorm1d, BatchNorm2d
-from featherseg.models.cnn import CNN, NETS
-from featherseg.models.cnn_config import NAMES, Architecture, small_config
-from featherseg.predict import load_model, predict_probabilities
+from featherseg.models.cnn.config import NAMES, Architecture, small_config
+from featherseg.models.cnn.model import CNN, NETS
+from featherseg.models.towers.batchnorm import BatchNorm1d, BatchNorm2d
 from featherseg.resume import forget
+from featherseg.tasks.segmentation.predict import load_model, predict_probabilities
 
 # segmentation-models-pytorch 0.6, ResNet-50, one class: encoder, decoder with its head
 COUNTS = {"unet": (23_508_032, 9_013_073), "unetplusplus": (23_508_032, 25_477_713),

@@ -15,7 +15,7 @@ from featherseg.config import (
     write_run,
     write_yaml,
 )
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
 
 STUDY = {"datasets": ["lesions"], "recipes": ["clipseg-decoder"], "seeds": [0]}
 

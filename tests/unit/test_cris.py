@@ -12,16 +12,16 @@ from torch.nn import functional as F
 
 from featherseg import adapters, cli, models
 from featherseg.config import ModelConfig, Params
+from featherseg.core.errors import UserError
+from featherseg.core.files import read_json
 from featherseg.describe import describe
-from featherseg.errors import UserError
-from featherseg.features import FeatureBank
-from featherseg.files import read_json
-from featherseg.models import cris_config
-from featherseg.models.cris import CRIS
-from featherseg.models.cris_config import FULL, Architecture, small_config
+from featherseg.models.cris import config as cris_config
+from featherseg.models.cris.config import FULL, Architecture, small_config
+from featherseg.models.cris.model import CRIS
 from featherseg.models.public import fetch_weights
-from featherseg.models.tokenizer import clip_tokenizer
+from featherseg.models.towers.tokenizer import clip_tokenizer
 from featherseg.plan import read_recipe, resolve_model
+from featherseg.tasks.segmentation.features import FeatureBank
 
 PROMPTS = ["a red circle", "", "one small oval polyp on the left of the picture"]
 END = clip_tokenizer().token_to_id("<|endoftext|>")

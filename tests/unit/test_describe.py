@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from featherseg import cli
+from featherseg.core.errors import UserError
 from featherseg.describe import describe, describe_with
-from featherseg.errors import UserError
 
 
 def test_groups_add_up_and_no_weights_are_allocated():

@@ -14,12 +14,13 @@ from featherseg import adapters, cli, models
 from featherseg.adapters.dense_aligner import SCALE, DenseAdapter, DenseAligner, _spread
 from featherseg.checkpoint import changed_tensors
 from featherseg.config import ModelConfig, Run
+from featherseg.core.errors import UserError
+from featherseg.core.files import read_json
 from featherseg.describe import describe
-from featherseg.errors import UserError
-from featherseg.files import read_json
-from featherseg.models import detris_config, public
-from featherseg.models.detris import DETRIS, interpolate_places
-from featherseg.models.detris_config import Architecture, small_config
+from featherseg.models import public
+from featherseg.models.detris import config as detris_config
+from featherseg.models.detris.config import Architecture, small_config
+from featherseg.models.detris.model import DETRIS, interpolate_places
 from featherseg.models.weights import OWN_FILE, read_state
 from featherseg.plan import of_dataset, read_recipe
 

@@ -11,16 +11,16 @@ import pytest
 from archive_server import running
 from data_files import everything_below, full_disk, write_zip
 
-from featherseg.data import extract as extract_module
-from featherseg.data.checksums import Checksums
-from featherseg.data.download import download, download_dataset
-from featherseg.data.extract import extract
-from featherseg.data.fetch import Unreachable
-from featherseg.data.fetch import fetch as fetch_now
-from featherseg.data.spec import DatasetSpec, Resource
-from featherseg.data.specs import SPECS
-from featherseg.errors import UserError
-from featherseg.files import atomic_path, read_json
+from featherseg.core.errors import UserError
+from featherseg.core.files import atomic_path, read_json
+from featherseg.data.raw import extract as extract_module
+from featherseg.data.raw.checksums import Checksums
+from featherseg.data.raw.download import download, download_dataset
+from featherseg.data.raw.extract import extract
+from featherseg.data.raw.fetch import Unreachable
+from featherseg.data.raw.fetch import fetch as fetch_now
+from featherseg.data.raw.spec import DatasetSpec, Resource
+from featherseg.data.raw.specs import SPECS
 
 CONTENT = bytes(os.urandom(50_000))
 KEY = "toy/toy.zip"
@@ -157,7 +157,7 @@ def test_a_length_that_no_disk_has_is_refused_before_a_byte_is_kept(server, tmp_
 def test_a_file_of_unknown_length_is_whole_but_not_without_end(server, tmp_path, monkeypatch):
     server.length = ""
     assert fetch(server, tmp_path) == CONTENT
-    monkeypatch.setattr("featherseg.data.fetch.LARGEST", 20_000)
+    monkeypatch.setattr("featherseg.data.raw.fetch.LARGEST", 20_000)
     with pytest.raises(Unreachable, match="sends more than"):
         fetch(server, tmp_path)
 
@@ -426,7 +426,7 @@ def test_a_mirror_that_is_not_there_is_an_error(project, server):
 def test_no_network_is_a_result_with_its_reason(project, server, archive, monkeypatch):
     get(toy(server))
     monkeypatch.setenv("FEATHERSEG_CACHE", str(project / "other"))
-    monkeypatch.setattr("featherseg.data.fetch.time.sleep", lambda _: None)
+    monkeypatch.setattr("featherseg.data.raw.fetch.time.sleep", lambda _: None)
     status = get(toy(server, archives=(Resource("toy.zip", "http://127.0.0.1:9/toy.zip", None, ()),)))
     assert status["status"] == "not_run"
     assert "http://127.0.0.1:9/toy.zip cannot be had" in status["reason"] and "inbox/" in status["reason"]

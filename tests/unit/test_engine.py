@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import load_file
 from tiny import tiny_data, tiny_environment, tiny_run, tiny_weights
 
-from featherseg import adapters, checkpoint, engine, predict
+from featherseg import adapters, checkpoint, engine
 from featherseg.config import LossConfig, ModelConfig, TrainConfig
+from featherseg.core.errors import UserError
+from featherseg.core.files import read_json, write_status
 from featherseg.data.prepared import PreparedDataset
 from featherseg.engine import (
     make_optimizer,
@@ -28,10 +30,9 @@ from featherseg.engine import (
     shuffled,
     train,
 )
-from featherseg.errors import UserError
-from featherseg.files import read_json, write_status
 from featherseg.models import build
 from featherseg.resume import forget
+from featherseg.tasks.segmentation import predict
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from featherseg import adapters
 from featherseg.adapters.bridger import Bridger, BridgerConfig
 from featherseg.config import ModelConfig
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
 from featherseg.models import MODELS, small_model
-from featherseg.models.etris import build_etris
-from featherseg.models.etris_config import Architecture, small_config, small_resnet_config
+from featherseg.models.etris.config import Architecture, small_config, small_resnet_config
+from featherseg.models.etris.model import build_etris
 
 # FACTS of the released configurations: Bridger, alignments, projector, trained positions, all that is trained
 PUBLISHED = {"etris_r50": (1_942_080, 12_867_072, 7_899_136, 5_968_897, 141_824, 28_819_009),

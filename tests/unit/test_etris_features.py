@@ -5,15 +5,16 @@ import pytest
 import torch
 from tiny import tiny_data
 
-from featherseg import adapters, evaluate
+from featherseg import adapters
 from featherseg.config import EvaluateConfig
 from featherseg.data.prepared import PreparedDataset
-from featherseg.data.torch_dataset import PixelDataset
 from featherseg.data.transforms import Letterbox
-from featherseg.features import FeatureBank
-from featherseg.models.etris import build_etris
-from featherseg.models.etris_config import small_config
-from featherseg.predict import predict_probabilities
+from featherseg.models.etris.config import small_config
+from featherseg.models.etris.model import build_etris
+from featherseg.tasks.segmentation import evaluate
+from featherseg.tasks.segmentation.features import FeatureBank
+from featherseg.tasks.segmentation.pixels import PixelDataset
+from featherseg.tasks.segmentation.predict import predict_probabilities
 
 PROMPTS = ["square", "", "a square, the 1th"]
 ADAPTERS = [{"name": "decoder"}, {"name": "bridger", "dim": 8, "heads": 2}]

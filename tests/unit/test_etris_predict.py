@@ -11,14 +11,14 @@ from tiny import tiny_data
 
 from featherseg import adapters, checkpoint, cli, models
 from featherseg.config import EvaluateConfig, ModelConfig, Run, TrainConfig, read_run, write_run
+from featherseg.core.errors import UserError
+from featherseg.core.files import read_json, sha256_file, write_status
 from featherseg.data.prepared import PreparedWriter
 from featherseg.engine import train
-from featherseg.errors import UserError
-from featherseg.evaluate import evaluate
-from featherseg.files import read_json, sha256_file, write_status
-from featherseg.models.etris import build_etris
-from featherseg.models.etris_config import small_config
-from featherseg.predict import load_model, predict_probabilities
+from featherseg.models.etris.config import small_config
+from featherseg.models.etris.model import build_etris
+from featherseg.tasks.segmentation.evaluate import evaluate
+from featherseg.tasks.segmentation.predict import load_model, predict_probabilities
 
 PROMPTS = ["the left one", "", "a word " * 250]
 ADAPTERS = [{"name": "bridger", "dim": 8, "heads": 2}, {"name": "lora", "rank": 2}, {"name": "prompt"}]

@@ -12,12 +12,12 @@ from featherseg import adapters, models
 from featherseg.adapters.bridger import Bridger, BridgerConfig
 from featherseg.checkpoint import changed_tensors, load
 from featherseg.config import ModelConfig, Run
-from featherseg.errors import UserError
-from featherseg.models import etris_config
-from featherseg.models.clip_towers import interpolate_positions
-from featherseg.models.etris import build_etris
+from featherseg.core.errors import UserError
+from featherseg.models.etris import config as etris_config
+from featherseg.models.etris.model import build_etris
+from featherseg.models.towers.clip import interpolate_positions
 from featherseg.models.weights import read_state
-from featherseg.predict import load_model
+from featherseg.tasks.segmentation.predict import load_model
 
 ARCHITECTURES = {"etris_vit": etris_config.small_config(width=32, text_width=32, stages=(1, 2, 3), patch=16),
                  "etris_r50": etris_config.small_resnet_config()}

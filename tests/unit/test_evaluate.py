@@ -11,17 +11,17 @@ import torch
 from pycocotools import mask as coco
 from tiny_run import HEIGHT, TARGETS, WIDTH, make_run, write_dataset, write_training, write_weights
 
-from featherseg import evaluate as evaluation
-from featherseg import predict
+from featherseg.core.errors import UserError
+from featherseg.core.files import write_status
 from featherseg.data.prepared import PreparedDataset, PreparedWriter, Sample
-from featherseg.data.torch_dataset import PixelDataset
 from featherseg.data.transforms import Squash
-from featherseg.errors import UserError
-from featherseg.evaluate import count_targets, evaluate, plan_trials, summarise
-from featherseg.files import write_status
-from featherseg.metrics import METRICS, score
-from featherseg.models.clipseg import CLIPSeg
-from featherseg.predict import load_model, predict_probabilities
+from featherseg.models.clipseg.model import CLIPSeg
+from featherseg.tasks.segmentation import evaluate as evaluation
+from featherseg.tasks.segmentation import predict
+from featherseg.tasks.segmentation.evaluate import count_targets, evaluate, plan_trials, summarise
+from featherseg.tasks.segmentation.metrics import METRICS, score
+from featherseg.tasks.segmentation.pixels import PixelDataset
+from featherseg.tasks.segmentation.predict import load_model, predict_probabilities
 
 
 @pytest.fixture
@@ -488,7 +488,7 @@ def test_maps_that_are_no_numbers_are_refused_and_leave_nothing(project, monkeyp
             parameter.data.fill_(float("inf"))
         return model
 
-    monkeypatch.setattr("featherseg.evaluate.load_model", damaged)
+    monkeypatch.setattr("featherseg.tasks.segmentation.evaluate.load_model", damaged)
     with pytest.raises(UserError, match="NaN or infinite"):
         scored(project)
     assert not (project / "out").exists()

@@ -8,7 +8,7 @@ from PIL import Image
 from featherseg.config import PoolParams
 from featherseg.data.card import About, card_faults, summary, write_card
 from featherseg.data.facts import INPUT_SIZES, folded, read_facts, resized, write_facts
-from featherseg.data.folder import check_folder, folder_leaks, prepare_folder
+from featherseg.data.folder.own_folder import check_folder, folder_leaks, prepare_folder
 from featherseg.data.pool import pool_dataset
 from featherseg.data.prepared import PreparedWriter
 from featherseg.data.transforms import Squash

@@ -5,12 +5,13 @@ import pytest
 import torch
 from tiny import SIZE, tiny_data, tiny_model
 
-from featherseg import adapters, features
+from featherseg import adapters
+from featherseg.core.errors import UserError
 from featherseg.data.prepared import PreparedDataset
-from featherseg.data.torch_dataset import PixelDataset
 from featherseg.data.transforms import Squash
-from featherseg.errors import UserError
-from featherseg.features import FeatureBank
+from featherseg.tasks.segmentation import features
+from featherseg.tasks.segmentation.features import FeatureBank
+from featherseg.tasks.segmentation.pixels import PixelDataset
 
 PROMPTS = ["square", "", "a square, the 1th", "square number 0"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from featherseg.config import read_yaml
-from featherseg.errors import UserError
-from featherseg.files import (
+from featherseg.core.errors import UserError
+from featherseg.core.files import (
     atomic_path,
     check_name,
     check_run_name,
@@ -100,7 +100,7 @@ def test_every_error_of_the_system_is_one_sentence_with_what_to_do(tmp_path, mon
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next_and_nothing_else_is(tmp_path):
-    script = ("import os, sys; from featherseg.files import atomic_path\n"
+    script = ("import os, sys; from featherseg.core.files import atomic_path\n"
               "with atomic_path(sys.argv[1]) as partial:\n"
               "    partial.mkdir(); (partial / 'half').write_text('x'); os._exit(9)")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}

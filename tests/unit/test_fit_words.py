@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from data_files import shared
 
-from featherseg.data import prompt_engine
-from featherseg.data.fields import FIELDS
+from featherseg.data.folder.lists import read_list
 from featherseg.data.images import read_image, read_mask
-from featherseg.data.lists import read_list
+from featherseg.data.prompts import prompt_engine
+from featherseg.data.prompts.fields import FIELDS
 
 _spec = importlib.util.spec_from_file_location("fit_words", Path(__file__).parents[2] / "scripts/fit_words.py")
 fit_words = importlib.util.module_from_spec(_spec)

@@ -10,10 +10,10 @@ from data_files import box, colours, everything_below, full_disk, picture_bytes,
 from PIL import Image
 
 from featherseg.config import DataParams, FolderParams
-from featherseg.data.folder import check_folder, folder_notes, prepare_folder
+from featherseg.core.errors import UserError
+from featherseg.data.folder.own_folder import check_folder, folder_notes, prepare_folder
 from featherseg.data.prepare import prepare_dataset
 from featherseg.data.prepared import PreparedDataset, prompt_of
-from featherseg.errors import UserError
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from frame_files import meta_image, nifti
 
-from featherseg.data.frames import frame_spacing, read_frame
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
+from featherseg.data.raw.frames import frame_spacing, read_frame
 
 FRAME = np.arange(0, 240, 20, dtype=np.uint8).reshape(3, 4)
 # written by SimpleITK 2.5.7 from FRAME, of shape (1, 3, 4)

@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 
 from featherseg import adapters, models
 from featherseg.config import LossConfig, ModelConfig, Run, TrainConfig
+from featherseg.core.files import sha256_file
 from featherseg.engine import train
-from featherseg.files import sha256_file
-from featherseg.models.etris import build_etris
-from featherseg.models.etris_config import small_resnet_config
-from featherseg.predict import load_model
+from featherseg.models.etris.config import small_resnet_config
+from featherseg.models.etris.model import build_etris
+from featherseg.tasks.segmentation.predict import load_model
 
 STEM = "net.backbone.visual.bn1.running_mean"
 CONNECT = "net.backbone.visual.attnpool.connect.1.running_var"

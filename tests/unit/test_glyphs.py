@@ -10,10 +10,10 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.font_manager import fontManager
 from PIL import Image, ImageDraw
 
-from featherseg import glyphs
+from featherseg.core import glyphs
+from featherseg.core.glyphs import NOTE, Lettering, drawable, is_drawable
 from featherseg.data.card import About, write_card
 from featherseg.data.prepared import PreparedWriter
-from featherseg.glyphs import NOTE, Lettering, drawable, is_drawable
 from featherseg.reporting import style
 from featherseg.reporting.overlays import caption
 

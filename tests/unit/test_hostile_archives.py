@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from data_files import everything_below, write_zip
 
-from featherseg.data import extract as extract_module
-from featherseg.data import plain_pickle
-from featherseg.data.extract import extract, is_archive, open_zip
-from featherseg.data.plain_pickle import read_plain_pickle
-from featherseg.data.refer import _images_of
-from featherseg.errors import UserError
-from featherseg.files import read_json
+from featherseg.core.errors import UserError
+from featherseg.core.files import read_json
+from featherseg.data.raw import extract as extract_module
+from featherseg.data.raw import plain_pickle
+from featherseg.data.raw.extract import extract, is_archive, open_zip
+from featherseg.data.raw.plain_pickle import read_plain_pickle
+from featherseg.data.raw.refer import _images_of
 
 END = bytes(1024)
 
@@ -186,7 +186,7 @@ def test_a_pickle_of_too_many_instructions_is_given_up(tmp_path, monkeypatch, co
 def test_json_of_too_many_values_is_not_read(tmp_path, monkeypatch, constant, content):
     (tmp_path / "x.json").write_text(content)
     assert len(read_json(tmp_path / "x.json")) == 51
-    monkeypatch.setattr(f"featherseg.files.{constant}", 30)
+    monkeypatch.setattr(f"featherseg.core.files.{constant}", 30)
     with pytest.raises(UserError, match="x.json holds more values than memory may have room for"):
         read_json(tmp_path / "x.json")
 
@@ -206,9 +206,9 @@ def test_memory_stays_bounded_while_hostile_files_are_refused(tmp_path):
     script = """
 import resource, sys
 from pathlib import Path
-from featherseg.data.extract import extract
-from featherseg.data.plain_pickle import read_plain_pickle
-from featherseg.errors import UserError
+from featherseg.data.raw.extract import extract
+from featherseg.data.raw.plain_pickle import read_plain_pickle
+from featherseg.core.errors import UserError
 resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
 for use in (lambda: extract(Path("pax.tar.gz"), Path(".")), lambda: extract(Path("x.zip"), Path(".")),
             lambda: read_plain_pickle(Path("x.p"))):

@@ -7,11 +7,11 @@ from data_files import box, colours, save
 from PIL import EpsImagePlugin, Image, TiffImagePlugin
 from scipy import ndimage
 
+from featherseg.core.errors import UserError
 from featherseg.data import images
-from featherseg.data.folder import check_folder, prepare_folder
+from featherseg.data.folder.own_folder import check_folder, prepare_folder
 from featherseg.data.images import open_mask, open_picture, read_image, read_mask
 from featherseg.data.prepared import PreparedDataset
-from featherseg.errors import UserError
 
 ORIENTATION = 0x0112
 # how a camera held in each way stores what is upright: the inverse of what the tag asks for

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from data_files import colours, picture_bytes, write_zip
 
-from featherseg.data.download import download
-from featherseg.data.label_maps import prepare_label_maps
+from featherseg.core.errors import UserError
+from featherseg.core.files import not_run_reason
 from featherseg.data.prepare import prepare_official
 from featherseg.data.prepared import PreparedDataset
-from featherseg.data.specs import SPECS
-from featherseg.errors import UserError
-from featherseg.files import not_run_reason
+from featherseg.data.raw.download import download
+from featherseg.data.raw.label_maps import prepare_label_maps
+from featherseg.data.raw.specs import SPECS
 
 IMAGE = picture_bytes(colours(24, 32), "PNG")
 FRAMES = {"train": ["0001TP_0", "0001TP_1"], "val": ["0016E5_0"], "test": ["Seq05VD_0"]}
@@ -137,7 +137,7 @@ def test_an_archive_without_scenes_is_one_sentence(tmp_path, name):
 
 
 def test_every_class_of_street_scenes_has_a_template_and_its_codes_are_its_own():
-    from featherseg.data.fields import FIELDS
+    from featherseg.data.prompts.fields import FIELDS
 
     for name in ("camvid", "cityscapes"):
         spec = SPECS[name]

@@ -9,8 +9,8 @@ from data_files import shared, write_json
 
 from featherseg.cli import main
 from featherseg.config import read_yaml, write_yaml
-from featherseg.data.list_faults import KINDS, downloaded_lists, list_faults, lists_of_medvlsm
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
+from featherseg.data.folder.list_faults import KINDS, downloaded_lists, list_faults, lists_of_medvlsm
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from featherseg.config import LossConfig
-from featherseg.losses import per_sample_dice, per_sample_loss, soft_dice_loss
-from featherseg.metrics import dice
+from featherseg.tasks.segmentation.losses import per_sample_dice, per_sample_loss, soft_dice_loss
+from featherseg.tasks.segmentation.metrics import dice
 
 
 def config(form: str = "logits", dice: float = 1.5, ce: float = 0.7) -> LossConfig:

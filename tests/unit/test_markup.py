@@ -15,13 +15,17 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from reporting_project import declare, make_project
 from ruamel.yaml import YAML
 
+from featherseg.core.files import write_json, write_status
+from featherseg.core.markup import csv_cell, from_csv_cell, html_text, markdown_text, one_line
 from featherseg.data.card import About, write_card
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
-from featherseg.files import write_json, write_status
-from featherseg.markup import csv_cell, from_csv_cell, html_text, markdown_text, one_line
+from featherseg.papers.etris import table as etris
+from featherseg.papers.vlsm_adapter import table as paper
+from featherseg.reliance import page as reliance
+from featherseg.reliance import study as reliance_study
 from featherseg.reliance.controls import Controls
 from featherseg.reliance.measure import Settings, measure
-from featherseg.reporting import etris, overlays, overview, paper, reliance, reliance_study, tables
+from featherseg.reporting import overlays, overview, tables
 from featherseg.reporting.collect import collect
 from featherseg.reporting.index import write_index
 from featherseg.reporting.notebook import to_html

@@ -8,7 +8,7 @@ import pytest
 from dvc.lock import make_lock
 from dvc.rwlock import RWLockFileCorruptedError, rwlock
 
-from featherseg.files import read_json
+from featherseg.core.files import read_json
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/mend_locks.py"
 WHOLE = json.dumps({"read": {}, "write": {}})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from featherseg import metrics
+from featherseg.tasks.segmentation import metrics
 
 
 def blob(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

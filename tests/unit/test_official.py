@@ -9,16 +9,16 @@ from data_files import box, colours, everything_below, picture_bytes, shared, wr
 from PIL import Image
 
 from featherseg.config import DataParams
+from featherseg.core.errors import UserError
+from featherseg.core.files import not_run_reason, write_status
 from featherseg.data import prepare
-from featherseg.data.download import download
-from featherseg.data.lists import Entry, read_list
+from featherseg.data.folder.lists import Entry, read_list
 from featherseg.data.prepare import prepare_dataset, prepare_official
 from featherseg.data.prepared import PreparedDataset
-from featherseg.data.published import with_leaks, without_leaks
-from featherseg.data.spec import DatasetSpec
-from featherseg.data.specs import SPECS
-from featherseg.errors import UserError
-from featherseg.files import not_run_reason, write_status
+from featherseg.data.raw.download import download
+from featherseg.data.raw.published import with_leaks, without_leaks
+from featherseg.data.raw.spec import DatasetSpec
+from featherseg.data.raw.specs import SPECS
 
 PROMPTS = {"p0": "", "p1": "polyp", "p2": "round polyp", "p3": "pink round polyp",
            "p4": "small pink round polyp", "p5": "one small pink round polyp",
@@ -251,7 +251,7 @@ def test_published_leaks_can_be_kept():
     ("chexlocalize", "chexlocalize", {"train": 1279, "val": 446, "test": 452}, []),
 ])
 def test_the_published_lists_are_those_that_are_pinned(folder, name, expected, left_out):
-    from featherseg.files import sha256_file
+    from featherseg.core.files import sha256_file
 
     lists, problems = shared("annotations") / "medvlsm" / folder, []
     read = []

@@ -23,8 +23,9 @@ from featherseg.config import (
     read_yaml,
     write_yaml,
 )
+from featherseg.core.errors import UserError
+from featherseg.core.sources import CODE
 from featherseg.data.prepared import PreparedWriter
-from featherseg.errors import UserError
 from featherseg.models import HAVING, MODELS, NAMED
 from featherseg.plan import (
     idle_knob_notes,
@@ -35,7 +36,6 @@ from featherseg.plan import (
     section_of,
     write_plan,
 )
-from featherseg.sources import CODE
 
 ROOT = Path(__file__).parents[2]
 ALL_NULL = {"positions": None, "dim": None, "cond_dim": None, "rank": None, "alpha": None, "targets": None}

@@ -8,12 +8,12 @@ import pytest
 from data_files import box, colours, picture_bytes, write_json, write_zip
 
 from featherseg.config import DataParams
-from featherseg.data.download import download
+from featherseg.core.errors import UserError
+from featherseg.core.files import not_run_reason
 from featherseg.data.prepare import prepare_dataset
 from featherseg.data.prepared import PreparedDataset
-from featherseg.data.specs import SPECS
-from featherseg.errors import UserError
-from featherseg.files import not_run_reason
+from featherseg.data.raw.download import download
+from featherseg.data.raw.specs import SPECS
 
 IMAGE, MASK = picture_bytes(colours(40, 60), "PNG"), picture_bytes(box(40, 60), "PNG")
 FOLDERS = {"cvc300": "CVC-300", "colondb": "CVC-ColonDB", "etis": "ETIS-LaribPolypDB"}

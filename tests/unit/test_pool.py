@@ -12,13 +12,13 @@ import pytest
 from featherseg.check import check_project
 from featherseg.cli import main
 from featherseg.config import DataParams, PoolParams, parse, read_yaml, write_yaml
+from featherseg.core.errors import UserError
+from featherseg.core.files import write_status
+from featherseg.core.locks import exclusive, lock_of
 from featherseg.data import pool as pooling
 from featherseg.data.card import About, write_card
 from featherseg.data.pool import pool_dataset, pool_faults
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
-from featherseg.errors import UserError
-from featherseg.files import write_status
-from featherseg.locks import exclusive, lock_of
 from featherseg.plan import missing, resolve_study
 
 ROOT = Path(__file__).parents[2]
@@ -143,7 +143,7 @@ def test_a_pool_waits_for_a_member_that_is_being_prepared(members, monkeypatch, 
     other = context.Process(target=_hold, args=(lock_of("processed", "right"), held, Path("waiting")))
     other.start()
     assert held.wait(30)
-    monkeypatch.setattr("featherseg.locks.print", lambda *_, **__: Path("waiting").touch(), raising=False)
+    monkeypatch.setattr("featherseg.core.locks.print", lambda *_, **__: Path("waiting").touch(), raising=False)
     pool_dataset("both", {"both": PoolParams(train=["right"], test=["right"])})
     other.join()
     assert ("right", "late") in rows_by(PreparedDataset.read(members / "both"))

@@ -8,13 +8,19 @@ import torch
 from PIL import Image
 from tiny_run import HEIGHT, WIDTH, make_run, write_training, write_weights
 
-from featherseg import predict
 from featherseg.config import write_run
+from featherseg.core.errors import UserError
+from featherseg.core.files import write_status
 from featherseg.data.images import read_image
-from featherseg.errors import UserError
-from featherseg.files import write_status
-from featherseg.models.clipseg import CLIPSeg
-from featherseg.predict import draw_mask, encode_prompts, load_model, predict_files, predict_probabilities
+from featherseg.models.clipseg.model import CLIPSeg
+from featherseg.tasks.segmentation import predict
+from featherseg.tasks.segmentation.predict import (
+    draw_mask,
+    encode_prompts,
+    load_model,
+    predict_files,
+    predict_probabilities,
+)
 
 RUN = "clipseg-decoder-discs-3"
 

@@ -6,11 +6,11 @@ import pytest
 from data_files import box, colours, everything_below, full_disk, picture_bytes, save
 from PIL import Image
 
+from featherseg.core.errors import UserError
+from featherseg.core.files import write_status
 from featherseg.data import prepared
 from featherseg.data.images import read_image, read_mask
 from featherseg.data.prepared import PreparedDataset, PreparedWriter, prompt_of
-from featherseg.errors import UserError
-from featherseg.files import write_status
 
 PROMPTS = {"p1": "polyp", "p0": "", "p9": ["a", "b"], "p3": "red polyp"}
 

@@ -9,11 +9,11 @@ import torch
 
 from featherseg import models
 from featherseg.config import ModelConfig, PretrainParams, parse, read_yaml
-from featherseg.errors import UserError
-from featherseg.models.clipseg import CLIPSeg
-from featherseg.models.etris import ViTETRIS
+from featherseg.core.errors import UserError
+from featherseg.models.clipseg.model import CLIPSeg
+from featherseg.models.etris.model import ViTETRIS
 from featherseg.models.weights import read_state, weights_sha256
-from featherseg.pretrain import HELD_OUT_IMAGES, HELD_OUT_SEED, draw_scenes, held_out_dice, pretrain
+from featherseg.tasks.segmentation.pretrain import HELD_OUT_IMAGES, HELD_OUT_SEED, draw_scenes, held_out_dice, pretrain
 
 FOLDER = Path("pipelines/pretrain/weights/clipseg-small")
 
@@ -38,7 +38,7 @@ def params() -> PretrainParams:
 
 @pytest.fixture
 def few_held_out_scenes(monkeypatch):
-    monkeypatch.setattr("featherseg.pretrain.HELD_OUT_IMAGES", 2)
+    monkeypatch.setattr("featherseg.tasks.segmentation.pretrain.HELD_OUT_IMAGES", 2)
 
 
 @pytest.mark.usefixtures("few_held_out_scenes")

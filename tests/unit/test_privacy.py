@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from featherseg.data.privacy import keep_out_of_git
+from featherseg.data.folder.privacy import keep_out_of_git
 
 
 def git(*arguments: str) -> str:

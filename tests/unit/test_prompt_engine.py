@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from featherseg.data.fields import FIELDS, Palette
-from featherseg.data.prompt_engine import ATTRIBUTES, PromptEngine, form_of, measure, outline_of, parts_of, to_lab
-from featherseg.data.specs import SPECS
-from featherseg.data.street import STREET
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
+from featherseg.data.prompts.fields import FIELDS, Palette
+from featherseg.data.prompts.prompt_engine import (
+    ATTRIBUTES,
+    PromptEngine,
+    form_of,
+    measure,
+    outline_of,
+    parts_of,
+    to_lab,
+)
+from featherseg.data.prompts.street import STREET
+from featherseg.data.raw.specs import SPECS
 
 SIDE = 200
 BY_PIXELS = ("number", "size", "location", "shape")

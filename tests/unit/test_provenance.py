@@ -2,7 +2,7 @@
 
 import subprocess
 
-from featherseg.provenance import commit
+from featherseg.core.provenance import commit
 
 
 def test_what_the_pipeline_writes_is_no_change_of_the_commit(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from featherseg.models import MODELS, small_model
-from featherseg.readings import Reading, Readings, as_text, losses
+from featherseg.models.readings import Reading, Readings, as_text, losses
 
 ALIKE = ["lesion", "Lesion", "LESION", "  lesion", "lesion\n", "lesion\t"]
 LONG = "in this picture that shows several things which look much alike please find for me nothing but the " * 4

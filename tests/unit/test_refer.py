@@ -25,14 +25,15 @@ from refer_files import (
 )
 
 from featherseg.config import DataParams
-from featherseg.data import prepare, specs
-from featherseg.data.download import download
-from featherseg.data.plain_pickle import read_plain_pickle
+from featherseg.core.errors import UserError
+from featherseg.core.files import read_json
+from featherseg.data import prepare
 from featherseg.data.prepare import prepare_dataset
 from featherseg.data.prepared import PreparedDataset, prompt_of
-from featherseg.data.segmentation import mask_of
-from featherseg.errors import UserError
-from featherseg.files import read_json
+from featherseg.data.raw import specs
+from featherseg.data.raw.download import download
+from featherseg.data.raw.plain_pickle import read_plain_pickle
+from featherseg.data.raw.segmentation import mask_of
 
 SQUARE = rectangle(10, 5, 30, 25)
 
@@ -161,7 +162,7 @@ def test_the_official_sizes_are_those_of_the_published_sets():
 def test_what_is_missing_is_handed_on(tmp_path, monkeypatch, present):
     write_archives(tmp_path / "mirror", [reference(1)], [annotation(1, [SQUARE])])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("featherseg.data.fetch.time.sleep", lambda _: None)
+    monkeypatch.setattr("featherseg.data.raw.fetch.time.sleep", lambda _: None)
     for name in ("refcoco", "coco_train2014"):
         spec = specs.SPECS[name]
         unreachable = replace(spec.archives[0], url="http://127.0.0.1:9/file.zip")
@@ -229,7 +230,7 @@ def test_an_image_that_is_damaged(tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", [(10, 10), (-3, 60), (10**9, 10**9)])
 def test_an_image_of_another_size_than_its_entry_is_never_drawn(tmp_path, monkeypatch, size):
     """What pycocotools is asked for, it allocates."""
-    monkeypatch.setattr("featherseg.data.refer.mask_of", None)
+    monkeypatch.setattr("featherseg.data.raw.refer.mask_of", None)
     monkeypatch.setattr(refer_files, "HEIGHT", size[0])
     monkeypatch.setattr(refer_files, "WIDTH", size[1])
     fails(tmp_path, monkeypatch, f"{file_name(1)} has 12 rows and 17 columns, but instances.json says {size[0]} and "

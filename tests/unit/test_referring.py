@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from test_metrics import blob
 
-from featherseg import metrics, referring
+from featherseg.tasks.segmentation import metrics, referring
 
 
 def test_values_by_hand():

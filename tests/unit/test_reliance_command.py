@@ -14,7 +14,7 @@ from reliance_data import halves
 
 from featherseg.cli import main
 from featherseg.config import write_run, write_yaml
-from featherseg.files import read_json, write_not_run
+from featherseg.core.files import read_json, write_not_run
 
 MODULE = """
 import numpy as np
@@ -238,8 +238,8 @@ def test_a_run_is_examined_on_its_own_data_by_its_own_settings(here):
 
 
 @pytest.mark.parametrize(("modules", "heavy"), [
-    ("featherseg.reliance.measure, featherseg.examine", {"torch", "transformers", "matplotlib"}),
-    ("featherseg.reporting.reliance, featherseg.reporting.overlays", {"torch", "transformers"})])
+    ("featherseg.reliance.measure, featherseg.reliance.examine", {"torch", "transformers", "matplotlib"}),
+    ("featherseg.reliance.page, featherseg.reporting.overlays", {"torch", "transformers"})])
 def test_neither_the_suite_nor_its_page_imports_torch(modules, heavy):
     done = subprocess.run([sys.executable, "-c", f"import sys, {modules}\nprint(*{heavy} & set(sys.modules))"],
                           capture_output=True, text=True, check=True)

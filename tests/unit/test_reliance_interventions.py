@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from reliance_data import halves
 
-from featherseg.errors import UserError
-from featherseg.readings import Reading, Readings, as_text
+from featherseg.core.errors import UserError
+from featherseg.models.readings import Reading, Readings, as_text
 from featherseg.reliance.image import IMAGE
 from featherseg.reliance.text import TEXT, Case, Peers
 from featherseg.reliance.trials import plan

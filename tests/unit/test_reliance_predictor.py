@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
 from featherseg.reliance.predictor import load
 
 MODULE = """

@@ -12,16 +12,16 @@ from tiny_run import make_run, write_dataset, write_training, write_weights
 
 from featherseg import config
 from featherseg.config import EvaluateConfig, RelianceConfig, parse, read_run, write_run
+from featherseg.core.errors import UserError
+from featherseg.core.files import read_json
 from featherseg.data.prepared import PreparedDataset
-from featherseg.errors import UserError
-from featherseg.evaluate import evaluate
-from featherseg.files import read_json
-from featherseg.models.clipseg import CLIPSeg
+from featherseg.models.clipseg.model import CLIPSeg
 from featherseg.plan import resolve_study
-from featherseg.predict import load_model, predict_probabilities
+from featherseg.reliance import page as reliance
 from featherseg.reliance.image import IMAGE
 from featherseg.reliance.text import TEXT
-from featherseg.reporting import reliance
+from featherseg.tasks.segmentation.evaluate import evaluate
+from featherseg.tasks.segmentation.predict import load_model, predict_probabilities
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,12 +5,12 @@ import pytest
 from PIL import Image
 from reliance_data import control_trials, halves
 
-from featherseg import metrics
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
 from featherseg.reliance import suite
 from featherseg.reliance.controls import Controls
 from featherseg.reliance.suite import Mask
 from featherseg.reliance.trials import plan
+from featherseg.tasks.segmentation import metrics
 
 
 @pytest.fixture(scope="module")

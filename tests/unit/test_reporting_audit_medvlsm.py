@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featherseg.data.list_faults import KINDS, Kind
-from featherseg.models.biomedclipseg import BiomedCLIPSeg
-from featherseg.reporting import audit_medvlsm as audit
+from featherseg.data.folder.list_faults import KINDS, Kind
+from featherseg.models.biomedclipseg.model import BiomedCLIPSeg
+from featherseg.papers.medvlsm import audit
 
 
 def test_the_released_list_reads_one_block_later():
@@ -58,7 +58,7 @@ def test_drawing_one_prompt_after_another_moves_the_score_of_one_model():
 def test_scores_of_ours_that_move_would_be_found_out(monkeypatch):
     import random
 
-    from featherseg import evaluate
+    from featherseg.tasks.segmentation import evaluate
 
     drawn = random.Random(0)
     monkeypatch.setattr(evaluate, "prompt_of", lambda sample, level, rng=None: drawn.choice(

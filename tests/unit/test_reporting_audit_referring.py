@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from featherseg import adapters
-from featherseg.reporting import audit_referring as audit
+from featherseg.papers.etris import audit
 
 
 def test_choosing_on_the_reported_split_adds_where_nothing_improved():

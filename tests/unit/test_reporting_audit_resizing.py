@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from featherseg.reporting import audit_resizing as audit
+from featherseg.papers.etris import audit_resizing as audit
 
 
 def test_the_released_pair_fits_at_the_top_left_and_is_three_pixels_apart_at_the_bottom_right():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from featherseg.reporting import audit_san as audit
+from featherseg.papers.vlsm_adapter import audit_san as audit
 
 BLOCKS = "CLIP blocks behind the proposals"
 

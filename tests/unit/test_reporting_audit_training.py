@@ -2,7 +2,7 @@
 
 import pytest
 
-from featherseg.reporting import audit_training as audit
+from featherseg.papers.medvlsm import audit_training as audit
 
 
 def test_loss_and_dsc_lower_the_rate_at_other_epochs():

@@ -9,12 +9,12 @@ import pytest
 import reporting_project
 from reporting_project import declare, make_project, scored_run
 
-from featherseg.errors import UserError
-from featherseg.files import write_status
-from featherseg.referring import MEASURES
+from featherseg.core.errors import UserError
+from featherseg.core.files import write_status
 from featherseg.reporting import overview
 from featherseg.reporting.collect import collect
 from featherseg.reporting.study import Study, find_root
+from featherseg.tasks.segmentation.referring import MEASURES
 
 RECIPES = ("clipseg-decoder", "clipseg-vlsm_dense-vl")
 

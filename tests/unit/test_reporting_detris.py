@@ -3,8 +3,9 @@
 import pytest
 from reporting_project import declare, make_project
 
-from featherseg.files import write_status
-from featherseg.reporting import detris, etris
+from featherseg.core.files import write_status
+from featherseg.papers.detris import table as detris
+from featherseg.papers.etris import table as etris
 from featherseg.reporting.collect import collect
 from featherseg.reporting.published import detris_shares
 from featherseg.reporting.study import Study

@@ -10,8 +10,9 @@ import pytest
 from reporting_project import ADAPTERS, REFERRED, TRAINABLE, declare, make_project, scored_run
 
 from featherseg.config import write_run
-from featherseg.files import read_json, write_json, write_status
-from featherseg.reporting import etris, figures, overlays, published
+from featherseg.core.files import read_json, write_json, write_status
+from featherseg.papers.etris import table as etris
+from featherseg.reporting import figures, overlays, published
 from featherseg.reporting.collect import SYNTHETIC, collect
 from featherseg.reporting.study import Study
 

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from reporting_project import declare, make_project, scored_run
 
 from featherseg.data.prepared import PreparedDataset
-from featherseg.evaluate import run_lengths
-from featherseg.metrics import dice
 from featherseg.reporting import figures, overlays, overview
 from featherseg.reporting.collect import collect
 from featherseg.reporting.study import Study
+from featherseg.tasks.segmentation.evaluate import run_lengths
+from featherseg.tasks.segmentation.metrics import dice
 
 RECIPES = ("clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vl")
 
@@ -178,7 +178,7 @@ def test_the_committed_width_stands_beside_another_in_the_workspace(study):
 
 
 def test_a_study_without_scores_says_so(tmp_path, monkeypatch):
-    from featherseg.files import write_status
+    from featherseg.core.files import write_status
 
     monkeypatch.chdir(tmp_path)
     make_project(tmp_path, (), ())

@@ -8,8 +8,9 @@ import pytest
 from reporting_project import REPOSITORY, declare, make_project
 
 from featherseg.config import Params, PoolParams, parse, read_run, read_yaml, write_run
-from featherseg.files import read_json, write_json, write_status
-from featherseg.reporting import medvlsm, published, tables
+from featherseg.core.files import read_json, write_json, write_status
+from featherseg.papers.medvlsm import table as medvlsm
+from featherseg.reporting import published, tables
 from featherseg.reporting.collect import SYNTHETIC, collect
 from featherseg.reporting.study import Study
 

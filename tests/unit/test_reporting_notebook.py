@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from reporting_project import REPOSITORY
 
 import featherseg
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
 from featherseg.reporting.index import write_index
 from featherseg.reporting.notebook import execute
 

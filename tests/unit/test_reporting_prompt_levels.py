@@ -7,9 +7,9 @@ import pytest
 from reporting_project import REPOSITORY, declare, make_project
 
 from featherseg.config import PROMPT_LEVELS, write_run
-from featherseg.files import write_json
+from featherseg.core.files import write_json
+from featherseg.papers.medvlsm import prompt_levels
 from featherseg.plan import resolve_study
-from featherseg.reporting import prompt_levels
 from featherseg.reporting.collect import SYNTHETIC, collect
 from featherseg.reporting.study import Study
 

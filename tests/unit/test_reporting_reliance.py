@@ -6,13 +6,14 @@ import pytest
 from reliance_data import control_trials, drawn, found
 from reporting_project import declare, make_project
 
+from featherseg.core.files import write_json
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
-from featherseg.files import write_json
+from featherseg.reliance import page as reliance
+from featherseg.reliance import study as reliance_study
 from featherseg.reliance.controls import Controls
 from featherseg.reliance.measure import Settings, measure
 from featherseg.reliance.scores import score
 from featherseg.reliance.verdict import title
-from featherseg.reporting import reliance, reliance_study
 from featherseg.reporting.study import Study
 
 DECODER, DENSE = "clipseg-decoder", "clipseg-vlsm_dense-vl"

@@ -11,13 +11,15 @@ import pytest
 import reporting_project
 from reporting_project import declare, make_project, make_run, scored_run
 
+from featherseg.core.errors import UserError
+from featherseg.core.files import write_json, write_status
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
-from featherseg.errors import UserError
-from featherseg.evaluate import long_table, plan_trials, prediction_row, score_rows, summarise
-from featherseg.files import write_json, write_status
-from featherseg.reporting import counts, overview, paper, published, tables
+from featherseg.papers.vlsm_adapter import counts
+from featherseg.papers.vlsm_adapter import table as paper
+from featherseg.reporting import overview, published, tables
 from featherseg.reporting.collect import SYNTHETIC, collect
 from featherseg.reporting.study import Study, read_results
+from featherseg.tasks.segmentation.evaluate import long_table, plan_trials, prediction_row, score_rows, summarise
 
 NOT_COMPARABLE = "not comparable: stand-in"
 RECIPES = ("clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vl", "clipseg-vlsm_shallow-vlc")

@@ -14,10 +14,10 @@ import torch
 from tiny import tiny_data, tiny_environment, tiny_run, tiny_weights
 
 from featherseg import engine, resume
+from featherseg.core.errors import UserError
+from featherseg.core.files import cache_root, read_json
 from featherseg.data.prepared import PreparedDataset
 from featherseg.engine import train
-from featherseg.errors import UserError
-from featherseg.files import cache_root, read_json
 from featherseg.resume import Attempt, run_key
 
 
@@ -233,7 +233,7 @@ def test_the_key_follows_what_decides_a_training(files, place, monkeypatch):
     assert run_key(run.model_copy(update={"seed": 2}), "data") != key
     weights = run.model.model_copy(update={"sha256": "0" * 64})
     assert run_key(run.model_copy(update={"model": weights}), "data") != key
-    monkeypatch.setattr(resume, "digests", lambda *names: {"losses.py": "changed"})
+    monkeypatch.setattr(resume, "digests", lambda *names: {"tasks/segmentation/losses.py": "changed"})
     assert run_key(run, "data") != key
 
 

@@ -12,11 +12,13 @@ from torch.nn import functional as F
 from featherseg import adapters, models
 from featherseg.adapters import trainable
 from featherseg.config import ModelConfig
+from featherseg.core.errors import UserError
 from featherseg.describe import describe
-from featherseg.errors import UserError
-from featherseg.models import MODELS, san, san_config, small_model
-from featherseg.models.san import SAN
-from featherseg.models.san_config import Architecture, small_config
+from featherseg.models import MODELS, small_model
+from featherseg.models.san import config as san_config
+from featherseg.models.san import model as san
+from featherseg.models.san.config import Architecture, small_config
+from featherseg.models.san.model import SAN
 
 PROMPTS = ["polyp", "one large polyp at the top"]
 

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from featherseg import sources
-from featherseg.files import read_json
-from featherseg.sources import CODE, PACKAGE, digest, digests, write_code
+from featherseg.core import sources
+from featherseg.core.files import read_json
+from featherseg.core.sources import CODE, PACKAGE, digest, digests, write_code
 
 SOURCE = '''"""What it is."""
 
@@ -16,8 +16,11 @@ def twice(x):
     return 2 * x  # a remark
 '''
 # imported by a training or an evaluation, but deciding no number: they write, name, look up, time, refuse or resume
-OF_NO_EFFECT = {"__init__.py", "data/__init__.py", "errors.py", "files.py", "registry.py", "sources.py", "progress.py",
-                "provenance.py", "resume.py", "locks.py", "terminal.py", "split_check.py", "data/extract.py"}
+OF_NO_EFFECT = {"__init__.py", "data/__init__.py", "data/raw/__init__.py", "data/prompts/__init__.py",
+                "data/folder/__init__.py", "core/__init__.py", "tasks/__init__.py", "tasks/segmentation/__init__.py",
+                "reliance/__init__.py", "core/errors.py", "core/files.py", "core/registry.py", "core/sources.py",
+                "core/progress.py", "core/provenance.py", "resume.py", "core/locks.py", "core/terminal.py",
+                "split_check.py", "data/raw/extract.py"}
 RESOLVED_BY_THE_PLAN = {"config.py"}
 
 
@@ -42,23 +45,23 @@ def test_a_function_of_nothing_but_a_docstring_is_not_lost():
 def test_a_folder_means_every_module_below_it(tmp_path, monkeypatch):
     shutil.copytree(PACKAGE, tmp_path / "featherseg")
     monkeypatch.setattr(sources, "PACKAGE", tmp_path / "featherseg")
-    before = digests("models", "losses.py")
-    assert {"models/clipseg.py", "losses.py"} < set(before)
+    before = digests("models", "tasks/segmentation/losses.py")
+    assert {"models/clipseg/model.py", "tasks/segmentation/losses.py"} < set(before)
     (tmp_path / "featherseg/models/deep").mkdir()
     (tmp_path / "featherseg/models/deep/new.py").write_text("x = 1\n")
-    changed = tmp_path / "featherseg/losses.py"
+    changed = tmp_path / "featherseg/tasks/segmentation/losses.py"
     changed.write_text(changed.read_text() + "x = 1\n")
-    after = digests("models", "losses.py")
+    after = digests("models", "tasks/segmentation/losses.py")
     assert set(after) - set(before) == {"models/deep/new.py"}
-    assert {name for name in before if before[name] != after[name]} == {"losses.py"}
+    assert {name for name in before if before[name] != after[name]} == {"tasks/segmentation/losses.py"}
 
 
 def test_a_stage_has_one_file(tmp_path):
     write_code(tmp_path / "code")
     assert sorted(path.name for path in (tmp_path / "code").iterdir()) == ["evaluate.json", "train.json"]
     train, evaluate = (read_json(tmp_path / f"code/{stage}.json") for stage in ("train", "evaluate"))
-    assert "losses.py" in train and "referring.py" not in train
-    assert "metrics.py" in evaluate and "losses.py" not in evaluate
+    assert "tasks/segmentation/losses.py" in train and "tasks/segmentation/referring.py" not in train
+    assert "tasks/segmentation/metrics.py" in evaluate and "tasks/segmentation/losses.py" not in evaluate
 
 
 def imported_by(path: str) -> set[str]:
@@ -74,7 +77,8 @@ def imported_by(path: str) -> set[str]:
 
 @pytest.mark.parametrize("stage", list(CODE))
 def test_every_module_that_a_stage_uses_is_listed_or_of_no_effect(stage):
-    listed, found, left = set(digests(*CODE[stage])), set(), [f"{'engine' if stage == 'train' else stage}.py"]
+    first = {"train": "engine.py", "evaluate": "tasks/segmentation/evaluate.py"}
+    listed, found, left = set(digests(*CODE[stage])), set(), [first[stage]]
     while left:
         name = left.pop()
         if name not in found | OF_NO_EFFECT:
@@ -82,4 +86,4 @@ def test_every_module_that_a_stage_uses_is_listed_or_of_no_effect(stage):
             left += imported_by(name)
     assert len(found) > 15
     unlisted = found - listed - (RESOLVED_BY_THE_PLAN if stage == "evaluate" else set())
-    assert unlisted == set(), f"add them to CODE['{stage}'] in sources.py"
+    assert unlisted == set(), f"add them to CODE['{stage}'] in core/sources.py"

@@ -5,7 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from featherseg.core.errors import UserError
 from featherseg.data.prepared import PreparedDataset, prompt_of
+from featherseg.data.prompts.wording import LOCATIONS, location_word
 from featherseg.data.splits import split_by_hash
 from featherseg.data.synthetic import (
     DESCRIPTIONS,
@@ -19,8 +21,6 @@ from featherseg.data.synthetic import (
     scenes_ref,
 )
 from featherseg.data.synthetic.targets import size_word
-from featherseg.data.wording import LOCATIONS, location_word
-from featherseg.errors import UserError
 
 INDICES = range(12)
 LEVELS = [f"p{level}" for level in range(10)]

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from featherseg.models.padding import cut, padded
-from featherseg.models.tokenizer import CONTEXT, END, END_ID, START, clip_token_ids, clip_tokenizer
+from featherseg.models.towers.padding import cut, padded
+from featherseg.models.towers.tokenizer import CONTEXT, END, END_ID, START, clip_token_ids, clip_tokenizer
 
 PROMPTS = [
     "", "polyp", "one medium yellow round polyp, located in right of the image", "  A  RED Circle's!! ",

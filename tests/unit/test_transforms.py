@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
-from featherseg.data.torch_dataset import PixelDataset
 from featherseg.data.transforms import Letterbox, Squash, Warp, resize_of
-from featherseg.metrics import dice, iou
+from featherseg.tasks.segmentation.metrics import dice, iou
+from featherseg.tasks.segmentation.pixels import PixelDataset
 
 FILL = (123, 117, 104)
 SIZES = [(1, 1), (10_000, 50), (31, 200), (64, 64), (300, 451), (427, 640), (641, 423), (3, 417), (413, 415)]

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 
 from featherseg import models
 from featherseg.config import ModelConfig
-from featherseg.errors import UserError
-from featherseg.files import sha256_file
-from featherseg.models.clipseg import CLIPSeg, small_config
+from featherseg.core.errors import UserError
+from featherseg.core.files import sha256_file
+from featherseg.models.clipseg.model import CLIPSeg, small_config
 from featherseg.models.weights import read_state, weights_sha256
 
 
@@ -204,7 +204,7 @@ def test_an_image_size_between_patches_is_refused(folder):
 
 
 def test_the_seed_decides_random_weights(monkeypatch):
-    import featherseg.models.clipseg as clipseg
+    import featherseg.models.clipseg.model as clipseg
 
     monkeypatch.setattr(clipseg, "full_config", lambda: small_config(width=32, text_width=32, depth=3, taps=(0, 1)))
     first, second, third = (models.build(ModelConfig(name="clipseg"), seed=seed).net.decoder.film_mul.weight

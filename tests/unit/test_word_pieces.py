@@ -2,8 +2,8 @@
 
 import pytest
 
-from featherseg.models.padding import cut
-from featherseg.models.word_pieces import SPELLING, read_vocabulary, word_piece_tokenizer
+from featherseg.models.towers.padding import cut
+from featherseg.models.towers.word_pieces import SPELLING, read_vocabulary, word_piece_tokenizer
 
 WORDS = ("one", "large", "polyp", "##s", "in", "the", "left", ",", "-", ".", "##al", "dist", "cafe", "3", "##5", "心")
 VOCABULARY = (*SPELLING[:4], "[MASK]", *WORDS)

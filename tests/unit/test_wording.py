@@ -5,8 +5,8 @@ import json
 import pytest
 from data_files import shared
 
-from featherseg.data.lists import attributes_of
-from featherseg.data.wording import (
+from featherseg.data.folder.lists import attributes_of
+from featherseg.data.prompts.wording import (
     ATTRIBUTES,
     breast_ultrasound,
     counted,

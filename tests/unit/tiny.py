@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from featherseg.config import EvaluateConfig, ModelConfig, Run, TrainConfig
+from featherseg.core.files import sha256_file
 from featherseg.data.prepared import PreparedWriter
-from featherseg.files import sha256_file
-from featherseg.models.clipseg import CLIPSeg, small_config
+from featherseg.models.clipseg.model import CLIPSeg, small_config
 
 SIZE = 32
 

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 
 from featherseg import adapters, checkpoint, models
 from featherseg.config import EvaluateConfig, ModelConfig, Run, TrainConfig
+from featherseg.core.files import sha256_file, write_status
 from featherseg.data.prepared import PreparedWriter
-from featherseg.files import sha256_file, write_status
-from featherseg.models.clipseg import CLIPSeg, small_config
+from featherseg.models.clipseg.model import CLIPSeg, small_config
 
 HEIGHT, WIDTH = 40, 70
 TARGETS = ("left disc", "middle disc", "right disc")

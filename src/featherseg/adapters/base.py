@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from featherseg.config import Strict, parse
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
+from featherseg.core.registry import Registry, unknown
 from featherseg.models.base import SegmentationModel, TowerSpec, parameters_of
 from featherseg.models.weights import check_keys
-from featherseg.registry import Registry, unknown
 
 Positions = Literal["V", "VL", "VLC"]
 

@@ -7,13 +7,13 @@ from torch.nn import functional as F
 
 from featherseg.adapters.base import METHODS, AdapterConfig, Method, set_exchange, unfreeze
 from featherseg.config import Positive
-from featherseg.errors import UserError
-from featherseg.models.etris_config import FULL, STAGES
-from featherseg.models.etris_head import GatedAttention, convolution
+from featherseg.core.errors import UserError
+from featherseg.models.etris.config import FULL, STAGES
+from featherseg.models.etris.head import GatedAttention, convolution
 
 if TYPE_CHECKING:
-    from featherseg.models.clip_towers import ExchangeSpec
-    from featherseg.models.etris import ETRIS
+    from featherseg.models.etris.model import ETRIS
+    from featherseg.models.towers.clip import ExchangeSpec
 
 Direction = Literal["both", "text_to_vision", "vision_to_text"]
 State = tuple[Tensor, Tensor] | None

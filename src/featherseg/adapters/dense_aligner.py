@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from featherseg.adapters.base import METHODS, AdapterConfig, Method, set_exchange, unfreeze
 from featherseg.config import Positive
-from featherseg.errors import UserError
-from featherseg.models.detris_config import FULL
+from featherseg.core.errors import UserError
+from featherseg.models.detris.config import FULL
 
 if TYPE_CHECKING:
-    from featherseg.models.detris import DETRIS
+    from featherseg.models.detris.model import DETRIS
 
 SCALE = 0.2
 DEVIATION = 0.02  # of DINOv2's linear layers at the start

@@ -2,7 +2,7 @@
 
 from featherseg.adapters.base import METHODS, AdapterConfig, Method, unfreeze
 from featherseg.models.base import SegmentationModel
-from featherseg.models.cnn_config import NAMES as CNNS
+from featherseg.models.cnn.config import NAMES as CNNS
 
 
 @METHODS.register("full")

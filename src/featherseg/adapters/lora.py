@@ -8,7 +8,7 @@ from torch import nn
 
 from featherseg.adapters.base import METHODS, Method, TowerConfig, tuned_towers, unfreeze_head
 from featherseg.config import Positive, Several
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
 from featherseg.models.base import SegmentationModel, TowerSpec
 
 Projection = Literal["q_proj", "k_proj", "v_proj", "out_proj"]

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from featherseg.adapters.base import METHODS, HeadConfig, Method, unfreeze_head
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
 from featherseg.models.base import LearnedTokens, SegmentationModel
 
 Count = Annotated[int, Field(ge=0)]

@@ -6,7 +6,7 @@ from torch import nn
 
 from featherseg.adapters.base import METHODS, AdapterBlock, AdapterConfig, Method, Positions, unfreeze_head
 from featherseg.config import Positive
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
 
 

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from time import perf_counter
 
-from featherseg.files import read_json
-from featherseg.provenance import peak_memory_mib
+from featherseg.core.files import read_json
+from featherseg.core.provenance import peak_memory_mib
 
 BATCH = 16
 

@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from featherseg.errors import NotRun
+from featherseg.core.errors import NotRun
 
 
 def in_process(function: Callable, *arguments: Any, cache_dir: Path, loaded: tuple[str, ...] = ()) -> Any:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
-from featherseg.models.clipseg import CLIPSeg
-from featherseg.models.padding import cut, padded
-from featherseg.models.tokenizer import CONTEXT, END_ID, clip_token_ids
+from featherseg.models.clipseg.model import CLIPSeg
+from featherseg.models.towers.padding import cut, padded
+from featherseg.models.towers.tokenizer import CONTEXT, END_ID, clip_token_ids
 
 
 class Reference(SegmentationModel):

@@ -17,16 +17,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from featherseg import adapters
 from featherseg.benchmarks.reference import Reference
 from featherseg.config import ModelConfig, TrainConfig, parse, read_params
+from featherseg.core.provenance import peak_memory_mib
 from featherseg.data.prepared import PreparedDataset, prompt_of
-from featherseg.data.torch_dataset import PixelDataset
 from featherseg.engine import Objective, make_optimizer, rng_of
-from featherseg.features import FeatureBank
 from featherseg.models import build
 from featherseg.models.base import SegmentationModel
-from featherseg.models.clipseg import CLIPSeg
+from featherseg.models.clipseg.model import CLIPSeg
 from featherseg.plan import read_recipe, resolve_adapter
-from featherseg.predict import predict_probabilities
-from featherseg.provenance import peak_memory_mib
+from featherseg.tasks.segmentation.features import FeatureBank
+from featherseg.tasks.segmentation.pixels import PixelDataset
+from featherseg.tasks.segmentation.predict import predict_probabilities
 
 SEED = 0
 EMBEDDED_WEIGHTS = "pipelines/pretrain/weights/clipseg-small"

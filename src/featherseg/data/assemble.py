@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from featherseg.core.errors import UserError
 from featherseg.data.images import Mask, open_mask, read_image
 from featherseg.data.prepared import SPACING, PreparedWriter
-from featherseg.data.prompt_engine import PromptEngine
-from featherseg.errors import UserError
+from featherseg.data.prompts.prompt_engine import PromptEngine
 
 
 @dataclass(frozen=True)

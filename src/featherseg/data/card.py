@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from featherseg.core.files import not_run_reason
+from featherseg.core.glyphs import NOTE, Lettering, drawable, is_drawable
+from featherseg.core.markup import markdown_text
 from featherseg.data.facts import FACTS, Facts, read_facts, write_facts
 from featherseg.data.prepared import LEVELS, UNIQUE, PreparedDataset, Sample, prompt_of, read_samples
-from featherseg.files import not_run_reason
-from featherseg.glyphs import NOTE, Lettering, drawable, is_drawable
-from featherseg.markup import markdown_text
 
 SHEET = "contact_sheet.png"
 _TILES, _COLUMNS, _SIDE, _MARGIN, _LINE, _FONT_SIZE = 12, 4, 256, 12, 15, 12
@@ -221,7 +221,7 @@ def _prompt_table(levels: dict[str, _Level]) -> list[str]:
 def _token_lengths(samples: Iterable[Sample]) -> str:
     """One line: how long the different prompts are in CLIP's tokens, and how many are longer than models read; of a
     prompt the first `_TOKENISED` letters are counted."""
-    from featherseg.models.tokenizer import WORD_LENGTHS, clip_token_ids
+    from featherseg.models.towers.tokenizer import WORD_LENGTHS, clip_token_ids
 
     seen: set[int] = set()
     lengths = array("l")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from featherseg.core.files import read_object, write_json
 from featherseg.data.images import read_image, read_mask
 from featherseg.data.prepared import UNIQUE, UNNAMED, Sample, read_samples
 from featherseg.data.splits import USUAL
-from featherseg.files import read_object, write_json
 
 FACTS = "facts.json"
 INPUT_SIZES = (64, 224, 352, 416)  # sides in pixels: the embedded weights', CLIP's, CLIPSeg's, ETRIS's and CRIS's

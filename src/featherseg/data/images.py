@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from featherseg.core.errors import UserError
+from featherseg.core.files import open_file
 from featherseg.data.mask_classes import Kind, are_raters, kinds_of
-from featherseg.errors import UserError
-from featherseg.files import open_file
 
 # Pillow reads forty formats more, some of them by starting other programs
 _FORMATS = {"BMP": (".bmp",), "GIF": (".gif",), "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg"), "PNG": (".png",),

@@ -23,10 +23,10 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
+from featherseg.core.errors import UserError
+from featherseg.core.files import LONGEST_NAME, atomic_path, not_run_reason, sha256_file, write_status
 from featherseg.data import images
 from featherseg.data.splits import split_groups
-from featherseg.errors import UserError
-from featherseg.files import LONGEST_NAME, atomic_path, not_run_reason, sha256_file, write_status
 
 COLUMNS = ("dataset", "sample_id", "image_id", "group", "split", "target", "image", "mask", "height", "width",
            "x0", "y0", "x1", "y1", "area_fraction", "attributes", "prompts")

@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
 from featherseg.config import HeadPart, ModelConfig, Recipe, Strict, parse
-from featherseg.errors import UserError
-from featherseg.files import read_object
-from featherseg.models import biomedclipseg_config, cnn_config, cris_config, detris_config, etris_config, san_config
-from featherseg.models.clipseg_config import ClipsegFile
+from featherseg.core.errors import UserError
+from featherseg.core.files import read_object
+from featherseg.core.registry import Registry
+from featherseg.core.terminal import shortened
+from featherseg.models.biomedclipseg import config as biomedclipseg_config
+from featherseg.models.clipseg.config import ClipsegFile
+from featherseg.models.cnn import config as cnn_config
+from featherseg.models.cris import config as cris_config
+from featherseg.models.detris import config as detris_config
+from featherseg.models.etris import config as etris_config
+from featherseg.models.san import config as san_config
 from featherseg.models.weights import (
     OWN_FILE,
     RANDOM_SMALL,
@@ -19,8 +26,6 @@ from featherseg.models.weights import (
     weights_file,
     weights_sha256,
 )
-from featherseg.registry import Registry
-from featherseg.terminal import shortened
 
 if TYPE_CHECKING:
     from featherseg.models.base import SegmentationModel
@@ -50,8 +55,8 @@ def _clipseg(config: ModelConfig) -> "SegmentationModel":
     from huggingface_hub.errors import StrictDataclassError
     from transformers.models.clipseg.configuration_clipseg import CLIPSegConfig
 
-    from featherseg.models.clipseg import CLIPSeg, full_config
-    from featherseg.models.clipseg import small_config as small_clipseg
+    from featherseg.models.clipseg.model import CLIPSeg, full_config
+    from featherseg.models.clipseg.model import small_config as small_clipseg
 
     if config.weights == RANDOM_SMALL:
         size = config.image_size or SMALL_SIZE
@@ -70,7 +75,7 @@ def _clipseg(config: ModelConfig) -> "SegmentationModel":
 
 
 def _etris(config: ModelConfig) -> "SegmentationModel":
-    from featherseg.models.etris import build_etris
+    from featherseg.models.etris.model import build_etris
 
     architecture = _architecture(config, etris_config.Architecture, etris_config.FULL[config.name])
     if (config.name == "etris_vit") == (architecture.patch_size is None):
@@ -89,7 +94,7 @@ for _name in ETRIS:
 
 
 def _detris(config: ModelConfig) -> "SegmentationModel":
-    from featherseg.models.detris import DETRIS as Model
+    from featherseg.models.detris.model import DETRIS as Model
 
     architecture = _architecture(config, detris_config.Architecture, detris_config.FULL[config.name])
     if config.weights == RANDOM_SMALL:
@@ -103,7 +108,7 @@ for _name in DETRIS:
 
 
 def _biomedclipseg(config: ModelConfig) -> "SegmentationModel":
-    from featherseg.models.biomedclipseg import BiomedCLIPSeg
+    from featherseg.models.biomedclipseg.model import BiomedCLIPSeg
 
     architecture, vocabulary = _architecture(config, biomedclipseg_config.Architecture, biomedclipseg_config.FULL), None
     if config.weights == RANDOM_SMALL:
@@ -121,7 +126,7 @@ for _name in biomedclipseg_config.NAMES:
 
 @MODELS.register("cris")
 def _cris(config: ModelConfig) -> "SegmentationModel":
-    from featherseg.models.cris import CRIS
+    from featherseg.models.cris.model import CRIS
 
     architecture = _architecture(config, cris_config.Architecture, cris_config.FULL[config.name])
     if config.weights == RANDOM_SMALL:
@@ -134,7 +139,7 @@ def _cris(config: ModelConfig) -> "SegmentationModel":
 
 
 def _cnn(config: ModelConfig) -> "SegmentationModel":
-    from featherseg.models.cnn import CNN
+    from featherseg.models.cnn.model import CNN
 
     architecture = cnn_config.FULL[config.name]
     if config.weights == RANDOM_SMALL:
@@ -151,7 +156,7 @@ for _name in cnn_config.NAMES:
 
 @MODELS.register("san")
 def _san(config: ModelConfig) -> "SegmentationModel":
-    from featherseg.models.san import SAN
+    from featherseg.models.san.model import SAN
 
     architecture = _architecture(config, san_config.Architecture, san_config.FULL)
     if config.weights == RANDOM_SMALL:

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from featherseg.config import Upsampling, WayBack
+from featherseg.core.errors import UserError
 from featherseg.data.transforms import Resize
-from featherseg.errors import UserError
-from featherseg.models.padding import cut, padded
+from featherseg.models.readings import Reading, as_text
+from featherseg.models.towers.padding import cut, padded
 from featherseg.models.weights import check_keys
-from featherseg.readings import Reading, as_text
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featherseg.data.checksums import Checksums
-from featherseg.data.download import CHECKSUMS
-from featherseg.errors import NotRun
-from featherseg.files import (
+from featherseg.core.errors import NotRun
+from featherseg.core.files import (
     atomic_path,
     not_run_reason,
     refuse_own_source,
     write_json,
     write_status,
 )
-from featherseg.locks import exclusive, lock_of
+from featherseg.core.locks import exclusive, lock_of
+from featherseg.core.registry import unknown
+from featherseg.data.raw.checksums import Checksums
+from featherseg.data.raw.download import CHECKSUMS
+from featherseg.models.towers.word_pieces import FILE as VOCABULARY
 from featherseg.models.weights import OWN_FILE, read_state
-from featherseg.models.word_pieces import FILE as VOCABULARY
-from featherseg.registry import unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,7 +139,7 @@ def _join(name: str, first: Path, second: Path, folder: Path) -> None:
 
 def _biomedclipseg_d(name: str, towers: dict[str, "Tensor"],
                      clipseg: dict[str, "Tensor"]) -> tuple[dict[str, "Tensor"], "Strict"]:
-    from featherseg.models.biomedclipseg_config import FULL
+    from featherseg.models.biomedclipseg.config import FULL
 
     decoder = {key: tensor for key, tensor in clipseg.items() if key.startswith("decoder.")}
     return {f"clip.{key}": tensor for key, tensor in towers.items()} | decoder, FULL
@@ -147,8 +147,8 @@ def _biomedclipseg_d(name: str, towers: dict[str, "Tensor"],
 
 def _detris(name: str, vision: dict[str, "Tensor"],
             clip: dict[str, "Tensor"]) -> tuple[dict[str, "Tensor"], "Strict"]:
-    from featherseg.models.clip_towers import NOT_TENSORS_OF_THE_MODEL
-    from featherseg.models.detris_config import FULL
+    from featherseg.models.detris.config import FULL
+    from featherseg.models.towers.clip import NOT_TENSORS_OF_THE_MODEL
 
     text = {f"backbone.{key}": tensor for key, tensor in clip.items()
             if not key.startswith("visual.") and key not in NOT_TENSORS_OF_THE_MODEL}

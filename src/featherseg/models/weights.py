@@ -5,10 +5,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from featherseg.data.extract import open_zip
-from featherseg.errors import UserError
-from featherseg.files import open_file, read_text, sha256_file
-from featherseg.terminal import first_names, printable, shortened
+from featherseg.core.errors import UserError
+from featherseg.core.files import open_file, read_text, sha256_file
+from featherseg.core.terminal import first_names, printable, shortened
+from featherseg.data.raw.extract import open_zip
 
 RANDOM = "random"
 RANDOM_SMALL = "random-small"

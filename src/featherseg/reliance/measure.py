@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from featherseg.data.prepared import PreparedDataset, Sample
-from featherseg.readings import Reader, Readings, as_text
+from featherseg.models.readings import Reader, Readings, as_text
 from featherseg.reliance import suite, trials
 from featherseg.reliance.controls import MEANING, Controls
 from featherseg.reliance.scores import DRAWS, score

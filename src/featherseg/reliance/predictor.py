@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from featherseg.errors import UserError
-from featherseg.registry import unknown
+from featherseg.core.errors import UserError
+from featherseg.core.registry import unknown
 from featherseg.reliance.suite import BadMap, Segment
 
 Predictor = Callable[[np.ndarray, str], np.ndarray]

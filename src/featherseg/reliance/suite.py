@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from featherseg.core.errors import UserError
+from featherseg.core.progress import progress
 from featherseg.data.prepared import PreparedDataset, Sample
-from featherseg.errors import UserError
-from featherseg.progress import progress
 from featherseg.reliance.image import IMAGE
 from featherseg.reliance.image import OWN as OWN_IMAGE
 from featherseg.reliance.text import OWN as OWN_TEXT

@@ -2,7 +2,7 @@
 
 Each is a function `(case, rng) -> list of prompts`. The list is empty where the intervention cannot be made on this
 sample (no second structure, no colour in its prompt, a change behind the last token that the model reads), which is
-counted and never scored as something else. Prompts are compared as the model reads them (`featherseg.readings`).
+counted and never scored as something else. Prompts are compared as the model reads them (`featherseg.models.readings`).
 """
 
 import random
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from featherseg.data.prepared import LEVELS, Sample
-from featherseg.data.wording import ATTRIBUTES, LOCATIONS, NUMBERS, SHAPES, SIZES
-from featherseg.readings import Readings
+from featherseg.data.prompts.wording import ATTRIBUTES, LOCATIONS, NUMBERS, SHAPES, SIZES
+from featherseg.models.readings import Readings
 
 OWN, NONE, PERMUTED, OTHER_STRUCTURE = "own", "none", "permuted", "other_structure"
 _USUAL = {  # what an attribute is changed to where the split itself knows no other value

@@ -9,10 +9,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from featherseg.core.errors import UserError
+from featherseg.core.registry import unknown
 from featherseg.data.prepared import Sample, prompt_of
-from featherseg.errors import UserError
-from featherseg.readings import Reader, Readings, as_text
-from featherseg.registry import unknown
+from featherseg.models.readings import Reader, Readings, as_text
 from featherseg.reliance import image as images
 from featherseg.reliance import text as texts
 from featherseg.reliance.image import BLUR, IMAGE, MEAN_COLOUR, OTHER_IMAGE, OWN

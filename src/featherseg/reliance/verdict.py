@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from featherseg.data.wording import ATTRIBUTES
-from featherseg.readings import losses
+from featherseg.data.prompts.wording import ATTRIBUTES
+from featherseg.models.readings import losses
 from featherseg.reliance.controls import BOTH, IMAGE_ONLY, LANGUAGE_ONLY, MUST_BE, NEITHER, ORACLE
 from featherseg.reliance.image import BLUR, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.reliance.statistics import FEWEST

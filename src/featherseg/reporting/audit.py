@@ -13,10 +13,10 @@ from torch import Tensor
 
 from featherseg import adapters
 from featherseg.config import LossConfig, Recipe, parse, read_yaml
-from featherseg.losses import per_sample_loss
 from featherseg.models.base import SegmentationModel, parameters_of
-from featherseg.models.clipseg import CLIPSeg, small_config
+from featherseg.models.clipseg.model import CLIPSeg, small_config
 from featherseg.reporting import style
+from featherseg.tasks.segmentation.losses import per_sample_loss
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from featherseg.config import HeadPart, Run, read_params
-from featherseg.errors import UserError
-from featherseg.files import atomic_path, not_run_reason, read_object, write_json
-from featherseg.markup import csv_cell
-from featherseg.metrics import UNITS
-from featherseg.referring import MEASURES
+from featherseg.core.errors import UserError
+from featherseg.core.files import atomic_path, not_run_reason, read_object, write_json
+from featherseg.core.markup import csv_cell
 from featherseg.reporting.study import Study, first_split, whole_sets
+from featherseg.tasks.segmentation.metrics import UNITS
+from featherseg.tasks.segmentation.referring import MEASURES
 
 if TYPE_CHECKING:
     import pandas as pd

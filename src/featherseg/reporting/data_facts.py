@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from featherseg.core.files import read_object
+from featherseg.core.markup import markdown_text
 from featherseg.data.facts import FACTS, read_facts
-from featherseg.files import read_object
-from featherseg.markup import markdown_text
 from featherseg.reporting.study import Study
 
 PROCESSED = Path("data/processed")

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from featherseg.reporting import etris, published, style
+from featherseg.papers.etris import table as etris
+from featherseg.reporting import published, style
 from featherseg.reporting.experiments import with_experiments
 from featherseg.reporting.study import Study, first_split, title_of
 from featherseg.reporting.tables import FROM, own_dsc

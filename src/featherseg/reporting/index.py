@@ -3,9 +3,9 @@
 from pathlib import Path
 from urllib.parse import quote
 
-from featherseg.errors import UserError
-from featherseg.files import atomic_path
-from featherseg.markup import html_text
+from featherseg.core.errors import UserError
+from featherseg.core.files import atomic_path
+from featherseg.core.markup import html_text
 from featherseg.reporting.page import page, page_title_and_summary, title_and_summary
 
 REPORTS = Path("reports")

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from featherseg.errors import UserError
-from featherseg.files import atomic_path, cache_root, make_folder
-from featherseg.registry import unknown
+from featherseg.core.errors import UserError
+from featherseg.core.files import atomic_path, cache_root, make_folder
+from featherseg.core.registry import unknown
 from featherseg.reporting.page import notebook_page, read_notebook
 from featherseg.reporting.study import find_root
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featherseg.core.glyphs import drawable
 from featherseg.data.prepared import PreparedDataset, Sample
-from featherseg.glyphs import drawable
 from featherseg.reporting import style
 from featherseg.reporting.published import AS_RELEASED
 from featherseg.reporting.study import Study, title_of
@@ -80,7 +80,7 @@ def two_sentences(study: Study) -> list:
     """For every dataset with several targets an image, the best, the median and the worst pair of predictions that
     two prompts give on one image, by the lower DSC of the two; of the Bridger where one was scored, else of the most
     accurate run. Each after a line that names dataset and method."""
-    from featherseg.reporting.etris import accuracy  # needs torch, which outlines do not
+    from featherseg.papers.etris.table import accuracy  # needs torch, which outlines do not
 
     rows, shown = accuracy(study.every_result), []
     for dataset, of in rows.groupby("dataset"):

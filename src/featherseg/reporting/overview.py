@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from featherseg.markup import markdown_text
+from featherseg.core.markup import markdown_text
 from featherseg.reporting import style
 from featherseg.reporting.collapse import MARK, collapsed, described
 from featherseg.reporting.study import Study, title_of

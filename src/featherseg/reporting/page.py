@@ -1,7 +1,7 @@
 """Self-contained HTML pages: no script, nothing fetched, readable on paper and on a phone.
 
-Text is escaped where it becomes markup (`featherseg.markup`). Behind that stands a policy in every page, under which a
-browser runs no script and fetches nothing.
+Text is escaped where it becomes markup (`featherseg.core.markup`). Behind that stands a policy in every page, under
+which a browser runs no script and fetches nothing.
 """
 
 import html
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from featherseg.errors import UserError
-from featherseg.markup import html_text
-from featherseg.terminal import shortened
+from featherseg.core.errors import UserError
+from featherseg.core.markup import html_text
+from featherseg.core.terminal import shortened
 
 if TYPE_CHECKING:
     from jinja2.runtime import Context

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from featherseg.config import Recipe, Run, parse, read_run, read_yaml
-from featherseg.errors import UserError
-from featherseg.files import read_object
-from featherseg.markup import from_csv_cell
-from featherseg.registry import unknown
+from featherseg.core.errors import UserError
+from featherseg.core.files import read_object
+from featherseg.core.markup import from_csv_cell
+from featherseg.core.registry import unknown
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featherseg.glyphs import NOTE, drawable, families, is_drawable
-from featherseg.markup import elided, markdown_text
+from featherseg.core.glyphs import NOTE, drawable, families, is_drawable
+from featherseg.core.markup import elided, markdown_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from featherseg.markup import html_text
-from featherseg.metrics import PIXEL
+from featherseg.core.markup import html_text
 from featherseg.models.public import WEIGHTS
 from featherseg.reporting.collect import OFFICIAL
 from featherseg.reporting.study import Study, title_of
+from featherseg.tasks.segmentation.metrics import PIXEL
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler

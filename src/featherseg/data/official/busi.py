@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from featherseg.data.layout import find_folder
-from featherseg.data.lists import Entry, named_in
-from featherseg.data.spec import DatasetSpec, Files, medvlsm_lists, open_archive
+from featherseg.data.folder.lists import Entry, named_in
+from featherseg.data.raw.layout import find_folder
+from featherseg.data.raw.spec import DatasetSpec, Files, medvlsm_lists, open_archive
 
 _WORDS = (r"(?P<number>\w+) (?P<size>\w+(?:, \w+)*) (?P<shape>[\w ]+?)-shaped (?P<type>benign|malignant) tumors? "
           r"at the (?P<location>.+) in the breast ultrasound image\.")

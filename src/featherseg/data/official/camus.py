@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from featherseg.core.errors import UserError
+from featherseg.core.files import read_text
 from featherseg.data.assemble import Pixels
-from featherseg.data.frames import frame_spacing, read_frame
-from featherseg.data.layout import find_folder
-from featherseg.data.lists import Entry, named_in
-from featherseg.data.spec import DatasetSpec, Files, medvlsm_lists
-from featherseg.errors import UserError
-from featherseg.files import read_text
+from featherseg.data.folder.lists import Entry, named_in
+from featherseg.data.raw.frames import frame_spacing, read_frame
+from featherseg.data.raw.layout import find_folder
+from featherseg.data.raw.spec import DatasetSpec, Files, medvlsm_lists
 
 _PAGE = "https://humanheart-project.creatis.insa-lyon.fr/database/#collection/6373703d73e9f0047faa1bc8"
 _STRUCTURES = {1: "left ventricular cavity", 2: "myocardium", 3: "left atrium cavity"}

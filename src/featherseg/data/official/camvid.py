@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from featherseg.data.layout import find_folder
-from featherseg.data.spec import LabelMapSpec, Resource, Scene
-from featherseg.errors import UserError
+from featherseg.core.errors import UserError
+from featherseg.data.raw.layout import find_folder
+from featherseg.data.raw.spec import LabelMapSpec, Resource, Scene
 
 _COMMIT = "fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5"
 _CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car", "pedestrian",

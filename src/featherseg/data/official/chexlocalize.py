@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from featherseg.core.errors import UserError
+from featherseg.core.files import read_json
 from featherseg.data.assemble import Pixels
-from featherseg.data.layout import find_file_by_name
-from featherseg.data.lists import Entry, named_in
-from featherseg.data.segmentation import mask_of
-from featherseg.data.spec import DatasetSpec, Files, medvlsm_lists
-from featherseg.errors import UserError
-from featherseg.files import read_json
+from featherseg.data.folder.lists import Entry, named_in
+from featherseg.data.raw.layout import find_file_by_name
+from featherseg.data.raw.segmentation import mask_of
+from featherseg.data.raw.spec import DatasetSpec, Files, medvlsm_lists
 
 _PAGE = "https://stanfordaimi.azurewebsites.net/datasets/23c56a0d-15de-405b-87c8-99c30138950c"
 _PARTS = ("val", "test")

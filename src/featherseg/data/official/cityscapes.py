@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from featherseg.data.layout import find_folder
-from featherseg.data.spec import LabelMapSpec, Scene
+from featherseg.data.raw.layout import find_folder
+from featherseg.data.raw.spec import LabelMapSpec, Scene
 from featherseg.data.splits import split_by_hash
 
 _PAGE = "https://www.cityscapes-dataset.com/downloads/"

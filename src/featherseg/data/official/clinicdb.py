@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from featherseg.data.layout import find_folder
-from featherseg.data.spec import DatasetSpec, Files, medvlsm_lists
+from featherseg.data.raw.layout import find_folder
+from featherseg.data.raw.spec import DatasetSpec, Files, medvlsm_lists
 
 
 def layout(raw: Path) -> Files:

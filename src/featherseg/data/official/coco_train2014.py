@@ -1,6 +1,6 @@
 """COCO's images train2014 (82,783 JPEG files, 13 GB), kept as the one zip archive that it is."""
 
-from featherseg.data.spec import RawSpec, open_archive
+from featherseg.data.raw.spec import RawSpec, open_archive
 
 SPEC = RawSpec(
     name="coco_train2014",

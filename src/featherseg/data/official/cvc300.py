@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from featherseg.data.layout import find_folder, images_and_masks
-from featherseg.data.lists import Entry
-from featherseg.data.spec import DatasetSpec, medvlsm_lists
+from featherseg.data.folder.lists import Entry
+from featherseg.data.raw.layout import find_folder, images_and_masks
+from featherseg.data.raw.spec import DatasetSpec, medvlsm_lists
 
 _FOLDER = "TestDataset/CVC-300"
 

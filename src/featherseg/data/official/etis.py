@@ -1,7 +1,7 @@
 """ETIS-Larib: 196 colonoscopy frames with polyp masks, for testing only."""
 
-from featherseg.data.layout import images_and_masks
-from featherseg.data.spec import DatasetSpec, medvlsm_lists
+from featherseg.data.raw.layout import images_and_masks
+from featherseg.data.raw.spec import DatasetSpec, medvlsm_lists
 
 SPEC = DatasetSpec(
     name="etis",

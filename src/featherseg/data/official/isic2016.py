@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from featherseg.data.layout import find_folder
-from featherseg.data.lists import Entry
-from featherseg.data.spec import DatasetSpec, Files, medvlsm_lists, open_archive
+from featherseg.data.folder.lists import Entry
+from featherseg.data.raw.layout import find_folder
+from featherseg.data.raw.spec import DatasetSpec, Files, medvlsm_lists, open_archive
 
 _PREFIX = "ISBI2016_ISIC_Part1"
 _PARTS = ("Training", "Test")

@@ -1,7 +1,7 @@
 """Kvasir-SEG: 1000 colonoscopy images with a polyp mask each."""
 
-from featherseg.data.layout import images_and_masks
-from featherseg.data.spec import DatasetSpec, medvlsm_lists, open_archive
+from featherseg.data.raw.layout import images_and_masks
+from featherseg.data.raw.spec import DatasetSpec, medvlsm_lists, open_archive
 
 SPEC = DatasetSpec(
     name="kvasir_seg",

@@ -1,6 +1,6 @@
 """PraNet's bundle of polyp test sets, from which CVC-300, ColonDB and ETIS are read."""
 
-from featherseg.data.spec import RawSpec
+from featherseg.data.raw.spec import RawSpec
 
 _PAGE = "https://drive.google.com/file/d/1Y2z7FD5p5y31vkZwQQomXFRB0HutHyao/view"
 

@@ -1,6 +1,6 @@
 """RefCOCO: expressions collected in a two-player game; testA asks for people, testB for other objects."""
 
-from featherseg.data.spec import ReferringSpec, refer_archive
+from featherseg.data.raw.spec import ReferringSpec, refer_archive
 
 SPEC = ReferringSpec(
     name="refcoco",

@@ -1,6 +1,6 @@
 """RefCOCO+: as RefCOCO, but words of place were forbidden."""
 
-from featherseg.data.spec import ReferringSpec, refer_archive
+from featherseg.data.raw.spec import ReferringSpec, refer_archive
 
 SPEC = ReferringSpec(
     name="refcoco_plus",

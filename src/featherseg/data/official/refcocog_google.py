@@ -1,6 +1,6 @@
 """RefCOCOg (G-Ref) in Google's split, which keeps objects apart but not images; its test set was never published."""
 
-from featherseg.data.spec import ReferringSpec, refer_archive
+from featherseg.data.raw.spec import ReferringSpec, refer_archive
 
 SPEC = ReferringSpec(
     name="refcocog_google",

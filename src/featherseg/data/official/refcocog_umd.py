@@ -1,6 +1,6 @@
 """RefCOCOg (G-Ref): longer expressions, written without a game; UMD's split keeps images apart."""
 
-from featherseg.data.spec import ReferringSpec, refer_archive
+from featherseg.data.raw.spec import ReferringSpec, refer_archive
 
 SPEC = ReferringSpec(
     name="refcocog_umd",

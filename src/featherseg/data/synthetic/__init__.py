@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from featherseg.core.errors import UserError
 from featherseg.data.splits import split_by_hash
 from featherseg.data.synthetic import lesions, organs, scenes, scenes_ref
 from featherseg.data.synthetic.scenes import scene_prompts
 from featherseg.data.synthetic.targets import Scene, Target
-from featherseg.errors import UserError
 
 __all__ = ["DESCRIPTIONS", "NAMES", "Scene", "Target", "draw", "prepare_synthetic", "scene_prompts", "synthetic_splits"]
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from featherseg.data.prompts.wording import location_word
 from featherseg.data.synthetic.drawing import (
     ANGLES,
     Outline,
@@ -19,7 +20,6 @@ from featherseg.data.synthetic.targets import (
     cumulative_prompts,
     size_word,
 )
-from featherseg.data.wording import location_word
 
 DESCRIPTION = (
     "A view into a tube of pink mucosa with folds, vessels, wet highlights and the dark border of an "

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from featherseg.data.prompts.wording import location_word
 from featherseg.data.synthetic.drawing import (
     ANGLES,
     Outline,
@@ -16,7 +17,6 @@ from featherseg.data.synthetic.drawing import (
     to_uint8,
 )
 from featherseg.data.synthetic.targets import Scene, Target, cumulative_prompts, size_word
-from featherseg.data.wording import location_word
 
 DESCRIPTION = (
     "An axial slice through an abdomen as in computed tomography, with three of liver, stomach, spleen, "

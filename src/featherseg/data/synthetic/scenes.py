@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 
+from featherseg.data.prompts.wording import location_word
 from featherseg.data.synthetic.drawing import Outline, steps
 from featherseg.data.synthetic.shapes import COLOURS, SHAPES, Item, paint_items, shape_outlines
 from featherseg.data.synthetic.targets import (
@@ -13,7 +14,6 @@ from featherseg.data.synthetic.targets import (
     clear_coordinate,
     cumulative_prompts,
 )
-from featherseg.data.wording import location_word
 
 DESCRIPTION = (
     "Two to five plain shapes in eight colours and three sizes on a textured surface. It stands for "

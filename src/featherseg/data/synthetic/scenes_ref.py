@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from featherseg.data.prompts.wording import location_word
 from featherseg.data.synthetic.drawing import Outline, steps
 from featherseg.data.synthetic.expressions import SIZES, expressions
 from featherseg.data.synthetic.shapes import COLOURS, SHAPES, Item, paint_items, shape_outlines
@@ -14,7 +15,6 @@ from featherseg.data.synthetic.targets import (
     clear_coordinate,
     cumulative_prompts,
 )
-from featherseg.data.wording import location_word
 
 DESCRIPTION = (
     "Two to four shapes of one kind beside one or two of other kinds, on a textured surface. It stands for referring "

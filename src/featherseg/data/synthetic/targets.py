@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from featherseg.data.wording import cumulative
+from featherseg.data.prompts.wording import cumulative
 
 
 @dataclass(frozen=True)

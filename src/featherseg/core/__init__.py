@@ -1,0 +1,1 @@
+"""What knows nothing of models, data or tasks: errors, files, locks, names, progress."""

@@ -1,0 +1,1 @@
+"""Words for a target: made from its mask, or read."""

@@ -1,0 +1,1 @@
+"""From a published archive to a prepared dataset."""

@@ -1,0 +1,1 @@
+"""BiomedCLIPSeg: its configuration and its forward."""

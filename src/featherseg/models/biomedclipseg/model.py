@@ -1,0 +1,186 @@
+"""BiomedCLIPSeg (Poudel et al., "MedVLSM", MIDL 2024, arXiv 2308.07706): BiomedCLIP's towers, CLIPSeg's decoder.
+
+BiomedCLIP (Zhang et al., arXiv 2303.00915) is a timm ViT and a BERT, here under open_clip's names, and built from an
+architecture in this package, since open_clip would fetch BERT's from the model hub. Both towers are walked with
+gradients, the vision tower up to the last tap and no further.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from transformers.models.bert.configuration_bert import BertConfig
+from transformers.models.bert.modeling_bert import BertModel
+from transformers.models.clipseg.configuration_clipseg import CLIPSegConfig
+from transformers.models.clipseg.modeling_clipseg import CLIPSegDecoder
+
+from featherseg.data.transforms import Squash
+from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, Tower, TowerSpec
+from featherseg.models.biomedclipseg.config import Architecture
+from featherseg.models.clipseg.decoder import decoded, redraw
+from featherseg.models.towers.word_pieces import SPELLING, word_piece_tokenizer
+from featherseg.models.weights import check_keys
+
+TRUNK, TEXT = "net.clip.visual.trunk", "net.clip.text"
+BERT_PROJECTIONS = {"q_proj": "attention.self.query", "k_proj": "attention.self.key",
+                    "v_proj": "attention.self.value", "out_proj": "attention.output.dense"}
+
+
+class BiomedCLIP(nn.Module):
+    """The two towers and their projections, named as open_clip names them; `BiomedCLIPSeg` walks them.
+
+    Args:
+        config: the architecture.
+        text_dropout: of BERT's states and attention in training.
+    """
+
+    def __init__(self, config: Architecture, text_dropout: float) -> None:
+        super().__init__()
+        trunk = VisionTransformer(
+            img_size=config.image_size, patch_size=config.patch_size, embed_dim=config.vision_width,
+            depth=config.vision_depth, num_heads=config.vision_heads, num_classes=0, dynamic_img_size=True)
+        head = nn.Sequential(OrderedDict(proj=nn.Linear(config.vision_width, config.embed_dim, bias=False)))
+        self.visual = nn.ModuleDict({"trunk": trunk, "head": head})
+        bert = BertConfig(
+            vocab_size=config.vocabulary, hidden_size=config.text_width, num_hidden_layers=config.text_depth,
+            num_attention_heads=config.text_heads, intermediate_size=4 * config.text_width,
+            max_position_embeddings=config.positions, hidden_dropout_prob=text_dropout,
+            attention_probs_dropout_prob=text_dropout, attn_implementation="sdpa")
+        between = (config.text_width + config.embed_dim) // 2
+        projection = nn.Sequential(nn.Linear(config.text_width, between, bias=False), nn.GELU(),
+                                   nn.Linear(between, config.embed_dim, bias=False))
+        self.text = nn.ModuleDict({"transformer": BertModel(bert, add_pooling_layer=False), "proj": projection})
+        self.logit_scale = nn.Parameter(torch.ones([]))
+
+
+class BiomedCLIPSeg(SegmentationModel):
+    """BiomedCLIP's vision states at CLIPSeg's depths, decoded under the projected first token of its BERT.
+
+    Args:
+        name: `biomedclipseg`, whose decoder comes untrained, or `biomedclipseg_d`, with CLIPSeg's trained one.
+        config: the architecture.
+        image_size: side of the square input in pixels, a multiple of the patch size; None for the architecture's
+            own. Positions are interpolated where it differs.
+        vocabulary: the text tower's word pieces; None spells words out in letters.
+        tap_offset: how many blocks later than CLIPSeg the image is read: 0, or 1 as the released code does.
+        text_dropout: in the text tower in training. Above 0 it changes a frozen tower's features too, as in the
+            released code, so that they are not computed once.
+
+    Raises:
+        ValueError: a size, tap or vocabulary that does not fit the architecture.
+    """
+
+    mean = (0.48145466, 0.4578275, 0.40821073)
+    std = (0.26862954, 0.26130258, 0.27577711)
+    decoder_modules = ("net.decoder",)
+
+    def __init__(self, name: str, config: Architecture, image_size: int | None = None,
+                 vocabulary: Sequence[str] | None = None, tap_offset: int = 0, text_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.name, self.config, self.text_dropout = name, config, text_dropout
+        self.trains_head = name == "biomedclipseg"
+        self.image_size = image_size or config.image_size
+        self.resize = Squash(self.image_size)
+        self.context_length, self.sentence_dim = config.context_length, config.embed_dim
+        self.vocabulary = tuple(vocabulary or SPELLING)
+        taps = tuple(tap + tap_offset for tap in config.taps)
+        self._check_sizes(taps)
+        self.tokenizer = word_piece_tokenizer(self.vocabulary)
+        self.net = nn.ModuleDict({"clip": BiomedCLIP(config, text_dropout), "decoder": _build_decoder(config)})
+        blocks = tuple(f"{TRUNK}.blocks.{k}" for k in range(config.vision_depth))
+        reached, beyond = blocks[: taps[-1] + 1], blocks[taps[-1] + 1 :]
+        inputs = tuple(f"{TRUNK}.{part}" for part in ("cls_token", "pos_embed", "patch_embed"))
+        self.vision = TowerSpec(reached, "attn", "mlp", config.vision_width, taps, (*inputs, *reached),
+                                {"qkv": "attn.qkv", "out": "attn.proj"})
+        self.text = TowerSpec(
+            tuple(f"{TEXT}.transformer.encoder.layer.{k}" for k in range(config.text_depth)),
+            "attention.output.dense", "output.dense", config.text_width, config.taps, (TEXT,), BERT_PROJECTIONS)
+        self.unused = (*beyond, f"{TRUNK}.norm", "net.clip.visual.head", "net.clip.logit_scale")
+
+    def architecture(self) -> dict[str, Any]:
+        """What `config.json` beside the model's weights says."""
+        return self.config.model_dump(mode="json")
+
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt in BERT's word pieces; padding is masked, so its length changes nothing."""
+        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(prompts))]
+
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """States (B, 1 + patches, width) after the tapped blocks; blocks after the last tap never run."""
+        trunk = self.net.clip.visual.trunk
+        states = self.vision_prompt.insert(trunk._pos_embed(trunk.patch_embed(pixels)))
+        states, taps = trunk.norm_pre(states), []
+        for k, block in enumerate(trunk.blocks[: self.vision.taps[-1] + 1]):
+            states = block(states)
+            if k in self.vision.taps:
+                taps.append(self.vision_prompt.remove(states))
+        return ImageFeatures(tuple(taps))
+
+    def encode_text(self, tokens: Tensor) -> TextFeatures:
+        """The projected first token (B, D), and the first token's states (B, width) at the tap depths."""
+        tower = self.net.clip.text
+        states = self.text_prompt.insert(tower.transformer.embeddings(input_ids=tokens))
+        words = tokens != 0
+        learned = words.new_ones(len(words), self.text_prompt.count)
+        seen = torch.cat([words[:, :1], learned, words[:, 1:]], dim=1)[:, None, None]
+        taps = []
+        for k, block in enumerate(tower.transformer.encoder.layer):
+            states = block(states, seen)
+            if k in self.text.taps:
+                taps.append(states[:, 0])
+        return TextFeatures(tower.proj(states[:, 0]), tuple(taps))
+
+    def decode(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
+        """Logits (B, h, w): the input's resolution for patch 16, half of it for patch 8."""
+        return decoded(self.net.decoder, self.image_neck(image), self.text_neck(text))
+
+    def tower_is_constant(self, tower: Tower) -> bool:
+        """Whether nothing that training changes lies before this tower's taps, dropout included."""
+        return super().tower_is_constant(tower) and not (tower == "text" and self.text_dropout)
+
+    def base_tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a weights file under the names that they have in this model.
+
+        Two layouts are known: the whole model, and BiomedCLIP alone.
+        """
+        towers_alone = not any(name.startswith("decoder.") for name in state)
+        return {f"net.clip.{name}" if towers_alone else f"net.{name}": tensor for name, tensor in state.items()}
+
+    def load_base(self, state: dict[str, Tensor], source: str) -> None:
+        """Load weights in one of the layouts of `base_tensors`; BiomedCLIP alone leaves an untrained decoder as it is.
+
+        Raises:
+            UserError: tensors are missing, unexpected or misshapen, among them the decoder's of `biomedclipseg_d`.
+        """
+        found = {name.removeprefix("net."): tensor for name, tensor in self.base_tensors(state).items()}
+        expected = self.net.state_dict()
+        if self.trains_head and not any(name.startswith("decoder.") for name in found):
+            expected = {name: tensor for name, tensor in expected.items() if name.startswith("clip.")}
+        check_keys(found, expected, source)
+        self.net.load_state_dict(found, strict=False)
+
+    def _check_sizes(self, taps: tuple[int, ...]) -> None:
+        config = self.config
+        if self.image_size % config.patch_size:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of the patch size {config.patch_size}")
+        if taps[-1] >= config.vision_depth:
+            raise ValueError(f"with its offset the last tap is {taps[-1]}, but the vision tower's blocks are 0 to "
+                             f"{config.vision_depth - 1}")
+        if len(self.vocabulary) > config.vocabulary:
+            raise ValueError(f"the vocabulary has {len(self.vocabulary)} word pieces, but the text tower knows "
+                             f"{config.vocabulary}")
+
+
+def _build_decoder(config: Architecture) -> CLIPSegDecoder:
+    decoder = CLIPSegDecoder(CLIPSegConfig(
+        attn_implementation="sdpa", vision_config={
+            "hidden_size": config.vision_width, "num_hidden_layers": config.vision_depth,
+            "num_attention_heads": config.vision_heads, "patch_size": config.patch_size},
+        projection_dim=config.embed_dim, reduce_dim=config.reduce_dim, extract_layers=list(config.taps),
+        decoder_num_attention_heads=config.decoder_heads, decoder_intermediate_size=config.decoder_mlp,
+        use_complex_transposed_convolution=True))
+    redraw(decoder)
+    return decoder

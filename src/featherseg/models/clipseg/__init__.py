@@ -1,0 +1,1 @@
+"""CLIPSeg: its configuration and its forward."""

@@ -1,0 +1,1 @@
+"""U-Net, U-Net++ and DeepLabV3+: its configuration and its forward."""

@@ -1,0 +1,116 @@
+"""U-Net, U-Net++ and DeepLabV3+ out of segmentation-models-pytorch: MedVLSM's baselines, which read no prompt.
+
+A mask then depends on the image alone: every prompt of an image gets the same one.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+
+from featherseg.data.transforms import Squash
+from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
+from featherseg.models.cnn.config import Architecture
+from featherseg.models.towers.batchnorm import BatchNorm2d
+from featherseg.models.weights import check_keys
+
+STRIDE, SMALLEST = 32, 64
+NOT_IN_ENCODER = ("fc.weight", "fc.bias")  # the classifier of ImageNet's weights
+NETS: dict[str, type[nn.Module]] = {
+    "unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus, "deeplabv3plus": smp.DeepLabV3Plus}
+
+
+class CNN(SegmentationModel):
+    """A convolutional encoder and decoder behind the seam of text-prompted models.
+
+    Args:
+        name: one of `NETS`.
+        architecture: see `cnn_config`.
+        image_size: side of the square input in pixels; None for the architecture's own.
+
+    Raises:
+        ValueError: a size that does not fit the encoder, or an encoder that the library does not know.
+    """
+
+    mean = (0.485, 0.456, 0.406)
+    std = (0.229, 0.224, 0.225)
+    decoder_modules = ("net.decoder", "net.segmentation_head")
+    unused = ()
+    reads_text = False
+    sentence_dim = 0
+
+    def __init__(self, name: str, architecture: Architecture, image_size: int | None = None) -> None:
+        super().__init__()
+        self.name, self.config = name, architecture
+        self.image_size = image_size or architecture.image_size
+        if self.image_size % STRIDE or self.image_size < SMALLEST:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of {STRIDE} of at least {SMALLEST}")
+        self.resize = Squash(self.image_size)
+        self.net = _build_net(name, architecture)
+        widths = self.net.encoder.out_channels[1:]
+        self.vision = TowerSpec((), None, None, widths[-1], tuple(range(len(widths))), ("net.encoder",))
+        self.text = TowerSpec((), None, None, 0, (), ())
+
+    def architecture(self) -> dict[str, Any]:
+        """What `config.json` beside this model's weights says, at this input size."""
+        return self.config.model_copy(update={"image_size": self.image_size}).model_dump(mode="json")
+
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """No token of any prompt."""
+        return [[] for _ in prompts]
+
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Maps (B, C, h, w) after the encoder's five stages."""
+        return ImageFeatures(tuple(self.net.encoder(pixels)[1:]))
+
+    def encode_text(self, tokens: Tensor) -> TextFeatures:
+        """An empty sentence (B, 0)."""
+        return TextFeatures(torch.zeros(len(tokens), 0, device=tokens.device), ())
+
+    def decode(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
+        """Logits (B, H, W) at the input's resolution, the same for every text of an image."""
+        # the library's decoders count the input as a feature too, of which they read the size at most
+        input_size = image.taps[0].new_empty(1, 0, self.image_size, self.image_size)
+        logits = self.net.segmentation_head(self.net.decoder([input_size, *image.taps]))
+        return logits.squeeze(1).expand(len(text.sentence), -1, -1)
+
+    def base_tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a weights file under the names that they have in this model.
+
+        Two layouts are known: the whole model, and an encoder alone (ImageNet's, whose classifier is left out).
+        """
+        if any(name.startswith("encoder.") for name in state):
+            return super().base_tensors(state)
+        return {f"net.encoder.{name}": tensor for name, tensor in state.items() if name not in NOT_IN_ENCODER}
+
+    def load_base(self, state: dict[str, Tensor], source: str) -> None:
+        """Load weights in one of the layouts of `base_tensors`; an encoder alone leaves the decoder as it is.
+
+        Raises:
+            UserError: tensors are missing, unexpected or misshapen; the message names them.
+        """
+        own, found = self.net.state_dict(), {
+            name.removeprefix("net."): tensor for name, tensor in self.base_tensors(state).items()}
+        alone = not any(name.startswith(("decoder.", "segmentation_head.")) for name in found)
+        expected = {name: tensor for name, tensor in own.items() if name in found or not alone
+                    or name.startswith("encoder.") and not name.endswith("num_batches_tracked")}
+        check_keys(found, expected, source)
+        self.net.load_state_dict(own | found)
+
+
+def _build_net(name: str, architecture: Architecture) -> nn.Module:
+    widths = architecture.decoder_channels
+    options = {"channels": architecture.encoder_channels, "layers": architecture.encoder_layers}
+    try:
+        net = NETS[name](architecture.encoder, encoder_weights=None,
+                         decoder_channels=widths[0] if name == "deeplabv3plus" else widths,
+                         **{key: value for key, value in options.items() if value is not None})
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"encoder {architecture.encoder!r} is none of segmentation-models-pytorch's "
+                         f"({' '.join(str(error).split())[:80]})") from None
+    if name == "deeplabv3plus":
+        pool = net.decoder.aspp[0].convs[-1]
+        pool[2] = BatchNorm2d(pool[2].num_features)
+    return net

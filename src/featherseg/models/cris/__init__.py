@@ -1,0 +1,1 @@
+"""CRIS: its configuration and its forward."""

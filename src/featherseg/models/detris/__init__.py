@@ -1,0 +1,1 @@
+"""DETRIS: its configuration and its forward."""

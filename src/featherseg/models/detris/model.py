@@ -1,0 +1,128 @@
+"""DETRIS (Huang et al., AAAI 2025, arXiv 2501.08580): DINOv2's vision tower beside CLIP's text tower, ETRIS's head.
+
+DINOv2 with registers (Darcet et al., ICLR 2024, arXiv 2309.16588) is timm's ViT and stands where CLIP's vision tower
+does.
+"""
+
+import math
+
+import torch
+from open_clip.model import CLIP
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+from torch.nn import functional as F
+
+from featherseg.models.base import ImageFeatures, TextFeatures, TowerSpec
+from featherseg.models.detris.config import Architecture
+from featherseg.models.etris.model import ETRIS
+from featherseg.models.towers.clip import VISUAL, ExchangeSpec, ViTTowers, walk
+
+PLACES = "backbone.visual.pos_embed"
+CLASS, REGISTERS = "backbone.visual.cls_token", "backbone.visual.reg_token"
+META_REGISTERS, MASKED_PATCH = "backbone.visual.register_tokens", "backbone.visual.mask_token"
+RELEASED = {"dinov2": ("backbone.visual", "exchange.vision"), "txt_backbone": ("backbone", "exchange.text")}
+
+
+class DINOv2Towers(ViTTowers):
+    """DINOv2 and CLIP's text tower; a map is read after each of three vision blocks, the last one normalised.
+
+    An exchange is told the words before the first vision block: its `hearing(words)` is a context in which the vision
+    tower runs.
+    """
+
+    config: Architecture
+
+    def encode(self, pixels: Tensor, tokens: Tensor) -> tuple[ImageFeatures, TextFeatures]:
+        """Features of normalised pixels (B, 3, H, W) and token ids (B, L), vision hearing the words where it does."""
+        if self.exchange is None:
+            return self.encode_image(pixels), self.encode_text(tokens)
+        text = self._walk_text(tokens)
+        with self.exchange.hearing(text.taps[0]):
+            return self._walk_image(pixels), text
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before those of the patches: class, registers, and learned ones."""
+        return super().prefix + self.config.registers
+
+    def _build_backbone(self) -> CLIP:
+        config, width, depth = self.config, self.config.vision_width, self.config.vision_stages[-1]
+        self.vision = TowerSpec(
+            tuple(f"{VISUAL}.blocks.{k}" for k in range(depth)), "attn", "mlp", width,
+            tuple(end - 1 for end in config.vision_stages), (VISUAL,), {"qkv": "attn.qkv", "out": "attn.proj"})
+        self.exchange_spec = ExchangeSpec((width,) * 3, config.text_width, (1, 1, 1), resnet=False)
+        clip = self._build_clip({"layers": 1, "patch_size": config.patch_size, "image_size": config.patch_size})
+        clip.visual = VisionTransformer(
+            img_size=self.image_size, patch_size=config.patch_size, embed_dim=width, depth=depth,
+            num_heads=width // config.vision_head_width, num_classes=0, init_values=1.0,
+            reg_tokens=config.registers, no_embed_class=True)
+        return clip
+
+    def _vision_input(self, pixels: Tensor) -> Tensor:
+        visual = self.net.backbone.visual
+        return self.vision_prompt.insert(visual._pos_embed(visual.patch_embed(pixels)))
+
+    def _vision_stage(self, stage: int, states: Tensor) -> Tensor:
+        return walk(self.net.backbone.visual.blocks, self.config.vision_stages, stage, states)
+
+    def _vision_output(self, states: Tensor) -> Tensor:
+        return self._as_map(self.net.backbone.visual.norm(states))
+
+
+class DETRIS(ETRIS, DINOv2Towers):
+    """ETRIS's head on DINOv2's maps; arguments and errors are those of `ETRIS`."""
+
+    sums_neck = True
+
+    def base_tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a weights file under the names that they have in this model.
+
+        Two layouts are known: this package's, with a head or without one, and the released checkpoints, whose vision
+        tower has Meta's names. Positions are interpolated to this model's grid as in the released code.
+        """
+        state = _with_timms_names({_own_name(name): tensor for name, tensor in state.items()})
+        if PLACES in state:
+            side = self.image_size // self.config.patch_size
+            state[PLACES] = interpolate_places(state[PLACES], side)
+        return super().base_tensors(state)
+
+    def _last_width(self) -> int:
+        return self.config.vision_width
+
+
+def interpolate_places(positions: Tensor, side: int) -> Tensor:
+    """Positions (1, g * g, C) of a square grid on a grid of `side` places a side, (1, side * side, C).
+
+    Bicubic, by the ratio (side + 0.1) / g, which DINOv2's code used before it had registers and which the released
+    code keeps. Others, which do not lie on a square grid, come back as they are.
+    """
+    if positions.ndim != 3 or not positions.is_floating_point():
+        return positions
+    before = math.isqrt(positions.shape[1])
+    if not before or before == side or before * before != positions.shape[1]:
+        return positions
+    grid = positions.transpose(1, 2).unflatten(2, (before, before))
+    scale = (side + 0.1) / before
+    return F.interpolate(grid, scale_factor=(scale, scale), mode="bicubic").flatten(2).transpose(1, 2)
+
+
+def _own_name(name: str) -> str:
+    """The name of a tensor of a released checkpoint in this package's layout; another one as it is."""
+    tower, _, rest = name.partition(".")
+    if tower not in RELEASED:
+        return name
+    own, exchange = RELEASED[tower]
+    block, is_adapter, inside = rest.partition(".adapter.")
+    return f"{exchange}.{block.rpartition('.')[2]}.{inside}" if is_adapter else f"{own}.{rest}"
+
+
+def _with_timms_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """DINOv2's own tensors as timm holds them: the class token's position is part of the class token."""
+    if META_REGISTERS not in state:
+        return state
+    state = {name: tensor for name, tensor in state.items() if name != MASKED_PATCH}
+    state[REGISTERS] = state.pop(META_REGISTERS)
+    own, positions = (state.get(name, torch.empty(0)) for name in (CLASS, PLACES))
+    if own.ndim == positions.ndim == 3 and own.shape[1:] == (1, positions.shape[2]):
+        state[CLASS], state[PLACES] = own + positions[:, :1], positions[:, 1:]
+    return state

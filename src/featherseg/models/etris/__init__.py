@@ -1,0 +1,1 @@
+"""ETRIS: its configuration and its forward."""

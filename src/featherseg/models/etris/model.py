@@ -1,0 +1,69 @@
+"""ETRIS (Xu et al., ICCV 2023, arXiv 2307.11545): CLIP's towers and a head on their maps."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from featherseg.config import HeadPart
+from featherseg.models.etris.config import Architecture
+from featherseg.models.etris.head import (
+    GlobalAlignment,
+    HierarchicalAlignment,
+    LastMap,
+    NoAlignment,
+    PlainProjector,
+    Projector,
+)
+from featherseg.models.towers.clip import BACKBONE, CLIPTowers, ResNetTowers, ViTTowers
+
+HEAD = {"hierarchical_alignment": "neck", "global_alignment": "decoder", "projector": "proj"}
+
+
+class ETRIS(CLIPTowers):
+    """ETRIS's head; errors, and arguments but the last, are those of `CLIPTowers`.
+
+    Args:
+        head_parts: parts of the head, None for all; a simple layer without the text stands in for each other one.
+
+    Attributes:
+        sums_neck: whether hierarchical alignment adds what its last convolutions are given, as in DETRIS.
+    """
+
+    trains_head = True
+    sums_neck = False
+
+    def __init__(self, name: str, architecture: Architecture, image_size: int | None = None,
+                 word_length: int | None = None, head_parts: Sequence[HeadPart] | None = None) -> None:
+        self.head_parts = tuple(HEAD) if head_parts is None else tuple(head_parts)
+        self.left_out = tuple(module for part, module in HEAD.items() if part not in self.head_parts)
+        if not {"hierarchical_alignment", "projector"} & set(self.head_parts):  # who read the sentence
+            self.unused = (*self.unused, f"{BACKBONE}.text_projection")
+        super().__init__(name, architecture, image_size, word_length)
+
+    def _build_head(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        config, spec, parts = self.config, self.exchange_spec, self.head_parts
+        width, heads, sentence, last = config.head_width, config.head_heads, config.embed_dim, self._last_width()
+        return (
+            HierarchicalAlignment((*spec.widths[:2], last), sentence, width, heads, spec.strides, self.sums_neck)
+            if "hierarchical_alignment" in parts else LastMap(last, width, spec.strides[-1]),
+            GlobalAlignment(width, heads, config.head_mlp) if "global_alignment" in parts else NoAlignment(),
+            Projector(sentence, width // 2) if "projector" in parts else PlainProjector(width))
+
+    def _last_width(self) -> int:
+        """Channels of the last map."""
+        return self.config.embed_dim
+
+
+class ResNetETRIS(ETRIS, ResNetTowers):
+    """ETRIS on CLIP's ResNets."""
+
+
+class ViTETRIS(ETRIS, ViTTowers):
+    """ETRIS on CLIP's ViTs."""
+
+
+def build_etris(name: str, architecture: Architecture, image_size: int | None = None,
+                word_length: int | None = None, head_parts: Sequence[HeadPart] | None = None) -> ETRIS:
+    """ETRIS on the vision tower that the architecture names; arguments and errors are those of `ETRIS`."""
+    kind = ViTETRIS if architecture.resnet_layers is None else ResNetETRIS
+    return kind(name, architecture, image_size, word_length, head_parts)

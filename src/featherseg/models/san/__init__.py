@@ -1,0 +1,1 @@
+"""SAN: its configuration and its forward."""

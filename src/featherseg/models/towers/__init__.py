@@ -1,0 +1,1 @@
+"""Encoders and tokenizers that several models share."""

@@ -1,0 +1,1 @@
+"""What reproduces a paper's tables and figures, a folder each."""

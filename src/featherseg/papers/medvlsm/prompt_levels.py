@@ -1,0 +1,125 @@
+"""The grid of prompt levels: what a method that was trained with the prompts of one level makes of those of another.
+
+MedVLSM (arXiv 2308.07706) trains and tests on one level at a time, which is the grid's diagonal. A cell is the mean DSC
+of the reliance suite's intervention `level_p0` to `level_p9` on the images that `evaluate.reliance` asks for, so a row
+takes one training and one evaluation.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from featherseg.config import PROMPT_LEVELS, Run
+from featherseg.core.markup import markdown_text
+from featherseg.reliance.study import HOW, Measured, by_dataset, measured
+from featherseg.reporting import style
+from featherseg.reporting.study import Study, title_of
+from featherseg.reporting.tables import FROM, honest, source_of
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+    from matplotlib.figure import Figure
+
+NOT_TRAINED, RANDOM, EMPTY = "nothing", "random", "p0"
+ELSEWHERE = ("The grid of training and testing on each level from P0 to P9 is the study `prompt_levels`: "
+             "reports/prompt_levels/40_reliance.html, made anew, or on other sets, by "
+             "`dvc repro pipelines/prompt_levels/dvc.yaml`.")
+_Label = tuple[str, str]  # title of the dataset, and method
+
+
+def grid(study: Study) -> pd.DataFrame:
+    """DSC in % by what was trained with (lines) and the level that was scored (columns P0 to P9), of every measured
+    run, whatever its training prompts; with the number of images. Empty where none was measured."""
+    sources = {row.run: row for row in study.results.drop_duplicates("run").itertuples()}
+    lines = [{"dataset": one.run.dataset, "method": title_of(one.run.recipe), "trained with": _shown(trained(one.run)),
+              **{level.upper(): value for level, value in _scores(one).items()}, "images": one.record["n_images"],
+              FROM: source_of(sources[one.run.name]), "data": sources[one.run.name].data}
+             for _, runs in by_dataset(study) for one in _in_order(runs)]
+    levels = [level.upper() for level in PROMPT_LEVELS if any(level.upper() in line for line in lines)]
+    return honest(pd.DataFrame(lines, columns=["dataset", "method", "trained with", *levels, "images", FROM, "data"]))
+
+
+def figure(study: Study) -> "Figure | Markdown":
+    """The grid drawn: a panel a dataset, trained with (rows) by tested with (columns); the cells in which both are one
+    level are framed."""
+    panels = list(by_dataset(study))
+    if not panels:
+        return style.note(HOW)
+    most = max(len(runs) for _, runs in panels)
+    figure, axes = style.panels(len(panels), width=6.4, height=1.6 + 0.36 * most, columns=2)
+    for axis, (dataset, runs) in zip(axes, panels, strict=True):
+        runs = _in_order(runs)
+        policies = [trained(one.run) for one in runs]
+        single = len(set(policies)) == len(policies)
+        names = [_shown(policy) if single else f"{title_of(one.run.recipe)}: {_shown(policy)}"
+                 for policy, one in zip(policies, runs, strict=True)]
+        cells = pd.DataFrame([_scores(one) for one in runs])
+        cells = cells.reindex(columns=[level for level in PROMPT_LEVELS if level in cells])
+        style.heat(axis, cells.set_axis(names).rename(columns=_shown),
+                   framed=[(row, list(cells).index(policy)) for row, policy in enumerate(policies) if policy in cells])
+        axis.set(title=f"{dataset}, DSC in %", xlabel="tested with", ylabel="trained with")
+    return figure
+
+
+def note(study: Study) -> str:
+    """What the grid says, a paragraph for each method and dataset with a row a level; else where the grid stands."""
+    said = [_reading(*label, rows) for label, rows in _methods(study)
+            if set(PROMPT_LEVELS) <= set(rows.index) and set(PROMPT_LEVELS) <= set(rows.columns)]
+    if said:
+        return "\n\n".join(said)
+    policies = dict.fromkeys(_shown(trained(one.run)) for one in _in_order(measured(study)) if one.run.train)
+    here = f"Here models were trained with prompts of {', '.join(policies)}. " if policies else ""
+    return f"{here}{ELSEWHERE}"
+
+
+def trained(run: Run) -> str:
+    """The policy of a run's training prompts, `nothing` where it was not trained."""
+    return run.train.prompts if run.train else NOT_TRAINED
+
+
+def _methods(study: Study) -> Iterator[tuple[_Label, pd.DataFrame]]:
+    """By dataset and method the grid of the trained runs that differ in their prompts only, policies by levels."""
+    for dataset, runs in by_dataset(study):
+        methods: dict[str, list[Measured]] = {}
+        for one in (one for one in runs if one.run.train):
+            settings = one.run.train.model_dump(exclude={"prompts", "val_prompts"})
+            methods.setdefault(repr((one.run.model, one.run.adapter, settings)), []).append(one)
+        for of in methods.values():
+            method = ", ".join(map(str, (of[0].run.model.name, *of[0].run.adapter.values())))
+            yield (dataset, method), pd.DataFrame({trained(one.run): _scores(one) for one in of}).T
+
+
+def _reading(dataset: str, method: str, rows: pd.DataFrame) -> str:
+    """A method's grid in words: the diagonal, and what another level, or random ones, cost against it."""
+    own = pd.Series({level: rows.loc[level, level] for level in PROMPT_LEVELS})
+    prompted = [level for level in PROMPT_LEVELS if level != EMPTY]
+    lost = (rows.loc[prompted, prompted] - own[prompted]).stack()
+    lost = lost[[level != tested for level, tested in lost.index]]
+    worst, tested = map(_shown, lost.idxmin())
+    where = f"**{markdown_text(dataset)}** ({markdown_text(method)})"
+    said = (f"{where}: trained and tested on one level, DSC is {own[EMPTY]:.1f} % without words (P0), "
+            f"{own['p1']:.1f} % with the class (P1), and highest with {_shown(own.idxmax())}, {own.max():.1f} %. "
+            f"Against the model that was trained on the level it is tested on (P1 to P9), one trained on another level "
+            f"scores {lost.mean():+.1f} points on average, at worst {lost.min():+.1f} (trained on {worst}, tested on "
+            f"{tested})")
+    if RANDOM not in rows.index:
+        return f"{said}."
+    mixed = (rows.loc[RANDOM] - own)[prompted]
+    return f"{said}; one trained on random levels {mixed.mean():+.1f}, at worst {mixed.min():+.1f}."
+
+
+def _scores(one: Measured) -> dict[str, float]:
+    """DSC in % by level."""
+    found = {cell["condition"].removeprefix("level_"): 100 * cell["dsc"] for cell in one.record["conditions"]}
+    return {level: found[level] for level in PROMPT_LEVELS if level in found}
+
+
+def _shown(policy: str) -> str:
+    return policy.upper() if policy in PROMPT_LEVELS else policy
+
+
+def _in_order(runs: list[Measured]) -> list[Measured]:
+    """Those trained on a level first, by level."""
+    return sorted(runs, key=lambda one: (PROMPT_LEVELS.index(level) if (level := trained(one.run)) in PROMPT_LEVELS
+                                         else len(PROMPT_LEVELS)))

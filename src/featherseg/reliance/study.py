@@ -1,0 +1,175 @@
+"""How much image and language each matter to the runs of a study: what `evaluate` measured, side by side.
+
+Reliance is measured where `evaluate.reliance` of the study's params asks for it. The controls, whose answer is known,
+stand beside the runs of each dataset, and are made on the spot where no run was measured.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from featherseg.config import Run
+from featherseg.core.files import not_run_reason, read_json
+from featherseg.core.markup import markdown_text
+from featherseg.data.prepared import PreparedDataset
+from featherseg.data.prompts.wording import ATTRIBUTES
+from featherseg.reliance import page as reliance
+from featherseg.reliance.measure import Settings, measure_controls
+from featherseg.reliance.verdict import is_drop, is_gain, paragraph, verdict
+from featherseg.reporting import style
+from featherseg.reporting.collect import data_of
+from featherseg.reporting.study import Study, title_of
+from featherseg.reporting.tables import show
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+    from matplotlib.figure import Figure
+
+COLOURS = dict(zip(ATTRIBUTES, ("#999999", "#009E73", "#D55E00", "#CC79A7", "#0072B2"), strict=True))
+HOW = ("Reliance has not been measured for a run of this study: set `evaluate.reliance: {}` in its params, or "
+       "`evaluate.reliance: {images: 24}` for so many images a split, and run it again.")
+ON_THE_SPOT = 12  # images for controls of a dataset where no run was measured
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run whose reliance was measured on its first split.
+
+    Attributes:
+        run: the run.
+        split: the split.
+        record: what `reliance.measure` gave.
+    """
+
+    run: Run
+    split: str
+    record: dict[str, Any]
+
+    @property
+    def data(self) -> str:
+        """The dataset with where it comes from."""
+        return f"{self.run.dataset} ({data_of(self.run.dataset)})"
+
+
+def measured(study: Study) -> list[Measured]:
+    """The measured runs of the smallest seed of each recipe and dataset, by dataset."""
+    found: dict[tuple[str, str], Measured] = {}
+    for run in sorted(study.runs, key=lambda run: (run.dataset, run.seed, run.recipe)):
+        path = study.evaluate(run.name) / "reliance.json"
+        if path.is_file():
+            split, record = next(iter(read_json(path).items()))
+            found.setdefault((run.dataset, run.recipe), Measured(run, split, record))
+    return list(found.values())
+
+
+def quote(study: Study) -> str:
+    """For each dataset the paragraph of its most accurate run, and which answer how many runs have."""
+    said = []
+    for dataset, runs in by_dataset(study):
+        best = _most_accurate(runs)
+        answers = pd.Series([verdict(one.record) for one in runs]).value_counts()
+        counts = ", ".join(f"{answer} in {count}" for answer, count in answers.items())
+        best_run = markdown_text(paragraph(best.record, title_of(best.run.recipe), best.data))
+        said.append(f"**{markdown_text(dataset)}**: {best_run} "
+                    f"What decides, over the {len(runs)} runs measured here: {counts}.")
+    return "\n\n".join(said) or HOW
+
+
+def compared(study: Study) -> dict[str, dict[str, dict[str, Any]]]:
+    """By dataset, with where it comes from: records of its runs by title, and those of its controls, which were given
+    the prompts of the most accurate run."""
+    found = {}
+    for dataset, runs in by_dataset(study):
+        controls = {f"control: {name}": one for name, one in _most_accurate(runs).record["controls"].items()}
+        found[dataset] = {title_of(one.run.recipe): one.record for one in runs} | controls
+    if found:
+        return found
+    for dataset in sorted({run.dataset for run in study.runs}):
+        folder = Path("data/processed") / dataset
+        if (folder / "status.json").is_file() and not not_run_reason(folder):
+            data = PreparedDataset.read(folder)
+            samples = data.split("test") or data.samples
+            controls = measure_controls(data, samples, Settings(limit=ON_THE_SPOT))
+            found[f"{dataset} ({data_of(dataset)})"] = {f"control: {name}": one for name, one in controls.items()}
+    return found
+
+
+def decisions(study: Study) -> list:
+    """What decides, run by run, with the scores behind it and the controls below, as a table and as Shapley values;
+    each dataset after a line that names it and where it comes from."""
+    return [item for dataset, records in compared(study).items() for item in (
+        style.heading(dataset), show(reliance.comparison(records), digits=1), reliance.shares(records))]
+
+
+def attributes(study: Study) -> pd.DataFrame:
+    """The change of DSC in points when one attribute of the prompt is changed, with intervals, run by run."""
+    lines = []
+    for dataset, runs in by_dataset(study):
+        for one in runs:
+            flips = _flips(one.record)
+            lines.append({"dataset": dataset, "method": title_of(one.run.recipe)} | {
+                name: _cell(flips.get(name)) for name in ATTRIBUTES})
+    return pd.DataFrame(lines, columns=["dataset", "method", *ATTRIBUTES])
+
+
+def attribute_changes(study: Study) -> "Figure | Markdown":
+    """The same as a chart: a panel a dataset, a line a run, a colour an attribute, filled where the loss or the gain is
+    significant."""
+    datasets = list(by_dataset(study))
+    if not datasets:
+        return style.note(HOW)
+    rows = max(len(runs) for _, runs in datasets)
+    figure, axes = style.panels(len(datasets), width=6.2, height=1.2 + 0.55 * rows, columns=2)
+    for axis, (dataset, runs) in zip(axes, datasets, strict=True):
+        for place, one in enumerate(runs):
+            flips = _flips(one.record)
+            for number, name in enumerate(name for name in ATTRIBUTES if name in flips):
+                reliance.whisker(axis, place + 0.15 * (number - 2), flips[name], COLOURS[name])
+        axis.axvline(0, color="#555555", linewidth=1)
+        axis.set(title=dataset, xlabel="change of DSC (points)", ylim=(len(runs) - 0.5, -0.5))
+        axis.set_yticks(range(len(runs)), [title_of(one.run.recipe) for one in runs])
+        axis.grid(axis="y", visible=False)
+    for name, colour in COLOURS.items():
+        axes[0].plot([], [], "o", color=colour, label=f"{name} changed")
+    figure.legend(loc="outside lower center", ncols=len(COLOURS))
+    return figure
+
+
+def gallery(study: Study) -> list:
+    """For each dataset the masks of its most accurate run on one image under different prompts."""
+    shown = []
+    for dataset, runs in by_dataset(study):
+        best = _most_accurate(runs)
+        trials = pd.read_parquet(study.evaluate(best.run.name) / "reliance.parquet",
+                                 filters=[("split", "==", best.split)])
+        data = PreparedDataset.read(f"data/processed/{best.run.dataset}")
+        figures = reliance.same_image(trials, data)[:1]
+        for figure in figures:
+            shown += [style.heading(f"{dataset}: {title_of(best.run.recipe)}"), style.picture(figure)]
+    return shown or [style.note(HOW)]
+
+
+def by_dataset(study: Study) -> Iterator[tuple[str, list[Measured]]]:
+    """The measured runs of each dataset, after its name with where it comes from."""
+    runs = measured(study)
+    for dataset in dict.fromkeys(one.data for one in runs):
+        yield dataset, [one for one in runs if one.data == dataset]
+
+
+def _most_accurate(runs: Sequence[Measured]) -> Measured:
+    return max(runs, key=lambda one: one.record["own"]["value"])
+
+
+def _flips(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {one["condition"].removeprefix("flip_"): one for one in record["conditions"]
+            if one["condition"].startswith("flip_")}
+
+
+def _cell(one: dict[str, Any] | None) -> str:
+    if one is None:
+        return "not measured"
+    mark = " *" if is_drop(one) or is_gain(one) else ""
+    return f"{reliance.points(one['drop'])} ({reliance.interval(one['low'], one['high'])}){mark}"

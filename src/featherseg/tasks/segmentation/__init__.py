@@ -1,0 +1,1 @@
+"""Segmentation by a prompt: losses, metrics, training and scoring."""
