@@ -1,0 +1,72 @@
+"""What a training minimises: the seam between the engine and a task."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to learn from or to be validated on; tasks add what they need.
+
+    Attributes:
+        sample_id: names it in messages.
+    """
+
+    sample_id: str
+
+
+Batch = Sequence[Item]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which validation scores decide what.
+
+    Attributes:
+        selects: the score that chooses the epoch that is kept, and stops early; higher is better.
+        keeps: the `first` or the `last` of equally good epochs.
+        plateau: the score that the plateau schedule waits for.
+        plateau_mode: whether that is a higher (`max`) or a lower one (`min`).
+    """
+
+    selects: str
+    keeps: Literal["first", "last"] = "first"
+    plateau: str = ""
+    plateau_mode: Literal["max", "min"] = "max"
+
+
+class Objective(nn.Module, ABC):
+    """What is minimised, and how it is validated. The engine owns all else: steps, schedule, processes, epochs.
+
+    Attributes:
+        held_out: the items of validation.
+        choice: which validation scores decide what.
+    """
+
+    held_out: Sequence[Item]
+    choice: Choice
+
+    @abstractmethod
+    def per_epoch(self, size: int) -> int:
+        """How many items the batches of an epoch hold, which may leave out a short last one."""
+
+    @abstractmethod
+    def batches(self, epoch: int, size: int) -> Iterator[Batch]:
+        """The batches of an epoch. The task owns order, prompts and negatives; all are a function of the run's seed,
+        the epoch and the sample alone."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tensor:
+        """Losses (B,); the engine averages them, also over processes."""
+
+    @abstractmethod
+    def measure(self, batch: Batch) -> Tensor:
+        """What validation sums over items, float64 (quantities, B); NaN where an answer is not finite."""
+
+    @abstractmethod
+    def scores(self, sums: Sequence[float]) -> dict[str, float]:
+        """Validation scores by name, from the sums of `measure` over all of `held_out`, the main one first."""
