@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 _FEW = 8  # distinct colours up to which a lossless file is counted exactly
 _FEWEST_PIXELS = 16
@@ -116,6 +115,8 @@ def are_raters(levels: np.ndarray, kinds: list[Kind]) -> bool:
                for raters in range(2, _MOST_RATERS + 1))
     if not even:
         return False
+    from scipy import ndimage  # slow to import
+
     shapes, count = ndimage.label(levels > top / 20)
     highest = ndimage.maximum(levels, shapes, np.arange(1, count + 1))
     for lower, higher in zip(kinds[1:], kinds[2:], strict=False):
@@ -175,6 +176,8 @@ def _plateaus(colours: np.ndarray, codes: np.ndarray, levels: np.ndarray, soft: 
 
 def _spread(plane: np.ndarray) -> np.ndarray:
     """The range of a channel within 3x3 pixels: uint8 (H, W) -> uint8 (H, W)."""
+    from scipy import ndimage  # slow to import
+
     return ndimage.maximum_filter(plane, 3) - ndimage.minimum_filter(plane, 3)
 
 

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as tv
 
 from featherseg.config import ResizeKind
 
@@ -38,7 +36,7 @@ class Squash:
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3) -> uint8 (size, size, 3), bilinear with antialiasing."""
-        return _resize_image(pixels, self.size, self.size, InterpolationMode.BILINEAR)
+        return _resize_image(pixels, self.size, self.size, "bilinear")
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """bool (H, W) -> bool (size, size), the nearest pixel."""
@@ -76,7 +74,7 @@ class Letterbox:
         square = np.empty((self.size, self.size, 3), np.uint8)
         square[:] = self.fill
         square[rows, columns] = _resize_image(pixels, rows.stop - rows.start, columns.stop - columns.start,
-                                              InterpolationMode.BICUBIC)
+                                              "bicubic")
         return square
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
@@ -165,14 +163,21 @@ def _centred(length: int, size: int) -> slice:
     return slice(start, start + length)
 
 
-def _resize_image(pixels: np.ndarray, height: int, width: int, mode: InterpolationMode) -> np.ndarray:
+def _resize_image(pixels: np.ndarray, height: int, width: int, mode: Literal["bilinear", "bicubic"]) -> np.ndarray:
+    """uint8 (H, W, 3) -> uint8 (height, width, 3), antialiased, as torchvision does it.
+
+    PyTorch's own kernel for bytes is called, since importing torchvision takes as long as importing torch.
+    """
     channels_first = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
-    return tv.resize(channels_first, [height, width], mode, antialias=True).permute(1, 2, 0).numpy()
+    if channels_first.shape[1:] == (height, width):
+        return pixels
+    resized = F.interpolate(channels_first[None], (height, width), mode=mode, align_corners=False, antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
 
 
 def _resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    plane = torch.from_numpy(mask.astype(np.uint8))[None]
-    return tv.resize(plane, [height, width], InterpolationMode.NEAREST_EXACT)[0].numpy() > 0
+    plane = torch.from_numpy(mask.astype(np.uint8))
+    return F.interpolate(plane[None, None], (height, width), mode="nearest-exact")[0, 0].numpy() > 0
 
 
 def _resize_values(values: Tensor, height: int, width: int, kernel: Kernel) -> Tensor:

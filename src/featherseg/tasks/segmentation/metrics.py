@@ -8,7 +8,6 @@ Whoever averages these values counts the empty masks beside the mean.
 """
 
 import numpy as np
-from scipy.spatial import KDTree
 
 METRICS = ("dsc", "iou", "hd95", "intersection", "union")
 AVERAGED = ("dsc", "iou", "hd95")
@@ -62,6 +61,8 @@ def surface(mask: np.ndarray) -> np.ndarray:
 
 def _directed_hd95(points: np.ndarray, reference: np.ndarray) -> float:
     """95th percentile of the distances of `points` (N, 2) to the nearest of `reference` (M, 2)."""
+    from scipy.spatial import KDTree  # slow to import
+
     distances, _ = KDTree(reference, leafsize=32).query(points)
     return float(np.percentile(distances, 95))
 
