@@ -18,7 +18,7 @@ lab: setup
 	$(RUN) jupyter lab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 bench: setup
-	$(RUN) PYTHONPATH=src python -m featherseg bench $(ARGS)
+	$(RUN) PYTHONPATH=src:. python -m benchmarks $(ARGS)
 
 lint: setup
 	$(RUN) ruff check

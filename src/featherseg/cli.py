@@ -247,13 +247,6 @@ def check(study: list[str] | None, params_only: bool, out: Path | None) -> None:
         write_json(out, {"faults": faults})
 
 
-def bench(quick: bool) -> None:
-    """Measure speed and memory and write reports/benchmarks.csv."""
-    from featherseg.bench import run_benchmarks
-
-    run_benchmarks(quick=quick)
-
-
 def agreement(data: list[Path], split: str, out: Path) -> None:
     """Compare the prompt engine's words with the published ones of prepared datasets."""
     from featherseg.papers.medvlsm.agreement import write_agreement
@@ -337,7 +330,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--study", type=named("study"), action="append", help="only these studies")
     sub.add_argument("--params-only", action="store_true", help="leave datasets and weights out")
     sub.add_argument("--out", type=Path, metavar="FILE", help="written if nothing is wrong, for stages that wait")
-    command(bench).add_argument("--quick", action="store_true")
     sub = command(agreement)
     sub.add_argument("--data", required=True, nargs="+", type=Path, metavar="FOLDER", help="prepared datasets")
     sub.add_argument("--split", default="test")

@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from featherseg import adapters, bench, models
-from featherseg.benchmarks import steps
-from featherseg.benchmarks.process import in_process
-from featherseg.benchmarks.reference import Reference
-from featherseg.benchmarks.steps import Bench, Case
+from benchmarks import steps
+from benchmarks import suite as bench
+from benchmarks.process import in_process
+from benchmarks.reference import Reference
+from benchmarks.steps import Bench, Case
+from featherseg import adapters, models
 from featherseg.config import ModelConfig
 from featherseg.core.errors import NotRun
 from featherseg.core.provenance import peak_memory_mib, provenance

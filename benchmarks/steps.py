@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.reference import Reference
 from featherseg import adapters
-from featherseg.benchmarks.reference import Reference
 from featherseg.config import ModelConfig, TrainConfig, parse, read_params
 from featherseg.core.provenance import peak_memory_mib
 from featherseg.data.prepared import PreparedDataset, prompt_of

@@ -1,4 +1,4 @@
-"""`featherseg bench`: speed and memory of every method, as one table.
+"""Speed and memory of every method, as one table.
 
 CLIPSeg is measured beside the library's own forward, ETRIS's ways to tune beside each other.
 """
@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from featherseg.benchmarks import growth, steps
-from featherseg.benchmarks.process import in_process
-from featherseg.benchmarks.steps import IMPLEMENTATIONS, PROMPTS, Case, model_config
+from benchmarks import growth, steps
+from benchmarks.process import in_process
+from benchmarks.steps import IMPLEMENTATIONS, PROMPTS, Case, model_config
 from featherseg.core.errors import NotRun
 from featherseg.core.files import atomic_path, cache_root
 from featherseg.core.markup import csv_cell

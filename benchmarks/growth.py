@@ -34,7 +34,7 @@ def epoch(recipe: str, data_dir: Path, work_dir: Path) -> dict[str, float]:
         decoding, features, training, validation.
     """
     os.environ["ACCELERATE_USE_CPU"] = "true"
-    from featherseg.benchmarks.steps import SEED, adapter_config, model_config
+    from benchmarks.steps import SEED, adapter_config, model_config
     from featherseg.config import Run, TrainConfig
     from featherseg.engine import train
 

@@ -1,1 +1,0 @@
-"""What `featherseg bench` measures, each part in a file of its own."""
