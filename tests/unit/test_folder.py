@@ -216,6 +216,9 @@ def test_a_list_names_files_with_whatever_extension(folder):
     write_json(folder / "anns/test.json", [{"img_name": "images/a.jpg", "mask_name": "masks/a.jpg"}])
     assert [sample.image_id for sample in take(folder).samples] == ["a"]
     assert "2 images are in no list" in (folder.parent / "out/card.md").read_text()
+    save_list(folder, "test", {"image": "a"}, {"image": "b"})
+    take(folder)
+    assert "1 image is in no list" in (folder.parent / "out/card.md").read_text()
 
 
 def test_a_csv_gives_the_same(folder):

@@ -387,5 +387,5 @@ def _notes(rows: list[Row], images: dict[str, Path]) -> list[str]:
     notes = []
     unlisted = len(images) - len({row.image_id for row in rows})
     if unlisted:
-        notes.append(f"{unlisted} images are in no list and left out.")
+        notes.append(f"{unlisted} image{' is' if unlisted == 1 else 's are'} in no list and left out.")
     return notes
