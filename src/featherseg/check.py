@@ -44,14 +44,14 @@ def one_of_a_kind(sentences: list[str]) -> list[str]:
     kinds: dict[str, list[str]] = {}
     for sentence in dict.fromkeys(sentences):
         kinds.setdefault(_NAMES.sub("\0", sentence), []).append(sentence)
-    told = []
+    lines = []
     for first, *others in kinds.values():
         if len(others) < _MANY:
-            told += [first, *others]
+            lines += [first, *others]
         else:
             names = ", ".join(_other_name(first, other) for other in others[:_NAMED])
-            told.append(f"{first} ({len(others)} more like it: {names}, ...)")
-    return told
+            lines.append(f"{first} ({len(others)} more like it: {names}, ...)")
+    return lines
 
 
 def _other_name(sentence: str, alike: str) -> str:
