@@ -321,7 +321,8 @@ class SyntheticParams(Strict):
 
 
 class FolderParams(Strict):
-    """A user's folder of images and masks; `threshold` turns grey masks into two values.
+    """A user's folder of images and masks; `threshold` turns grey masks into two values, and `public` says that its
+    pictures may be published, so that reports hold them.
 
     Where the folder has no prompts of its own they are made, in the words of `field` (general, endoscopy, skin,
     ultrasound or street) and with `descriptions`: by class what it is, to follow "which is" in P7 to P9.
@@ -332,6 +333,7 @@ class FolderParams(Strict):
     threshold: Annotated[float, Field(ge=0, le=65535)] | None = None
     field: str = "general"
     descriptions: dict[str, list[str]] = {}
+    public: bool = False
 
 
 class PoolParams(Strict):

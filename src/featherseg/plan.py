@@ -27,6 +27,7 @@ from featherseg.config import (
     study_params_path,
     write_run,
 )
+from featherseg.data.privacy import is_public
 from featherseg.data.spec import DatasetSpec
 from featherseg.data.specs import SPECS
 from featherseg.data.synthetic import NAMES
@@ -142,14 +143,13 @@ def unlisted_run_notes(study: str, runs: list[Run]) -> list[str]:
 
 
 def own_data_notes(study: str) -> list[str]:
-    """That reports will show a user's own pictures, where the study has any."""
+    """Where the pictures of a study's sets stay that may not be published, and what of these sets git tracks."""
     data = read_params("study").data
-    own = [name for name in read_params(study).study.datasets
-           if {name, *(data.pooled[name].members if name in data.pooled else [])} & set(data.folders)]
+    own = [name for name in read_params(study).study.datasets if not is_public(name, data)]
     if not own:
         return []
-    return [f"the pages in reports/{study} will show pictures of {first_names(own)}, and git tracks reports/; do not "
-            "commit them where these pictures may not be published"]
+    return [f"pictures of {first_names(own)} stay in reports/{study}/pictures, which git ignores; scores and the names "
+            "of structures go into pages and tables, which it tracks"]
 
 
 def write_plan(study: str) -> list[Run]:

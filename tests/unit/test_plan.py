@@ -715,11 +715,14 @@ def test_trained_runs_that_a_study_drops_are_named(project, capsys):
     assert "does not list: 1 (clipseg-vlsm_dense-v-lesions-0); commit dvc.lock" in printed
 
 
-@pytest.mark.parametrize(("datasets", "named"), [(["lesions"], False), (["lesions", "mine"], True), (["both"], True)])
-def test_a_study_on_own_pictures_says_that_reports_show_them(project, capsys, datasets, named):
+@pytest.mark.parametrize(("datasets", "public", "named"), [
+    (["lesions"], False, False), (["lesions", "mine"], False, True), (["both"], False, True),
+    (["mine"], True, False), (["both"], True, False)])
+def test_a_study_on_own_pictures_says_where_they_stay(project, capsys, datasets, public, named):
     own = own_folder("mine")
+    own["folders"]["mine"]["public"] = public
     declare(recipes=["clipseg-decoder"], datasets=datasets, data={
         "synthetic": {"lesions": {"images": 10, "size": 64}}, **own,
         "pooled": {"both": {"train": ["lesions"], "test": ["mine"]}}})
     main(["plan"])
-    assert ("will show pictures of" in capsys.readouterr().out) == named
+    assert ("stay in reports/study/pictures" in capsys.readouterr().out) == named
