@@ -236,11 +236,12 @@ def check(study: list[str] | None, params_only: bool, out: Path | None) -> None:
     from featherseg.check import check_project, data_notes, knob_notes, list_notes
     from featherseg.files import write_json
 
-    faults = check_project(study, params_only)
+    notes: list[str] = []
+    faults = check_project(study, params_only, notes)
     print("\n".join(faults) if faults else "nothing wrong found")
     _print_notes(knob_notes(study))
     if not params_only:
-        _print_notes([*list_notes(), *data_notes()])
+        _print_notes([*list_notes(), *notes, *data_notes()])
     if faults:
         sys.exit(1)
     if out:
