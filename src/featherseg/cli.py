@@ -174,9 +174,11 @@ def evaluate(run: str, study: str) -> None:
 
 def collect(study: str) -> None:
     """Gather the declared runs' results into reports/<study>."""
+    from featherseg.plan import uncommitted_lock_notes
     from featherseg.reporting.collect import collect as collect_study
 
     collect_study(study)
+    _print_notes(uncommitted_lock_notes(study))
 
 
 def notebook(name: str, study: str, parameters: list[str]) -> None:

@@ -5,6 +5,7 @@ no declared run has changes nothing, which `plan` and `check` note, and one that
 """
 
 import itertools
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from featherseg.errors import UserError
 from featherseg.files import atomic_path, check_name, not_run_reason
 from featherseg.models import DEFAULTS, HAVING, MODELS, NAMED, check_knobs
 from featherseg.models.weights import RANDOM, is_random, weights_sha256
+from featherseg.provenance import git
 from featherseg.registry import unknown
 from featherseg.split_check import split_faults
 from featherseg.terminal import first_names
@@ -140,6 +142,15 @@ def unlisted_run_notes(study: str, runs: list[Run]) -> list[str]:
         return []
     return [f"trained runs that the study does not list: {len(unlisted)} ({first_names(unlisted)}); commit dvc.lock "
             "before dvc exp run or dvc checkout, which remove them from runs/"]
+
+
+def uncommitted_lock_notes(study: str) -> list[str]:
+    """What to do before an experiment where a study's dvc.lock has changes that no commit holds, such as new runs."""
+    lock = study_params_path(study).with_name("dvc.lock")
+    if "DVC_EXP_BASELINE_REV" in os.environ or not git("status", "--porcelain", "--", str(lock)):
+        return []  # DVC sets the variable in an experiment, which it commits itself
+    return [f"{lock} has changes that are not committed; commit it before dvc exp run, which removes trained runs that "
+            "no committed dvc.lock names"]
 
 
 def own_data_notes(study: str) -> list[str]:
