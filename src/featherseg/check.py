@@ -24,19 +24,21 @@ def studies() -> list[str]:
     return ["study", *sorted(papers)]
 
 
-def check_project(only: list[str] | None = None, params_only: bool = False) -> list[str]:
+def check_project(only: list[str] | None = None, params_only: bool = False,
+                  notes: list[str] | None = None) -> list[str]:
     """Faults of params, recipes, own folders and prepared datasets, one sentence each.
 
     Args:
         only: the studies to check; all where None.
         params_only: leave recipes of no study, and every dataset, out.
+        notes: takes what to know of own folders' masks although nothing is wrong with them.
     """
     faults = [fault for study in only or studies() for fault in _faults_of(_check_study, study)]
     if params_only:
         return faults
     faults += [fault for study in only or studies() for fault in study_split_faults(study)]
     faults += [fault for recipe in recipe_names() for fault in _faults_of(read_recipe, recipe)]
-    return one_of_a_kind([*faults, *_dataset_faults()])
+    return one_of_a_kind([*faults, *_dataset_faults([] if notes is None else notes)])
 
 
 def one_of_a_kind(sentences: list[str]) -> list[str]:
@@ -44,14 +46,14 @@ def one_of_a_kind(sentences: list[str]) -> list[str]:
     kinds: dict[str, list[str]] = {}
     for sentence in dict.fromkeys(sentences):
         kinds.setdefault(_NAMES.sub("\0", sentence), []).append(sentence)
-    told = []
+    lines = []
     for first, *others in kinds.values():
         if len(others) < _MANY:
-            told += [first, *others]
+            lines += [first, *others]
         else:
             names = ", ".join(_other_name(first, other) for other in others[:_NAMED])
-            told.append(f"{first} ({len(others)} more like it: {names}, ...)")
-    return told
+            lines.append(f"{first} ({len(others)} more like it: {names}, ...)")
+    return lines
 
 
 def _other_name(sentence: str, alike: str) -> str:
@@ -176,7 +178,7 @@ def _faults_of(read, name: str) -> list[str]:
     return []
 
 
-def _dataset_faults() -> list[str]:
+def _dataset_faults(notes: list[str]) -> list[str]:
     from featherseg.data.card import card_faults
     from featherseg.data.folder.own_folder import check_folder
     from featherseg.data.pool import pool_faults
@@ -186,9 +188,12 @@ def _dataset_faults() -> list[str]:
         data = read_params("study").data
     except UserError:
         data = DataParams()
-    faults = [f"data.folders.{name}: {fault}" for name, folder in data.folders.items()
-              for fault in check_folder(Path(folder.path), folder.class_name, folder.threshold, folder.field,
-                                        folder.descriptions)]
+    faults = []
+    for name, folder in data.folders.items():
+        known: list[str] = []
+        faults += [f"data.folders.{name}: {fault}" for fault in check_folder(
+            Path(folder.path), folder.class_name, folder.threshold, folder.field, folder.descriptions, known)]
+        notes += [f"data.folders.{name}: {note}" for note in known]
     if data.mirror and not Path(data.mirror).is_dir():
         faults.append(f"data.mirror: the folder {data.mirror} does not exist; name an existing one or null.")
     for folder in sorted(Path("data/processed").glob("[!.]*/")):

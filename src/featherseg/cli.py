@@ -174,9 +174,11 @@ def evaluate(run: str, study: str) -> None:
 
 def collect(study: str) -> None:
     """Gather the declared runs' results into reports/<study>."""
+    from featherseg.plan import uncommitted_lock_notes
     from featherseg.reporting.collect import collect as collect_study
 
     collect_study(study)
+    _print_notes(uncommitted_lock_notes(study))
 
 
 def notebook(name: str, study: str, parameters: list[str]) -> None:
@@ -236,11 +238,12 @@ def check(study: list[str] | None, params_only: bool, out: Path | None) -> None:
     from featherseg.check import check_project, data_notes, knob_notes, list_notes
     from featherseg.core.files import write_json
 
-    faults = check_project(study, params_only)
+    notes: list[str] = []
+    faults = check_project(study, params_only, notes)
     print("\n".join(faults) if faults else "nothing wrong found")
     _print_notes(knob_notes(study))
     if not params_only:
-        _print_notes([*list_notes(), *data_notes()])
+        _print_notes([*list_notes(), *notes, *data_notes()])
     if faults:
         sys.exit(1)
     if out:

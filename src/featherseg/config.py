@@ -4,12 +4,12 @@ A key that is not declared here, a wrong type or a value out of range is a `User
 and the key.
 """
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
+from ruamel.yaml.tokens import FlowMappingEndToken, FlowMappingStartToken, FlowSequenceEndToken, FlowSequenceStartToken
 
 from featherseg.core.errors import UserError
 from featherseg.core.files import DEEPEST, atomic_path, check_name, check_nesting, read_text
@@ -321,7 +321,8 @@ class SyntheticParams(Strict):
 
 
 class FolderParams(Strict):
-    """A user's folder of images and masks; `threshold` turns grey masks into two values.
+    """A user's folder of images and masks; `threshold` turns grey masks into two values, and `public` says that its
+    pictures may be published, so that reports hold them.
 
     Where the folder has no prompts of its own they are made, in the words of `field` (general, endoscopy, skin,
     ultrasound or street) and with `descriptions`: by class what it is, to follow "which is" in P7 to P9.
@@ -332,6 +333,7 @@ class FolderParams(Strict):
     threshold: Annotated[float, Field(ge=0, le=65535)] | None = None
     field: str = "general"
     descriptions: dict[str, list[str]] = {}
+    public: bool = False
 
 
 class PoolParams(Strict):
@@ -399,12 +401,9 @@ def read_yaml(path: Path | str) -> Any:
     Raises:
         UserError: the file cannot be read, is not YAML, or refers to itself until it is too large or too deep.
     """
-    text, depth = read_text(path, LONGEST_YAML), 0
-    for bracket in re.findall(r"[\[\]{}]", text):  # the parser takes minutes for a thousand open ones
-        depth += 1 if bracket in "[{" else -1
-        if depth > DEEPEST:
-            raise UserError(f"{path} is nested too deep to be read; correct the file.")
+    text = read_text(path, LONGEST_YAML)
     try:
+        _check_brackets(text)
         value = YAML(typ="safe", pure=True).load(text)
     except RecursionError:
         raise UserError(f"{path} is nested too deep to be read; correct the file.") from None
@@ -412,6 +411,21 @@ def read_yaml(path: Path | str) -> Any:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     check_nesting(value, path, MOST_YAML_VALUES)
     return value
+
+
+def _check_brackets(text: str) -> None:
+    """Raise RecursionError where brackets are open that deep in one another that the parser would take minutes.
+
+    Those in comments and in quotes are none.
+    """
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return
+    depth = 0
+    for token in YAML(typ="safe", pure=True).scan(text):
+        depth += isinstance(token, (FlowSequenceStartToken, FlowMappingStartToken))
+        depth -= isinstance(token, (FlowSequenceEndToken, FlowMappingEndToken))
+        if depth > DEEPEST:
+            raise RecursionError
 
 
 def write_yaml(path: Path | str, value: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ no declared run has changes nothing, which `plan` and `check` note, and one that
 """
 
 import itertools
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ from featherseg.config import (
 )
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, check_name, not_run_reason
+from featherseg.core.provenance import git
 from featherseg.core.registry import unknown
 from featherseg.core.terminal import first_names
+from featherseg.data.folder.privacy import is_public
 from featherseg.data.raw.spec import DatasetSpec
 from featherseg.data.raw.specs import SPECS
 from featherseg.data.synthetic import NAMES
@@ -141,15 +144,23 @@ def unlisted_run_notes(study: str, runs: list[Run]) -> list[str]:
             "before dvc exp run or dvc checkout, which remove them from runs/"]
 
 
+def uncommitted_lock_notes(study: str) -> list[str]:
+    """What to do before an experiment where a study's dvc.lock has changes that no commit holds, such as new runs."""
+    lock = study_params_path(study).with_name("dvc.lock")
+    if "DVC_EXP_BASELINE_REV" in os.environ or not git("status", "--porcelain", "--", str(lock)):
+        return []  # DVC sets the variable in an experiment, which it commits itself
+    return [f"{lock} has changes that are not committed; commit it before dvc exp run, which removes trained runs that "
+            "no committed dvc.lock names"]
+
+
 def own_data_notes(study: str) -> list[str]:
-    """That reports will show a user's own pictures, where the study has any."""
+    """Where the pictures of a study's sets stay that may not be published, and what of these sets git tracks."""
     data = read_params("study").data
-    own = [name for name in read_params(study).study.datasets
-           if {name, *(data.pooled[name].members if name in data.pooled else [])} & set(data.folders)]
+    own = [name for name in read_params(study).study.datasets if not is_public(name, data)]
     if not own:
         return []
-    return [f"the pages in reports/{study} will show pictures of {first_names(own)}, and git tracks reports/; do not "
-            "commit them where these pictures may not be published"]
+    return [f"pictures of {first_names(own)} stay in reports/{study}/pictures, which git ignores; scores and the names "
+            "of structures go into pages and tables, which it tracks"]
 
 
 def write_plan(study: str) -> list[Run]:

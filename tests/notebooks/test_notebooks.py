@@ -1,13 +1,14 @@
 """The notebooks in git, run on a small project with fabricated scores."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from live_markup import live_markup
-from reporting_project import REPOSITORY, make_project
+from reporting_project import REPOSITORY, declare, make_project
 
 from featherseg.reporting.collect import collect
 from featherseg.reporting.notebook import execute
@@ -66,3 +67,23 @@ def test_the_page_on_reliance_shows_the_controls_even_where_no_run_was_measured(
                  "reports/prompt_levels"):
         assert said in page
     assert "Traceback" not in page
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_pictures_of_an_own_folder_are_in_the_page_only_where_they_may_be_published(project, public):
+    make_project(project, ("clipseg-decoder",), ("clinic",))
+    shutil.rmtree("runs/study/plan")
+    declare("study", "clipseg-decoder", "clinic")
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("{path: clinic}", f"{{path: clinic, public: {str(public).lower()}}}"))
+    collect("study")
+    page = Path(execute("00_overview", "study"))
+    file, link = Path("reports/study/pictures/00_overview/predictions-clinic.jpg"), 'src="pictures/00_overview/'
+    for made in (page.read_text(), page.with_suffix(".ipynb").read_text().replace('\\"', '"')):
+        assert (link in made, "image/jpeg" in made) == (not public, public)
+    assert file.is_file() != public
+    assert live_markup(page.read_text()) == [] and ("file:" in page.read_text()) != public
+    shutil.copy(REPOSITORY / ".gitignore", ".gitignore")
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    added = subprocess.run(["git", "add", "--dry-run", "reports"], capture_output=True, text=True, check=True).stdout
+    assert "00_overview.html" in added and "pictures" not in added

@@ -10,6 +10,8 @@ from data_files import save
 from featherseg.check import check_project, one_of_a_kind, studies
 from featherseg.cli import main
 from featherseg.config import read_yaml, write_yaml
+from featherseg.data.card import About, write_card
+from featherseg.data.prepared import PreparedWriter
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,3 +154,41 @@ def test_leaks_are_notes_and_no_faults(project, capsys):
     assert found[0] == "nothing wrong found"
     assert [line.partition(" in several")[0] for line in found[1:]] == [
         "note: data.folders.mine: 1 picture", "note: data.folders.mine: 2 groups (patients)"]
+
+
+def test_leaks_of_a_prepared_set_that_is_no_own_folder_are_notes(project, capsys):
+    with PreparedWriter("data/processed/drawn", dataset="drawn", finish=lambda folder: write_card(
+            folder, About("drawn", "a test", "none"))) as writer:
+        for number, split in enumerate(("train", "val", "test")):
+            writer.add_image(f"{number}", np.full((8, 8, 3), number % 2, np.uint8))
+            writer.add_sample(image_id=f"{number}", target="x", mask=np.eye(8, dtype=bool), split=split)
+    main(["check"])
+    assert "note: data/processed/drawn: 1 picture in several splits (train and test: 1)" in capsys.readouterr().out
+
+
+def test_what_masks_are_marked_by_is_a_note_as_on_the_card(project, capsys):
+    for number in range(3):
+        pixels = np.zeros((8, 8), np.uint8)
+        pixels[2:6, 2:6] = 1 if number == 0 else 255
+        save(Path(f"mine/images/{number}.png"), np.full((8, 8, 3), number, np.uint8))
+        save(Path(f"mine/masks/{number}.png"), pixels)
+    edit("params.yaml", lambda params: params["data"].update(folders={"mine": {"path": "mine"}}))
+    main(["check"])
+    note = "The masks of 'object' mark it by several levels or colours: 1 on 0 in 1 file (0.png), 255 on 0 in 2 files"
+    assert capsys.readouterr().out.startswith(f"nothing wrong found\nnote: data.folders.mine: {note}")
+    main(["prepare", "mine"])
+    assert note in capsys.readouterr().out and note in Path("data/processed/mine/card.md").read_text()
+
+
+def test_splits_far_from_their_shares_are_a_note_as_on_the_card(project, capsys):
+    for number in range(20):
+        save(Path(f"mine/images/{number}.png"), np.full((8, 8, 3), number, np.uint8))
+        save(Path(f"mine/masks/{number}.png"), np.eye(8, dtype=bool))
+    patients = "".join(f"{number},{'p' if number < 17 else number}\n" for number in range(20))
+    Path("mine/list.csv").write_text(f"image,patient\n{patients}")
+    edit("params.yaml", lambda params: params["data"].update(folders={"mine": {"path": "mine"}}))
+    note = "of 20 samples where 60/20/20 was asked: the largest of 4 groups (patients) has 85% of them"
+    main(["check"])
+    assert note in capsys.readouterr().out
+    main(["prepare", "mine"])
+    assert note in capsys.readouterr().out and note in Path("data/processed/mine/card.md").read_text()

@@ -61,7 +61,7 @@ class Odd(BaseException):
 
 @pytest.mark.parametrize("raised", [KeyError("inner"), RecursionError("deep"), Odd("x\x1b[31m"), OSError("no number")])
 def test_the_traceback_of_a_fault_of_the_program_goes_to_a_file(monkeypatch, tmp_path, raised):
-    def broken(study, params_only):
+    def broken(*_):
         raise raised
 
     monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path))
@@ -79,7 +79,7 @@ def test_the_traceback_of_a_fault_of_the_program_goes_to_a_file(monkeypatch, tmp
 def test_a_fault_is_said_also_where_its_traceback_cannot_be_kept(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr("featherseg.check.check_project", lambda study, params_only: 1 / 0)
+    monkeypatch.setattr("featherseg.check.check_project", lambda *_: 1 / 0)
     with pytest.raises(SystemExit, match="ZeroDivisionError.*FEATHERSEG_DEBUG=1"):
         main(["check"])
 
@@ -96,7 +96,7 @@ def test_a_fault_is_said_also_where_its_traceback_cannot_be_kept(monkeypatch, tm
     (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "there is not enough memory"),
 ])
 def test_what_a_user_can_act_on_ends_in_one_sentence(monkeypatch, raised, said):
-    def stop(study, params_only):
+    def stop(*_):
         raise raised
 
     monkeypatch.setattr("featherseg.check.check_project", stop)

@@ -110,7 +110,8 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path):
     (b"\xff\xfe\x00", "not text in UTF-8"), (b"a: &a [*a]", "nested too deep"),
     (b"a: !!python/name:os.system x", "not valid"),
     (b"a: !!timestamp x", "not valid YAML"), (b"a: " + b"[" * 900 + b"]" * 900, "nested too deep"),
-    (b"a: " + b"[" * 70 + b"]" * 70, "nested too deep"), (b"a: " + b"9" * 5000, "not valid YAML"),
+    (b"a: " + b"[" * 70 + b"]" * 70, "nested too deep"),
+    (b"# " + b"]" * 900 + b"\na: " + b"[" * 900, "nested too deep"), (b"a: " + b"9" * 5000, "not valid YAML"),
     (b"a: " + b" " * (1 << 20), "more than the 1 MB"), (b"a: \x1b", "not valid YAML"),
     (b"a0: &a0 [x, x]\n" + b"".join(b"a%d: &a%d [*a%d, *a%d, *a%d]\n" % (k, k, k - 1, k - 1, k - 1)
                                     for k in range(1, 40)), "more than 1,000,000 values")])
@@ -120,6 +121,13 @@ def test_a_broken_yaml_file_is_named(tmp_path, text, said):
     with pytest.raises(UserError, match=said) as refused:
         read_yaml(path)
     assert str(path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", [
+    "# {0}\na: x", "a: x # {0}", "'{0}': 1\na: x", 'a: x\nb: "\\"{0}"', "a: x\nb: |\n  {0}"])
+def test_brackets_in_comments_and_texts_are_not_nested(tmp_path, text):
+    (tmp_path / "a.yaml").write_text(text.format("[{" * 100))
+    assert read_yaml(tmp_path / "a.yaml")["a"] == "x"
 
 
 def test_an_absent_yaml_file_is_named(tmp_path):

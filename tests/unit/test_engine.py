@@ -394,8 +394,9 @@ def test_not_run_is_a_result(files, place, where):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_split_without_samples_is_refused(files, place, split):
+def test_a_split_without_samples_is_refused_before_a_model_is_built(files, place, monkeypatch, split):
     data = tiny_data(place / "data", **{split: 0})
+    monkeypatch.setattr(engine, "build", lambda *_: pytest.fail("a model was built"))
     with pytest.raises(UserError, match=f"no samples in split '{split}'"):
         train(tiny_run(files[0], files[1]), data, place / "out", place / "out.json")
     assert not (place / "out").exists()

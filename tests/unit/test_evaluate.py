@@ -71,6 +71,15 @@ def test_a_class_name_beside_them_moves_no_other_score(project, monkeypatch, ada
         assert len(beside) > len(alone)
 
 
+def test_a_run_is_scored_with_its_own_threads(project, monkeypatch):
+    run = make_run(write_weights(project / "weights"), "vlsm_dense")
+    write_training(run, project / "train")
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    evaluate(run.model_copy(update={"threads": 3}), project / "data", project / "train", project / "out")
+    assert threads == [3]
+
+
 def test_class_names_are_asked_for_where_every_sample_has_one(project):
     samples = PreparedDataset.read(project / "data").samples
     assert sum(trial.condition == "class_name" for trial in plan_trials(samples, "fullest", 0)) == len(samples)

@@ -143,6 +143,16 @@ def test_another_precision_finds_no_cache(pixels):
     assert torch.allclose(exact, anew, atol=1e-5) and not torch.allclose(rough, anew, atol=1e-5)
 
 
+def test_another_number_of_threads_finds_no_cache(pixels, monkeypatch):
+    model = frozen()
+    counted = Counted(model, monkeypatch)
+    FeatureBank(model, pixels, [1, 3], PROMPTS)
+    once = counted.images, counted.prompts
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
+    FeatureBank(model, pixels, [1, 3], PROMPTS)
+    assert (counted.images, counted.prompts) == (2 * once[0], 2 * once[1])
+
+
 def test_other_weights_find_no_cache(pixels):
     first = FeatureBank(frozen(), pixels, [0], PROMPTS).images([0]).taps[0]
     model = frozen()

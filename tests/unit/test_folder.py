@@ -216,6 +216,9 @@ def test_a_list_names_files_with_whatever_extension(folder):
     write_json(folder / "anns/test.json", [{"img_name": "images/a.jpg", "mask_name": "masks/a.jpg"}])
     assert [sample.image_id for sample in take(folder).samples] == ["a"]
     assert "2 images are in no list" in (folder.parent / "out/card.md").read_text()
+    save_list(folder, "test", {"image": "a"}, {"image": "b"})
+    take(folder)
+    assert "1 image is in no list" in (folder.parent / "out/card.md").read_text()
 
 
 def test_a_csv_gives_the_same(folder):
@@ -673,6 +676,7 @@ def marked(value, ground=0, place=None) -> np.ndarray:
     (marked(1), marked(2), "1 on 0 in 2 files .b.png, .... , 2 on 0 in 1 file .a.png."),
     (marked(1), marked(2, ground=1), "2 on 1 in 1 file"), (marked(RED), marked(GREEN), "#ff0000 on 0 in 2 files"),
     (marked(2, ground=1), marked(1, ground=1), "1 in 1 file"),
+    (marked(255), marked(255, ground=1), "255 on 0 in 2 files .b.png, ....., 255 on 1 in 1 file .a.png."),
 ])
 def test_masks_that_mark_one_target_differently(folder, first, second, shown):
     for name in "abc":
@@ -687,6 +691,18 @@ def test_a_level_beside_white_is_said(folder):
     notes = prepare_folder("own", folder, folder.parent / "out")
     expected = "'object' mark it by several levels or colours: 1 on 0 in 1 file (a.png), 255 on 0 in 2 files"
     assert expected in notes[-1] and expected in (folder.parent / "out/card.md").read_text()
+
+
+def test_levels_that_may_be_raters_or_classes_are_said(folder):
+    shares = marked(127, place=box(rows=slice(2, 12), columns=slice(3, 13)))
+    shares[box(rows=slice(4, 10), columns=slice(5, 11))] = 255
+    for name in "ab":
+        save(folder / f"masks/{name}.png", shares)
+    expected = ("2 masks of 'object' have 3 grey levels (0 83.3%, 127 10.7%, 255 6.0%); the threshold 128 counts 255 "
+                "as target and 0, 127 as background")
+    [note] = prepare_folder("own", folder, folder.parent / "out", threshold=128)
+    assert note.startswith(expected) and "if the levels are classes, save one mask file a structure" in note
+    assert expected in (folder.parent / "out/card.md").read_text()
 
 
 def test_a_threshold_says_what_different_levels_mean(folder):

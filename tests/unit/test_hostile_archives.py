@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from data_files import everything_below, write_zip
+from pydantic import TypeAdapter, ValidationError
 
 from featherseg.core.errors import UserError
 from featherseg.core.files import read_json
@@ -20,7 +21,7 @@ from featherseg.data.raw import extract as extract_module
 from featherseg.data.raw import plain_pickle
 from featherseg.data.raw.extract import extract, is_archive, open_zip
 from featherseg.data.raw.plain_pickle import read_plain_pickle
-from featherseg.data.raw.refer import _images_of
+from featherseg.data.raw.refer import Instances, Records, Reference, _images_of, _read
 
 END = bytes(1024)
 
@@ -178,6 +179,22 @@ def test_a_pickle_of_too_many_instructions_is_given_up(tmp_path, monkeypatch, co
     (tmp_path / "x.p").write_bytes(content + b".")
     with pytest.raises(UserError, match="x.p (holds more than 30 instructions|is damaged)"):
         read_plain_pickle(tmp_path / "x.p")
+
+
+NO_REFERENCE = {"ref_id": 1, "ann_id": 1, "image_id": 1, "split": "train", "sentences": [""] * 100}
+
+
+@pytest.mark.parametrize(("kind", "content", "place"), [
+    (Records[Reference], [""] * 100, "0"), (Records[Reference], [NO_REFERENCE], "0, sentences, 0"),
+    (Instances, {"images": [""] * 100, "annotations": [], "categories": []}, "images, 0"),
+    (Instances, {"images": [], "annotations": [""] * 100, "categories": []}, "annotations, 0")])
+def test_records_are_given_up_at_the_first_fault(tmp_path, kind, content, place):
+    """A record of each of two million faults takes gigabytes."""
+    with pytest.raises(ValidationError) as error:
+        TypeAdapter(kind).validate_python(content)
+    assert error.value.error_count() == 1
+    with pytest.raises(UserError, match=f"x.p, at {place}: "):
+        _read(kind, tmp_path / "x.p", lambda path: content)
 
 
 @pytest.mark.parametrize(("constant", "content"), [

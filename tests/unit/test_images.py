@@ -208,6 +208,88 @@ def test_shares_of_raters_of_whom_not_all_agree_anywhere(tmp_path, shares):
     assert (read_mask(path, 0.499) == (votes > 1)).all()
 
 
+ROWS, COLUMNS = np.mgrid[:128, :128]
+
+
+def disc(radius: int, row: int = 64, column: int = 64) -> np.ndarray:
+    return (ROWS - row) ** 2 + (COLUMNS - column) ** 2 <= radius ** 2
+
+
+def layers(*parts: tuple[np.ndarray, int]) -> np.ndarray:
+    """Grey levels in places, the later above the earlier."""
+    pixels = np.zeros((128, 128), np.uint8)
+    for place, level in parts:
+        pixels[place] = level
+    return pixels
+
+
+LEVELS_OF_CLASSES = {
+    "a cavity inside its wall": layers((disc(40), 255), (disc(25), 127)),
+    "cells of which two meet at a point": layers(
+        *((disc(9, 20 + 30 * row, 20), 127) for row in range(4)), (disc(9, 20, 38), 255), (disc(9, 90, 90), 255)),
+    "four steps apart": layers((disc(12, 30, 30), 85), (disc(12, 30, 90), 170), (disc(12, 90, 60), 255)),
+    "half of full scale apart": layers((disc(15, 40, 30), 64), (disc(20, 64, 90), 127)),
+    "class indices inside each other": layers((disc(24), 1), (disc(20), 2)),
+}
+LEVELS_OF_RATERS = {
+    "two of four agree": layers((disc(20), 64), (disc(17), 127)),
+    "three of four agree": layers((disc(24), 64), (disc(20), 127), (disc(12), 191)),
+    "half as 128": layers((disc(24), 128), (disc(20), 255)),
+    "a hole that one left": layers((disc(20), 127), (disc(17), 255), (disc(5), 127)),
+    "a lone part that one saw": layers((disc(15, 100, 100), 127), (disc(26, 40, 40), 127), (disc(23, 40, 42), 255)),
+}
+
+
+@pytest.mark.parametrize("name", LEVELS_OF_CLASSES)
+def test_even_levels_that_are_no_rims_are_classes(tmp_path, name):
+    levels = LEVELS_OF_CLASSES[name]
+    with pytest.raises(UserError, match="where a mask has two.*shares of several raters, save what has .* white on"):
+        read_mask(save(tmp_path / "m.png", levels), threshold=min(128, int(levels.max())))
+
+
+@pytest.mark.parametrize("name", LEVELS_OF_RATERS)
+def test_even_levels_in_rims_are_shares_and_are_counted(tmp_path, name):
+    levels = LEVELS_OF_RATERS[name]
+    mask = open_mask(save(tmp_path / "m.png", levels), threshold=100)
+    assert (mask.pixels == (levels >= 100)).all()
+    assert mask.shares == {level: (levels == level).mean() for level in np.unique(levels)}
+
+
+def lines(width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Slanting lines of some pixels' width, every second of which is the first structure."""
+    along = (COLUMNS * 0.87 + ROWS * 0.5) % 32
+    return along < width, (along >= 16) & (along < 16 + width)
+
+
+def drawn(*parts: tuple[np.ndarray, tuple[int, int, int]]) -> np.ndarray:
+    """Colours in places on black."""
+    pixels = np.zeros((128, 128, 3), np.uint8)
+    for place, colour in parts:
+        pixels[place] = colour
+    return pixels
+
+
+@pytest.mark.parametrize("quality", [75, 95])
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("width", [1, 2])
+def test_thin_structures_of_several_hues_in_jpeg_are_refused(tmp_path, quality, subsampling, width):
+    first, second = lines(width)
+    for pixels in (drawn((first, (255, 0, 0)), (second, (0, 255, 0))),
+                   drawn((disc(20), (255, 0, 0)), (second & ~disc(24), (0, 0, 255)))):
+        path = save(tmp_path / "m.jpg", pixels, quality=quality, subsampling=subsampling)
+        with pytest.raises(UserError, match="has 3 colours where a mask has two"):
+            read_mask(path)
+
+
+@pytest.mark.parametrize("quality", [50, 75, 95])
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (255, 255, 0), (128, 0, 255)])
+def test_a_thin_structure_of_one_hue_in_jpeg_is_one(tmp_path, quality, subsampling, colour):
+    for width in (2, 4):
+        path = save(tmp_path / "m.jpg", drawn((lines(width)[0], colour)), quality=quality, subsampling=subsampling)
+        read_mask(path, threshold=60)
+
+
 @pytest.mark.parametrize("colour", [(255, 128, 0), (128, 0, 255), (0, 128, 255), (64, 128, 0)])
 def test_jpeg_does_not_change_the_word_for_a_colour(tmp_path, colour):
     ways = itertools.product(range(40, 101, 6), (0, 1, 2))

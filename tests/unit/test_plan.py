@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from featherseg.plan import (
     recipe_names,
     resolve_study,
     section_of,
+    uncommitted_lock_notes,
     write_plan,
 )
 
@@ -715,11 +717,31 @@ def test_trained_runs_that_a_study_drops_are_named(project, capsys):
     assert "does not list: 1 (clipseg-vlsm_dense-v-lesions-0); commit dvc.lock" in printed
 
 
-@pytest.mark.parametrize(("datasets", "named"), [(["lesions"], False), (["lesions", "mine"], True), (["both"], True)])
-def test_a_study_on_own_pictures_says_that_reports_show_them(project, capsys, datasets, named):
+@pytest.mark.parametrize(("datasets", "public", "named"), [
+    (["lesions"], False, False), (["lesions", "mine"], False, True), (["both"], False, True),
+    (["mine"], True, False), (["both"], True, False)])
+def test_a_study_on_own_pictures_says_where_they_stay(project, capsys, datasets, public, named):
     own = own_folder("mine")
+    own["folders"]["mine"]["public"] = public
     declare(recipes=["clipseg-decoder"], datasets=datasets, data={
         "synthetic": {"lesions": {"images": 10, "size": 64}}, **own,
         "pooled": {"both": {"train": ["lesions"], "test": ["mine"]}}})
     main(["plan"])
-    assert ("will show pictures of" in capsys.readouterr().out) == named
+    assert ("stay in reports/study/pictures" in capsys.readouterr().out) == named
+
+
+def test_a_lock_file_that_is_not_committed_is_named_before_an_experiment(project, monkeypatch):
+    def run_git(*arguments):
+        subprocess.run(["git", "-c", "user.name=A", "-c", "user.email=a@example.org", *arguments], check=True)
+
+    monkeypatch.delenv("DVC_EXP_BASELINE_REV", raising=False)
+    run_git("init", "--quiet")
+    Path("dvc.lock").write_text("schema: '2.0'\n")
+    assert "commit it before dvc exp run" in uncommitted_lock_notes("study")[0]
+    run_git("add", "dvc.lock")
+    run_git("commit", "--quiet", "--message", "Lock")
+    assert uncommitted_lock_notes("study") == []
+    Path("dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    assert len(uncommitted_lock_notes("study")) == 1
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "HEAD")
+    assert uncommitted_lock_notes("study") == []

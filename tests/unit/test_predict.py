@@ -248,7 +248,7 @@ def test_a_run_may_be_named_with_its_study(project):
     (["many", "in/broken.png"], ["a"], "masks", "broken.png cannot be read"),
     (["empty"], ["a"], "masks", "empty holds no images"),
     (["in"], ["a"], "in", "in/colour.png would be written over an image"),
-    (["in"], ["a"], "in/masks", "in/masks/colour.png would be written where .*in is read"),
+    (["in"], ["a"], "in/masks", "in/masks/colour.png would be written where .*in is read; name a place outside it"),
     (["in/colour.png", "copy/colour.png"], ["a"], "masks", "masks/colour.png would be written over"),
     (["in"], ["a"], "taken", "taken is a file"),
 ])

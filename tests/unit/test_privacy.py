@@ -3,9 +3,13 @@
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from featherseg.config import FolderParams
 from featherseg.data.folder.privacy import keep_out_of_git
+from featherseg.data.prepare import prepare_own_folder
 
 
 def git(*arguments: str) -> str:
@@ -66,3 +70,15 @@ def test_outside_of_a_repository_nothing_happens(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     keep_out_of_git(picture_in(tmp_path / "my_set"))
     assert not capfd.readouterr().err
+
+
+def test_preparing_a_folder_keeps_it_out_of_git(checkout):
+    for part in ("images", "masks"):
+        (checkout / "pictures" / part).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.zeros((32, 32), np.uint8)
+            pixels[4 + number:20, 4:20] = 255
+            Image.fromarray(pixels).save(checkout / "pictures" / part / f"{number}.png")
+    prepare_own_folder("mine", FolderParams(path="pictures"), checkout / "ignored/out")
+    git("add", "--all")
+    assert git("ls-files").split() == [".gitignore"]

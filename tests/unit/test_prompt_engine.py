@@ -166,6 +166,8 @@ def test_colours_of_one_class_do_not_name_those_of_another():
     wounds = [(150, 60, 50), (170, 40, 45), (120, 30, 30), (225, 160, 165), (60, 40, 25), (215, 190, 90)]
     names = [measure(picture(colour), ellipse(40, 40), FIELDS["skin"], "foot ulcer")["colour"] for colour in wounds]
     assert names == ["red", "red", "red", "pink", "brown", "yellow"]
+    lesion = measure(picture(wounds[0]), ellipse(40, 40), FIELDS["skin"], "skin lesion")
+    assert lesion["colour"] == "brown"
     instrument = measure(picture((40, 70, 160)), ellipse(40, 40), FIELDS["endoscopy"], "instrument")
     assert instrument["colour"] == "blue"
 

@@ -48,7 +48,8 @@ def test_a_notebook_runs_on_this_code_from_the_root_with_its_study(project, monk
     assert "://" not in text and "<script" not in text
     executed = nbformat.read("reports/mine/where.ipynb", as_version=4)
     assert executed.metadata.kernelspec.name == "python3"
-    assert sorted(path.name for path in Path("reports/mine").iterdir()) == ["where.html", "where.ipynb"]
+    assert sorted(path.name for path in Path("reports/mine").iterdir()) == ["pictures", "where.html", "where.ipynb"]
+    assert list(Path("reports/mine/pictures/where").iterdir()) == []
     index = write_index().read_text()
     assert '<a href="mine/where.html">A title</a>: One *line*.' in index
 
@@ -75,7 +76,7 @@ def test_a_failing_cell_is_one_sentence_and_leaves_the_last_report_as_it_was():
     partly = Path(str(error.value).partition("notebook is ")[2].rstrip(".)"))
     assert "division by zero" in partly.read_text()
     assert Path("reports/study/fragile.html").read_text() == before
-    assert len(list(Path("reports/study").iterdir())) == 2
+    assert len(list(Path("reports/study").iterdir())) == 3
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -130,12 +131,12 @@ def test_a_damaged_notebook_is_one_sentence_and_the_last_report_stays(content):
 def test_a_page_that_cannot_be_made_leaves_the_last_report_as_it_was(monkeypatch):
     write_notebook("fragile", "print('first')")
     execute("fragile", "study")
-    before = {path.name: path.read_bytes() for path in Path("reports/study").iterdir()}
+    before = {path.name: path.read_bytes() for path in Path("reports/study").glob("*.*")}
     write_notebook("fragile", "print('second')")
     monkeypatch.setattr("featherseg.reporting.notebook.notebook_page", lambda notebook: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         execute("fragile", "study")
-    assert {path.name: path.read_bytes() for path in Path("reports/study").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in Path("reports/study").glob("*.*")} == before
 
 
 def test_the_study_is_no_parameter():

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from featherseg.data.splits import assign_splits, missing_splits, split_by_hash, split_groups
+from featherseg.data.splits import assign_splits, missing_splits, split_by_hash, split_groups, uneven_note
 
 NAMES = ["train", "val", "test"]
 
@@ -58,6 +58,21 @@ def test_a_sample_keeps_its_own_split_and_gets_that_of_its_group_where_it_has_no
     splits = split_groups({"p": 2, "q": 1})
     samples = [("p", None), ("r", "testA"), ("q", None), ("p", None)]
     assert assign_splits(samples) == [splits["p"], "testA", splits["q"], splits["p"]]
+
+
+def test_shares_far_from_those_asked_are_said_with_that_of_the_largest_group():
+    sizes = {"a": 80, "b": 1, "c": 19}
+    note = uneven_note([(group, None) for group, size in sizes.items() for _ in range(size)])
+    for split, count in zip(NAMES, counts(split_groups(sizes), sizes), strict=True):
+        assert f"{count}% {split}" in note
+    assert "of 100 samples" in note and "the largest of 3 groups (patients) has 80% of them" in note
+
+
+@pytest.mark.parametrize("samples", [
+    [], [("a", None)], [(str(number), None) for number in range(3)], [("a", "train")] * 90 + [("b", "test")],
+    [(str(number // 4), None) for number in range(100)]])
+def test_shares_as_asked_or_as_listed_are_not_said(samples):
+    assert uneven_note(samples) is None
 
 
 @pytest.mark.parametrize(("wanted", "missing"), [

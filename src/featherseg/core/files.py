@@ -249,8 +249,8 @@ def refuse_own_source(target: Path | str, *sources: Path | str) -> None:
     for source in sources:
         origin = Path(source).resolve()
         if place == origin or place in origin.parents or origin in place.parents:
-            raise UserError(f"{target} would be written where {source} is read; move the source, or give the output "
-                            "another name.")
+            raise UserError(f"{target} would be written where {source} is read; name a place outside it for the "
+                            "output, or move the source.")
 
 
 @contextlib.contextmanager

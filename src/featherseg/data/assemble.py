@@ -58,16 +58,24 @@ class Markings:
     """By which levels or colours the mask files of each target mark it, over all files.
 
     A file that has two levels says which of them is the target, but not that the same level means the same in the
-    next file: class 1 in one file and class 2 in another would become one target.
+    next file: class 1 in one file and class 2 in another would become one target. Nor does a file of several levels
+    say whether they are shares of raters, which a threshold divides, or classes.
+
+    Args:
+        threshold: of `images.open_mask`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, threshold: float | None) -> None:
+        self.threshold = threshold
         self._files: dict[str, dict[tuple, list[str]]] = defaultdict(lambda: defaultdict(list))
+        self._shares: dict[str, list[dict[float, float]]] = defaultdict(list)
 
     def add(self, target: str, source: Source, mask: Mask) -> None:
         """Take one mask file of a target into account."""
         if mask.target or mask.background or mask.hue:
             self._files[target][mask.target, mask.background, mask.hue].append(str(source))
+        if mask.shares:
+            self._shares[target].append(mask.shares)
 
     def faults(self) -> list[str]:
         """One sentence for each target whose files contradict one another."""
@@ -77,9 +85,22 @@ class Markings:
                 for target in self._files if self._contradict(target)]
 
     def notes(self) -> list[str]:
-        """One sentence for each target whose files mark it by several levels or colours, none of them wrong."""
-        return [f"The masks of {target!r} mark it by several levels or colours: {self._counts(target)}."
-                for target, marks in self._files.items() if len({mark[0] or mark[2] for mark in marks} - {None}) > 1]
+        """One sentence for each target whose files mark it by several levels or colours, none of them wrong, and one
+        for each with several levels in a file, which may be wrong."""
+        several = [f"The masks of {target!r} mark it by several levels or colours: {self._counts(target)}."
+                   for target, marks in self._files.items() if len({mark[0] or mark[2] for mark in marks} - {None}) > 1]
+        return several + [self._divided(target, files) for target, files in self._shares.items()]
+
+    def _divided(self, target: str, files: list[dict[float, float]]) -> str:
+        """What the threshold makes of the levels of a target's files."""
+        levels = sorted({level for file in files for level in file})
+        shown = ", ".join(f"{level:g} {sum(file.get(level, 0) for file in files) / len(files):.1%}" for level in levels)
+        above = [f"{level:g}" for level in levels if level >= self.threshold]
+        below = [f"{level:g}" for level in levels if level < self.threshold]
+        return (f"{len(files)} {'mask' if len(files) == 1 else 'masks'} of {target!r} have {len(levels)} grey levels "
+                f"({shown}); the threshold {self.threshold:g} counts {', '.join(above) or 'none'} as target and "
+                f"{', '.join(below)} as background, as is right for shares of several raters; if the levels are "
+                "classes, save one mask file a structure.")
 
     def _contradict(self, target: str) -> bool:
         """Whether two levels or colours, white apart, mark the target, or one marks target and background."""
@@ -111,12 +132,12 @@ def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: float | N
             end, masks that mark a target in different ways.
     """
     added: set[str] = set()
-    markings = Markings()
+    markings = Markings(threshold)
     for row in rows:
         if row.image_id not in added:
             writer.add_image(row.image_id, row.image.read() if isinstance(row.image, Pixels) else row.image)
             added.add(row.image_id)
-        mask = united_mask(row, writer.image_size(row.image_id), threshold, markings, unite)
+        mask = united_mask(row, writer.image_size(row.image_id), markings, unite)
         attributes, prompts = row.attributes, row.prompts
         if engine is not None and prompts is None:
             attributes, prompts = engine.describe(writer.pixels(row.image_id), mask, row.target, attributes)
@@ -129,10 +150,13 @@ def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: float | N
     return markings
 
 
-def faults(rows: Iterable[Row], threshold: float | None) -> Iterator[str]:
-    """What is wrong with the files of each row, without stopping at the first fault."""
+def faults(rows: Iterable[Row], markings: Markings) -> Iterator[str]:
+    """What is wrong with the files of each row, without stopping at the first fault.
+
+    Args:
+        markings: what takes the files into account, new.
+    """
     sizes: dict[Path, tuple[int, int] | None] = {}
-    markings = Markings()
     for row in rows:
         if row.image not in sizes:
             sizes[row.image] = None
@@ -143,18 +167,17 @@ def faults(rows: Iterable[Row], threshold: float | None) -> Iterator[str]:
         size = sizes[row.image]
         if size is not None:
             try:
-                united_mask(row, size, threshold, markings)
+                united_mask(row, size, markings)
             except UserError as error:
                 yield str(error)
     yield from markings.faults()
 
 
-def united_mask(row: Row, size: tuple[int, int], threshold: float | None, markings: Markings,
-                unite: bool = False) -> np.ndarray:
+def united_mask(row: Row, size: tuple[int, int], markings: Markings, unite: bool = False) -> np.ndarray:
     """The union of a row's masks: bool of shape `size`, the (height, width) of its image.
 
     Args:
-        markings: what takes the row's files into account.
+        markings: what takes the row's files into account, and has the threshold.
         unite: of `images.open_mask`.
 
     Raises:
@@ -168,7 +191,7 @@ def united_mask(row: Row, size: tuple[int, int], threshold: float | None, markin
         if isinstance(source, Pixels):
             mask = source.read()
         else:
-            file = open_mask(source, threshold, unite)
+            file = open_mask(source, markings.threshold, unite)
             markings.add(row.target, source, file)
             mask = file.pixels
         if mask.shape != size:

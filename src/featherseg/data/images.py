@@ -3,7 +3,7 @@
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -113,12 +113,14 @@ class Mask:
         target, background: the level or colour that the file marks each by; None where no pixel is of it, or where
             a threshold says it.
         hue: a word for the target's colour; None where the file has no target.
+        shares: grey level -> its share of the pixels, where a threshold divides more than two levels.
     """
 
     pixels: np.ndarray
     target: str | None = None
     background: str | None = None
     hue: str | None = None
+    shares: dict[float, float] = field(default_factory=dict)
 
 
 def read_mask(path: Path | str, threshold: float | None = None, unite: bool = False) -> np.ndarray:
@@ -151,14 +153,15 @@ def open_mask(path: Path | str, threshold: float | None = None, unite: bool = Fa
     mask = levels >= least
     kinds = [] if unite else kinds_of(image, levels, lossy, may_be_soft=threshold is not None)
     if len(kinds) > 2 and (threshold is None or not are_raters(levels, kinds)):
-        raise UserError(f"{path} {_several(kinds, threshold is None)}")
+        raise UserError(f"{path} {_several(kinds, threshold)}")
     if not mask.any() and levels.any() and (lossy and threshold is None or len(_levels_found(levels)) == 2):
         raise UserError(f"{path} has no level above {levels.max()}, so that with the threshold {least:g} nothing would "
                         "be target; set `threshold` between its levels.")
     if fault := _not_by_level(image, kinds, least):
         raise UserError(f"{path} {fault}; save one mask file a structure, white on black.")
     marked = [kind.hue for kind in kinds if kind.level >= least]
-    return Mask(mask, hue=marked[0] if marked else None)
+    shares = {kind.level: float(kind.share) for kind in kinds} if len(kinds) > 2 else {}
+    return Mask(mask, hue=marked[0] if marked else None, shares=shares)
 
 
 def _two_levels(path: Path | str, picture: Picture, levels: np.ndarray) -> Mask:
@@ -197,12 +200,17 @@ def _kind(image: Image.Image, levels: np.ndarray, value: float) -> Kind:
     return Kind(image.crop((x, y, x + 1, y + 1)).convert("RGB").getpixel((0, 0)), float(value), float(of_level.mean()))
 
 
-def _several(kinds: list[Kind], may_be_soft: bool) -> str:
+def _several(kinds: list[Kind], threshold: float | None) -> str:
     """What is wrong with a mask of several classes, and what to do."""
     grey = all(kind.is_grey for kind in kinds)
     shown = ", ".join(f"{kind.label if grey else kind.code} {kind.share:.1%}" for kind in kinds)
-    way_out = ("save each structure as a mask file of its own (masks/<image>__<structure>.png), white on black"
-               + (", or, where the levels are probabilities, set `threshold`" if grey and may_be_soft else ""))
+    way_out = "save each structure as a mask file of its own (masks/<image>__<structure>.png), white on black"
+    if grey and threshold is None:
+        way_out += ", or, where the levels are probabilities, set `threshold`"
+    elif grey:
+        way_out += (f", or, where they are shares of several raters, save what has {threshold:g} and more white on "
+                    "black (such shares are read where they are even steps of full scale and each lies as a rim "
+                    "between a lower and a higher one)")
     return (f"has {len(kinds)} {'grey levels' if grey else 'colours'} where a mask has two, with their shares: "
             f"{shown}; {way_out}.")
 

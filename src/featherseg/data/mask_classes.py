@@ -5,6 +5,7 @@ that stand out from the colours near them, so that neither the noise of JPEG nor
 taken for classes.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -19,6 +20,11 @@ _STANDS_OUT = 2  # the crest of a smooth ridge has at most 1.7 times as many pix
 _LOOKED_AT = 1 << 22  # pixels; of a larger mask every second row and column, or every third
 _FULL_SCALES = (1, 100, 255, 65535)
 _MOST_RATERS = 10
+_RIM = 0.1
+_VIVID = 45  # of one thin colour in JPEG at quality 30 to 95, 1 file in 500 has more than _THIN of such pixels
+_THIN = 0.05  # of another hue, nearly all of them 1 px wide; of two thin colours, 98 files in 100 have
+_ONE_HUE = 40  # degrees
+_AROUND = np.ones((3, 3), bool)
 _STRONG = 0.4  # of the strongest channel; hues are often mixed of a third, a half and whole channels, which JPEG varies
 _HUES = {(True, False, False): "red", (False, True, False): "green", (False, False, True): "blue",
          (True, True, False): "yellow", (True, False, True): "magenta", (False, True, True): "cyan",
@@ -95,35 +101,48 @@ def kinds_of(image: Image.Image, levels: np.ndarray, lossy: bool, may_be_soft: b
         exact = _exact(codes, levels)
         if exact is not None:
             return exact
-    return _plateaus(colours, codes, levels, may_be_soft and np.ptp(colours[..., :3], axis=2).max() <= _GREY)
+    grey = np.ptp(colours[..., :3], axis=2).max() <= _GREY
+    plateaus = _plateaus(colours, codes, levels, may_be_soft and grey)
+    return _sorted([*plateaus, *_thin(colours, levels, plateaus)]) if lossy and not grey else plateaus
 
 
 def are_raters(levels: np.ndarray, kinds: list[Kind]) -> bool:
     """Whether grey levels can be the shares of several raters who marked a pixel, and so no classes.
 
-    Such levels are even steps up to full scale, or fractions of 1 where no pixel has all raters, and each occurs beside
-    a higher one: raters differ at the edges of what some of them agree on. Classes that lie inside each other in even
-    steps cannot be told from raters.
+    Such levels are even steps of full scale, and each occurs as a rim between a lower and a higher level: raters differ
+    at the edges of what some of them agree on. Apart from such rims one of them may have marked what the others have
+    not. Classes that lie inside or beside each other in even steps cannot be told from raters.
     """
-    top = kinds[-1].level
-    full = 1 if top < 1 else top
-    if not all(kind.is_grey for kind in kinds) or full not in _FULL_SCALES or kinds[0].level != 0:
+    if not all(kind.is_grey for kind in kinds) or kinds[0].level != 0:
         return False
-    shares = np.array([kind.level / full for kind in kinds])
-    rounding = 1.01 / 255 if full > 100 else 0.0051
-    even = any(np.abs(shares * raters - np.rint(shares * raters)).max() <= raters * rounding
-               for raters in range(2, _MOST_RATERS + 1))
-    if not even:
-        return False
+    found = np.array([kind.level for kind in kinds])
+    return _are_even(found) and all(_is_rim(levels, *found[place - 1:place + 2]) for place in range(1, len(found) - 1))
+
+
+def _are_even(found: np.ndarray) -> bool:
+    """Whether sorted levels are multiples of one step, of which two to ten make full scale."""
+    full_scales = _FULL_SCALES if found[-1] >= 1 else _FULL_SCALES[:1]  # fractions where no pixel has all raters
+    for full, raters in itertools.product(full_scales, range(2, _MOST_RATERS + 1)):
+        votes = found / full * raters
+        rounding = 1.01 / 255 if full > 100 else 0.0051
+        whole = np.rint(votes)
+        if votes[-1] <= raters * (1 + rounding) and whole[1] >= 1 and np.abs(votes - whole).max() <= raters * rounding:
+            return True
+    return False
+
+
+def _is_rim(levels: np.ndarray, lower: float, level: float, higher: float) -> bool:
+    """Whether at least a tenth of a level's pixels are in regions that border on lower and on higher levels, a tenth
+    of the border each."""
     from scipy import ndimage  # slow to import
 
-    shapes, count = ndimage.label(levels > top / 20)
-    highest = ndimage.maximum(levels, shapes, np.arange(1, count + 1))
-    for lower, higher in zip(kinds[1:], kinds[2:], strict=False):
-        inside = np.unique(shapes[np.isclose(levels, lower.level, atol=top / 100)])
-        if not (highest[inside[inside > 0] - 1] >= higher.level * 0.99).any():
-            return False
-    return True
+    regions, count = ndimage.label(np.isclose(levels, level, atol=higher / 100), _AROUND)
+    beside = [ndimage.binary_dilation(part, _AROUND) for part in (
+        levels < level - (level - lower) / 4, levels > level + (higher - level) / 4)]
+    pixels, below, above, border = (np.bincount(regions[part], minlength=count + 1)[1:] for part in (
+        np.ones_like(beside[0]), *beside, beside[0] | beside[1]))
+    rims = np.minimum(below, above) >= _RIM * border
+    return pixels[rims].sum() >= _RIM * pixels.sum()
 
 
 def _colours(image: Image.Image, levels: np.ndarray) -> np.ndarray:
@@ -172,6 +191,51 @@ def _plateaus(colours: np.ndarray, codes: np.ndarray, levels: np.ndarray, soft: 
                               counts[near].sum() / codes.size))
         left[near] = 0
     return _sorted(kinds)
+
+
+def _thin(colours: np.ndarray, levels: np.ndarray, plateaus: list[Kind]) -> list[Kind]:
+    """The hues of structures too thin for a plateau, on a ground without hue, where there are more than two kinds.
+
+    JPEG blurs thin colours, but what it mixes of one colour and grey keeps the direction of its chroma.
+
+    Args:
+        colours: (H, W, 4) of 8 bits each, plateaus: what they have.
+    """
+    if not plateaus or not max(plateaus, key=lambda kind: kind.share).is_grey:
+        return []
+    vivid, direction = _chroma(colours)
+    known = _chroma(np.array([[kind.colour for kind in plateaus if not kind.is_grey]], np.uint8).reshape(1, -1, 3))[1]
+    if known.size > 1:  # edges between two colours have the hues between them
+        return []
+    coloured = vivid >= _VIVID
+    least = max(_FEWEST_PIXELS, _LEAST_SHARE * levels.size, _THIN * coloured.sum())
+    for other in known.flat:
+        coloured &= _apart(direction, other) > _ONE_HUE
+    kinds = []
+    while coloured.sum() >= least:
+        tens = np.bincount((direction[coloured] // 10).astype(int), minlength=36)
+        commonest = 10 * int((tens + np.roll(tens, 1) + np.roll(tens, -1)).argmax()) + 5
+        near = coloured & (_apart(direction, commonest) <= _ONE_HUE)
+        if near.sum() >= least:
+            place = int(np.where(near, vivid, 0).argmax())
+            kinds.append(Kind(tuple(map(int, colours.reshape(-1, colours.shape[2])[place, :3])),
+                              float(levels.flat[place]), near.sum() / levels.size))
+        coloured &= ~near
+    return kinds if len(plateaus) + len(kinds) > 2 else []
+
+
+def _chroma(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How vivid colours are, 0 to 180, and the direction of their chroma, 0 to 360 degrees: each (H, W)."""
+    if colours.size == 0:
+        return np.empty(0), np.empty(0)
+    blue, red = np.moveaxis(np.asarray(Image.fromarray(np.ascontiguousarray(colours[..., :3])).convert("YCbCr")), 2,
+                            0)[1:].astype(np.float32) - 128
+    return np.hypot(blue, red), np.rad2deg(np.arctan2(red, blue)) % 360
+
+
+def _apart(direction: np.ndarray, other: float) -> np.ndarray:
+    """The angle between directions and another one, 0 to 180 degrees."""
+    return np.abs((direction - other + 180) % 360 - 180)
 
 
 def _spread(plane: np.ndarray) -> np.ndarray:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 USUAL = ("train", "val", "test", "testA", "testB")
 CUTS = (6, 8)  # tenths of the samples: train ends at the first, val at the second
+ASKED = {"train": 0.6, "val": 0.2, "test": 0.2}
+FAR = 0.1
 
 
 def split_groups(sizes: Mapping[str, int]) -> dict[str, str]:
@@ -45,6 +47,31 @@ def assign_splits(samples: Sequence[tuple[str, str | None]]) -> list[str]:
     unsplit = Counter(group for group, split in samples if split is None)
     splits = split_groups(unsplit)
     return [splits[group] if split is None else split for group, split in samples]
+
+
+def uneven_note(samples: Sequence[tuple[str, str | None]]) -> str | None:
+    """How far the shares that `assign_splits` gives are from 60/20/20, where groups are too large to come nearer.
+
+    Args:
+        samples: the group of each, and its split or None.
+
+    Returns:
+        A sentence where a split is more than `FAR` from its share of the samples without a split, else None.
+    """
+    sizes = Counter(group for group, split in samples if split is None)
+    largest, total = max(sizes.values(), default=0), sizes.total()
+    if largest < 2:
+        return None
+    splits, counts = split_groups(sizes), Counter()
+    for group, size in sizes.items():
+        counts[splits[group]] += size
+    shares = {split: counts[split] / total for split in ASKED}
+    if max(abs(share - ASKED[split]) for split, share in shares.items()) <= FAR:
+        return None
+    shown = ", ".join(f"{share:.0%} {split}" for split, share in shares.items())
+    return (f"The splits hold {shown} of {total} samples where 60/20/20 was asked: the largest of {len(sizes)} groups "
+            f"(patients) has {largest / total:.0%} of them, and none is cut; name the splits in a list if others suit "
+            "better.")
 
 
 def missing_splits(wanted: Iterable[str], present: Collection[str]) -> list[str]:

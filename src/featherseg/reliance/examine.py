@@ -10,7 +10,8 @@ from typing import Any
 
 from featherseg.config import FolderParams, read_params, study_params_path
 from featherseg.core.errors import UserError
-from featherseg.core.files import atomic_path, write_json
+from featherseg.core.files import atomic_path, make_folder, write_json
+from featherseg.data.folder.privacy import is_public, keep_out_of_git
 from featherseg.data.prepare import prepare_own_folder
 from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.models.readings import Reader, as_text
@@ -61,6 +62,9 @@ def examine(predictor: str | None, run: str | None, data: Path | None, split: st
         from featherseg.reliance.page import report
 
         page = report(record, trials, dataset)
+    make_folder(out)
+    if not _is_public(name):
+        keep_out_of_git(out)
     with atomic_path(out / "reliance.parquet") as path:
         trials.to_parquet(path, index=False)
     write_json(out / "reliance.json", record)
@@ -113,6 +117,10 @@ def declaration(folder: Path) -> tuple[str, FolderParams]:
                       if key != "path")
     print(f"{folder} is prepared as {params} declares it: {given or 'with the default settings'}", file=sys.stderr)
     return name, folders[name]
+
+
+def _is_public(dataset: str) -> bool:
+    return study_params_path("study").is_file() and is_public(dataset, read_params("study").data)
 
 
 def terminal_table(record: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from featherseg.data.prompts.wording import ATTRIBUTES
 from featherseg.reliance import page as reliance
 from featherseg.reliance.measure import Settings, measure_controls
 from featherseg.reliance.verdict import is_drop, is_gain, paragraph, verdict
-from featherseg.reporting import style
+from featherseg.reporting import pictures, style
 from featherseg.reporting.collect import data_of
 from featherseg.reporting.study import Study, title_of
 from featherseg.reporting.tables import show
@@ -148,7 +148,8 @@ def gallery(study: Study) -> list:
         data = PreparedDataset.read(f"data/processed/{best.run.dataset}")
         figures = reliance.same_image(trials, data)[:1]
         for figure in figures:
-            shown += [style.heading(f"{dataset}: {title_of(best.run.recipe)}"), style.picture(figure)]
+            shown += [style.heading(f"{dataset}: {title_of(best.run.recipe)}"),
+                      *pictures.shown(figure, study, best.run.dataset, "same_image")]
     return shown or [style.note(HOW)]
 
 

@@ -181,15 +181,15 @@ def leakage(walks: Mapping[str, Walk] = WALKS, length: int = 12) -> "pd.DataFram
 
 def leakage_verdict(frame: "pd.DataFrame") -> str:
     """One sentence a walk: whether earlier positions see a later token."""
-    said = []
+    facts = []
     for walk, rows in frame.groupby("walk", sort=False):
         moved = rows.change[rows.position < rows.position.max()].max()
-        said.append(
+        facts.append(
             f"{walk}: mask kept, earlier positions move by at most {moved:.0e}"
             if moved < 1e-5
             else f"{walk}: mask LOST, earlier positions move by up to {moved:.2g}"
         )
-    return "; ".join(said) + "."
+    return "; ".join(facts) + "."
 
 
 def losses_figure(frame: "pd.DataFrame") -> "Figure":
@@ -244,15 +244,15 @@ def _nudged(model: SegmentationModel) -> SegmentationModel:
 def _reached(model: SegmentationModel) -> list[dict[str, object]]:
     """What a backward pass left in each part of a model that is to be trained."""
     parts = {"vision": model.vision.modules, "text": model.text.modules, "decoder": model.decoder_modules}
-    found = []
+    lines = []
     for part, names in parts.items():
         trained = [p for p in parameters_of(model, names).values() if p.requires_grad]
         norms = torch.tensor([0.0 if p.grad is None else float(p.grad.norm()) for p in trained])
         if trained:
             sound = norms.isfinite() & (norms > 0)
-            found.append({"part": part, "tensors to train": len(trained), "with gradient": int(sound.sum()),
+            lines.append({"part": part, "tensors to train": len(trained), "with gradient": int(sound.sum()),
                           "gradient norm": float(norms.norm())})
-    return found
+    return lines
 
 
 def _batch(model: SegmentationModel) -> tuple[Tensor, Tensor]:

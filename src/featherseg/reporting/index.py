@@ -43,8 +43,8 @@ def _section(folder: Path) -> str:
     pages = []
     for path in sorted(folder.glob("*.html")):
         notebook = path.with_suffix(".ipynb")
-        told = title_and_summary(notebook) if notebook.is_file() else page_title_and_summary(path)
-        pages.append(_line(path, *told))
+        texts = title_and_summary(notebook) if notebook.is_file() else page_title_and_summary(path)
+        pages.append(_line(path, *texts))
     items = "".join(pages) + _tables(folder)
     name = f"Study: {folder.name}" if any(folder.glob("*.ipynb")) else folder.name.replace("_", " ").capitalize()
     return f"<h2>{html_text(name)}</h2>\n<ul>{items}</ul>" if items else ""

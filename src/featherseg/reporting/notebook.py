@@ -14,6 +14,7 @@ from typing import Any
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, cache_root, make_folder
 from featherseg.core.registry import unknown
+from featherseg.reporting import pictures
 from featherseg.reporting.page import notebook_page, read_notebook
 from featherseg.reporting.study import find_root
 
@@ -23,6 +24,8 @@ KERNEL = "featherseg"
 
 def execute(name: str, study: str, parameters: Mapping[str, Any] | None = None) -> Path:
     """Execute `notebooks/<name>.ipynb` into `reports/<study>/`, turn it into HTML and return the page's path.
+
+    What it shows of sets that are not public is in the folder `pictures/<name>` beside it, which may be empty.
 
     Raises:
         UserError: no such notebook or parameter, the notebook is damaged, or a cell failed; the message has the cell's
@@ -42,9 +45,10 @@ def execute(name: str, study: str, parameters: Mapping[str, Any] | None = None) 
         if parameter not in known:
             raise unknown(f"parameter of notebook '{name}'", parameter, list(known))
     partial = cache_root() / "notebooks" / f"{study}-{os.getpid()}" / f"{name}.ipynb"
-    make_folder(partial.parent)
+    own_pictures = pictures.folder_of(partial.resolve())
+    make_folder(own_pictures)
     try:
-        with _kernel_of_this_checkout():
+        with _kernel_of_this_checkout({pictures.PLACE: str(own_pictures)}):
             papermill.execute_notebook(str(source), str(partial), {"study": study} | given, kernel_name=KERNEL,
                                        cwd=str(find_root()), progress_bar=False, start_timeout=300)
     except PapermillExecutionError as error:
@@ -56,6 +60,8 @@ def execute(name: str, study: str, parameters: Mapping[str, Any] | None = None) 
     target = Path("reports") / study / f"{name}.ipynb"
     _forget_this_machine(partial, target)
     to_html(partial)
+    with atomic_path(pictures.folder_of(target)) as beside:
+        shutil.copytree(own_pictures, beside)
     for suffix in (".ipynb", ".html"):  # both are made before the first is replaced
         with atomic_path(target.with_suffix(suffix)) as beside:
             shutil.copyfile(partial.with_suffix(suffix), beside)
@@ -72,7 +78,7 @@ def to_html(notebook: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _kernel_of_this_checkout() -> Iterator[None]:
+def _kernel_of_this_checkout(environment: Mapping[str, str]) -> Iterator[None]:
     """Offer a kernel that is this interpreter with this package's source first, whatever else is registered.
 
     A kernel `python3` that somebody registered for another environment would win over the running one.
@@ -83,7 +89,7 @@ def _kernel_of_this_checkout() -> Iterator[None]:
     paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
     spec = {"argv": command, "display_name": KERNEL, "language": "python",
-            "env": {"PYTHONPATH": os.pathsep.join(paths)}}
+            "env": {"PYTHONPATH": os.pathsep.join(paths)} | environment}
     before = os.environ.get("JUPYTER_PATH")
     with tempfile.TemporaryDirectory() as folder:
         kernel = Path(folder) / "kernels" / KERNEL / "kernel.json"

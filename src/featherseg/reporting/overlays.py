@@ -10,13 +10,12 @@ import numpy as np
 
 from featherseg.core.glyphs import drawable
 from featherseg.data.prepared import PreparedDataset, Sample
-from featherseg.reporting import style
+from featherseg.reporting import pictures, style
 from featherseg.reporting.published import AS_RELEASED
 from featherseg.reporting.study import Study, title_of
 
 if TYPE_CHECKING:
     import pandas as pd
-    from IPython.display import Image
     from matplotlib.axes import Axes
 
 TRUTH, PREDICTION = "#FFD23F", "#00C2FF"
@@ -37,7 +36,7 @@ def extremes(scores: "pd.Series") -> dict[str, str]:
     return chosen if len(ordered) > 2 else {"best": ordered[-1], "worst": ordered[0]}
 
 
-def overlays(study: Study, dataset: str) -> "Image":
+def overlays(study: Study, dataset: str) -> list:
     """Best, median and worst sample of every recipe that was scored on a dataset, from its first seed.
 
     Each picture has the outline of the truth and of the prediction, the DSC above and the prompt below. An empty mask
@@ -63,7 +62,7 @@ def overlays(study: Study, dataset: str) -> "Image":
             title = f"{title_of(recipe)}: {rank}, {_scored(shown)}"
             axis.set_title(title, fontsize=8.5, loc="left")
             axis.set_xlabel(caption(shown.prompt), fontsize=8, loc="left")
-    return style.picture(figure)
+    return pictures.shown(figure, study, dataset, "predictions")
 
 
 def gallery(study: Study) -> list:
@@ -71,9 +70,9 @@ def gallery(study: Study) -> list:
     scored = study.results[study.results.status == "ok"].drop_duplicates("dataset").sort_values("dataset")
     if scored.empty:
         return [style.note("No run of this study has been scored, so there is nothing to show.")]
-    shown = [(style.heading(f"{row.dataset} ({row.data})"), overlays(study, row.dataset))
+    shown = [[style.heading(f"{row.dataset} ({row.data})"), *overlays(study, row.dataset)]
              for row in scored.itertuples()]
-    return [item for pair in shown for item in pair]
+    return [item for items in shown for item in items]
 
 
 def two_sentences(study: Study) -> list:
@@ -101,7 +100,7 @@ def two_sentences(study: Study) -> list:
                 draw_outlines(axis, data.image(sample), data.mask(sample), _decode(prediction))
                 axis.set_title(f"{rank} pair, {_scored(prediction)}", fontsize=8.5, loc="left")
                 axis.set_xlabel(caption(prediction.prompt, 30), fontsize=8, loc="left")
-        shown += [heading, style.picture(figure)]
+        shown += [heading, *pictures.shown(figure, study, dataset, "two_sentences")]
     return shown or [style.note("No run of this study has been scored, so there is nothing to show.")]
 
 

@@ -1,7 +1,8 @@
 """Self-contained HTML pages: no script, nothing fetched, readable on paper and on a phone.
 
 Text is escaped where it becomes markup (`featherseg.core.markup`). Behind that stands a policy in every page, under
-which a browser runs no script and fetches nothing.
+which a browser runs no script and fetches nothing, but for pictures beside a page that has some
+(`reporting.pictures`).
 """
 
 import html
@@ -13,12 +14,14 @@ from urllib.parse import quote
 from featherseg.core.errors import UserError
 from featherseg.core.markup import html_text
 from featherseg.core.terminal import shortened
+from featherseg.reporting.pictures import folder_of
 
 if TYPE_CHECKING:
     from jinja2.runtime import Context
     from nbformat import NotebookNode
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+BESIDE = "'self' file:"  # browsers differ in whether 'self' covers the files beside a page that is a file
 
 CSS = """
 :root { color-scheme: light; }
@@ -47,7 +50,8 @@ nav { font-size: .9rem; margin-bottom: 1.5rem; }
 
 
 def notebook_page(notebook: Path) -> str:
-    """HTML of an executed notebook: its prose, tables and figures, without code; images are inside."""
+    """HTML of an executed notebook: its prose, tables and figures, without code; images are inside, but for those that
+    its folder of pictures holds."""
     from traitlets.config import Config
 
     content = read_notebook(notebook)
@@ -68,7 +72,8 @@ def notebook_page(notebook: Path) -> str:
     title, summary = title_and_summary(notebook)
     code = f'<a href="{quote(notebook.name)}">notebook with code</a>'
     links = f'<nav><a href="../index.html">all reports</a> · {code}</nav>'
-    return page(title, f"{links}\n{body}", summary)
+    linked = any(folder_of(notebook).glob("*"))
+    return page(title, f"{links}\n{body}", summary, BESIDE if linked else "")
 
 
 def read_notebook(path: Path) -> "NotebookNode":
@@ -130,11 +135,19 @@ def page_title_and_summary(path: Path) -> tuple[str, str]:
     return title or path.stem, summary
 
 
-def page(title: str, body: str, summary: str = "") -> str:
-    """A whole HTML page around a body."""
+def page(title: str, body: str, summary: str = "", images: str = "") -> str:
+    """A whole HTML page around a body.
+
+    Args:
+        title: of the page.
+        body: HTML.
+        summary: one paragraph of text.
+        images: where images may be loaded from, as sources of the policy, beside those inside.
+    """
+    policy = f"{POLICY} {images}".rstrip()
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html_text(title)}</title>\n"
         f'<meta name="description" content="{html_text(summary)}">\n<style>{CSS}</style>\n</head>\n'

@@ -26,14 +26,14 @@ from featherseg.core.errors import UserError
 from featherseg.core.files import explained, refuse_own_source
 from featherseg.core.registry import unknown
 from featherseg.core.terminal import printable, shortened
-from featherseg.data.assemble import Row, faults, write_rows
+from featherseg.data.assemble import Markings, Row, faults, write_rows
 from featherseg.data.card import About, write_card
 from featherseg.data.facts import Facts, Leaks
 from featherseg.data.folder.lists import IMAGE_COLUMNS, Entry, names_images, read_list, read_table
 from featherseg.data.images import EXTENSIONS, read_image
 from featherseg.data.prepared import PreparedWriter, is_text, mask_name
 from featherseg.data.prompts.prompt_engine import PromptEngine
-from featherseg.data.splits import assign_splits
+from featherseg.data.splits import assign_splits, uneven_note
 
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d*)?")
 _MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_gt", "_label")
@@ -76,14 +76,23 @@ def prepare_folder(name: str, path: Path | str, out_dir: Path | str, class_name:
 
 
 def check_folder(path: Path | str, class_name: str | None = None, threshold: float | None = None,
-                 field: str = "general", descriptions: Mapping[str, Sequence[str]] | None = None) -> list[str]:
-    """Everything that is wrong with a folder, one sentence each; empty where `prepare_folder` can prepare it."""
+                 field: str = "general", descriptions: Mapping[str, Sequence[str]] | None = None,
+                 notes: list[str] | None = None) -> list[str]:
+    """Everything that is wrong with a folder, one sentence each; empty where `prepare_folder` can prepare it.
+
+    Args:
+        notes: takes what to know of its masks although nothing is wrong with them, as the card says it.
+    """
+    markings = Markings(threshold)
     try:
         rows, problems, _ = _scan(Path(path), class_name)
         _engine(rows, field, descriptions)
     except UserError as error:
         return [str(error)]
-    return [*problems, *faults(rows, threshold)]
+    problems += faults(rows, markings)
+    if notes is not None and not problems:
+        notes += markings.notes()
+    return problems
 
 
 def folder_notes(path: Path | str, class_name: str | None = None) -> list[str]:
@@ -387,5 +396,7 @@ def _notes(rows: list[Row], images: dict[str, Path]) -> list[str]:
     notes = []
     unlisted = len(images) - len({row.image_id for row in rows})
     if unlisted:
-        notes.append(f"{unlisted} images are in no list and left out.")
+        notes.append(f"{unlisted} image{' is' if unlisted == 1 else 's are'} in no list and left out.")
+    if uneven := uneven_note([(_group(row), row.split) for row in rows]):
+        notes.append(uneven)
     return notes

@@ -4,7 +4,18 @@ import re
 import sys
 from pathlib import Path
 
+from featherseg.config import DataParams
 from featherseg.core.provenance import git
+
+
+def is_public(dataset: str, data: DataParams) -> bool:
+    """Whether the pictures of a dataset may be published: those of synthetic and official sets, of folders declared as
+    `public`, and of pools of nothing else. A name that is not declared may be that of a folder once declared.
+    """
+    members = data.pooled[dataset].members if dataset in data.pooled else [dataset]
+    declared = {*data.synthetic, *data.official, *data.bundled, *data.referring, *data.as_published}
+    public = declared | {name for name, own in data.folders.items() if own.public}
+    return public.issuperset(members)
 
 
 def keep_out_of_git(folder: Path) -> None:

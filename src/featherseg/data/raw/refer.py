@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
 from featherseg.core.errors import UserError
 from featherseg.core.files import read_json
@@ -26,6 +26,7 @@ from featherseg.data.raw.segmentation import mask_of
 from featherseg.data.raw.spec import ReferringSpec
 
 Found = TypeVar("Found")
+Records = Annotated[list[Found], FailFast()]  # a fault of each of two million records would take gigabytes
 
 
 class _Record(BaseModel):
@@ -47,7 +48,7 @@ class Reference(_Record):
     ann_id: int
     image_id: int
     split: str
-    sentences: Annotated[list[Sentence], Field(min_length=1)]
+    sentences: Annotated[Records[Sentence], Field(min_length=1)]
 
 
 class Picture(_Record):
@@ -78,9 +79,9 @@ class Category(_Record):
 class Instances(_Record):
     """An `instances.json`."""
 
-    images: list[Picture]
-    annotations: list[Annotation]
-    categories: list[Category]
+    images: Records[Picture]
+    annotations: Records[Annotation]
+    categories: Records[Category]
 
 
 def prepare_referring(spec: ReferringSpec, raw_dir: Path, images_dir: Path, out_dir: Path) -> None:
@@ -99,7 +100,7 @@ def prepare_referring(spec: ReferringSpec, raw_dir: Path, images_dir: Path, out_
             is written.
     """
     folder = find_folder(raw_dir, spec.folder)
-    references = _read(list[Reference], folder / f"refs({spec.split_by}).p", read_plain_pickle)
+    references = _read(Records[Reference], folder / f"refs({spec.split_by}).p", read_plain_pickle)
     _check_sizes(spec, references)
     instances = _read(Instances, folder / "instances.json", read_json)
     pictures = _images_of(images_dir)

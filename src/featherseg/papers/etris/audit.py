@@ -180,12 +180,12 @@ def learning_rates(factor: float = 0.1, base: float = 1e-4) -> "pd.DataFrame":
 
 def rates_verdict(frame: "pd.DataFrame") -> str:
     """One sentence a way: how the backbone's rate in the first epoch compares with the intended one."""
-    said = []
+    facts = []
     for row in frame[frame.part == "backbone"].to_dict("records"):
         early, later = row[FIRST] / row["intended"], row[LAST_OF] / row["intended"]
-        said.append(f"{row['groups']}: the backbone trains at {early:.0f} x the intended rate in the first epoch and "
-                    f"at {later:.0f} x in the following ones")
-    return "; ".join(said) + "."
+        facts.append(f"{row['groups']}: the backbone trains at {early:.0f} x the intended rate in the first epoch and "
+                     f"at {later:.0f} x in the following ones")
+    return "; ".join(facts) + "."
 
 
 def batchnorm_statistics() -> "pd.DataFrame":
@@ -297,24 +297,24 @@ def word_lengths(lengths: Sequence[int] = (17, 22)) -> "pd.DataFrame":
 
 def lengths_verdict(frame: "pd.DataFrame") -> str:
     """One sentence a model: whether its logits depend on the padding."""
-    said = []
+    facts = []
     for row in frame.to_dict("records"):
         apart, largest = row["difference of a logit"], row["largest logit"]
         moved = f"logits move by up to {apart:.2g} (the largest one is {largest:.2g})"
-        said.append(f"{row['model']}: {'the padding changes nothing' if apart < 1e-4 * largest else moved}")
-    return f"{'; '.join(said)}. So the word length belongs to a recipe, and is never trimmed."
+        facts.append(f"{row['model']}: {'the padding changes nothing' if apart < 1e-4 * largest else moved}")
+    return f"{'; '.join(facts)}. So the word length belongs to a recipe, and is never trimmed."
 
 
 def shares_verdict(frame: "pd.DataFrame") -> str:
     """Which of the counted shares rounds to each end of the abstract's range, and the closest one where none does."""
-    said = []
+    facts = []
     for printed in PUBLISHED_SHARES:
         apart = (frame["% of it"] - printed).abs()
         row, share = frame.loc[apart.idxmin()], frame["% of it"][apart.idxmin()]
         what = f"{row['trained']} of {row['backbone']} over {row['counted as backbone']}"
-        said.append(f"{printed} % is {what}" if round(share, 2) == printed
-                    else f"{printed} % DOES NOT FOLLOW from any of them; the closest is {share:.2f} %, {what}")
-    return "; ".join(said) + "."
+        facts.append(f"{printed} % is {what}" if round(share, 2) == printed
+                     else f"{printed} % DOES NOT FOLLOW from any of them; the closest is {share:.2f} %, {what}")
+    return "; ".join(facts) + "."
 
 
 def tiny_vit(word_length: int = 17) -> SegmentationModel:

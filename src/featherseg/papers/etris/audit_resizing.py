@@ -81,11 +81,11 @@ def grid_pairs() -> "pd.DataFrame":
 
 def pairs_verdict(frame: "pd.DataFrame") -> str:
     """One sentence a pair: how far content is moved at each end."""
-    said = [f"{row['pair']}: {row['first column']:+.1f} pixels in the first column and {row['last column']:+.1f} in "
-            "the last" for row in frame.to_dict("records")]
+    facts = [f"{row['pair']}: {row['first column']:+.1f} pixels in the first column and {row['last column']:+.1f} in "
+             "the last" for row in frame.to_dict("records")]
     released = frame.set_index("pair").loc["released"]
     fits = "fit each other" if abs(released["first column"]) < 0.1 else "do NOT fit each other"
-    return (f"{'; '.join(said)}. The released two {fits} at the top left and are "
+    return (f"{'; '.join(facts)}. The released two {fits} at the top left and are "
             f"{abs(released['last column']):.1f} pixels apart at the bottom right; the `-published` recipes set both.")
 
 
@@ -116,10 +116,10 @@ def warps() -> "pd.DataFrame":
 
 def warps_verdict(frame: "pd.DataFrame") -> str:
     """One sentence a way: what it leaves of the stripes, and how far the disc is moved."""
-    said = [f"`{row['resize']}` leaves {row['contrast left']:.0f} % of the stripes' contrast, moves a disc by "
-            f"{row['moved right']:+.2f} pixels to the right and {row['moved down']:+.2f} down, and turns "
-            f"{row['grey']:.1f} % of its mask grey" for row in frame.to_dict("records")]
-    return f"{'; '.join(said)}."
+    facts = [f"`{row['resize']}` leaves {row['contrast left']:.0f} % of the stripes' contrast, moves a disc by "
+             f"{row['moved right']:+.2f} pixels to the right and {row['moved down']:+.2f} down, and turns "
+             f"{row['grey']:.1f} % of its mask grey" for row in frame.to_dict("records")]
+    return f"{'; '.join(facts)}."
 
 
 def ways_back(thresholds: tuple[float, ...] = (0.35, 0.5), size: tuple[int, int] = (200, 150)) -> "pd.DataFrame":
@@ -147,9 +147,9 @@ def ways_back(thresholds: tuple[float, ...] = (0.35, 0.5), size: tuple[int, int]
 def ways_verdict(frame: "pd.DataFrame") -> str:
     """One sentence a way: how many of a mask's pixels it decides otherwise."""
     worst = frame.groupby("way back")["decided otherwise"].max()
-    said = [f"`{way}` decides up to {share:.1f} % of a mask's pixels otherwise" for way, share in worst.items()
-            if way != "bilinear"]
-    return f"{'; '.join(said)}; the default is compared with itself ({worst['bilinear']:.1f} %)."
+    facts = [f"`{way}` decides up to {share:.1f} % of a mask's pixels otherwise" for way, share in worst.items()
+             if way != "bilinear"]
+    return f"{'; '.join(facts)}; the default is compared with itself ({worst['bilinear']:.1f} %)."
 
 
 def mask_levels(qualities: tuple[int, ...] = (75, 95), radii: tuple[float, ...] = (0.05, 0.1, 0.25)) -> "pd.DataFrame":

@@ -44,8 +44,8 @@ DRAWN_LISTS, PUBLISHED_LISTS = "drawn here", "published"
 FAULTY = {  # by dataset and list: file name of each row's image, of its mask, and P1; each kind of fault occurs once
     "bkai": {"train": [("a", "a", "polyp"), ("a", "a", "polyp"), ("b", "b", "polyp")], "test": [("b", "b", "polyp")]},
     "busi": {"train": [("a", "a", "No tumor."), ("b", "b", "tumor")]},
-    "camus": {name: [("patient0001_2CH_ED.png", "mask_1/patient0001_2CH_ED_gt.png", said)]
-              for name, said in (("val", "of a man"), ("test", "of a woman"))},
+    "camus": {name: [("patient0001_2CH_ED.png", "mask_1/patient0001_2CH_ED_gt.png", prompt)]
+              for name, prompt in (("val", "of a man"), ("test", "of a woman"))},
     "colondb": {"test": [("c", "c", "polyp")]}, "cvc300": {"test": [("c", "c", "polyp")]},
     "etis": {"train": [("a", "a", "polyp")], "test": [("b", "b", "polyp")]},
     "kvasir_seg": {"test": [("a", "a", "polyp")], "testB": [("a", "a", "polyp")]},
@@ -132,8 +132,8 @@ def tap_verdict(frame: "pd.DataFrame") -> str:
     offsets = {name: sorted(set(rows["block read"] - rows["tap asked for"]))
                for name, rows in frame.groupby("read by", sort=False)}
     if offsets != {LIBRARY: [0], RELEASED: [1], OURS: [0], OURS_AS_RELEASED: [1]}:
-        said = "; ".join(f"{name}: {', '.join(f'{offset:+d}' for offset in found)}" for name, found in offsets.items())
-        return f"NOT SHOWN: blocks later than asked for are {said}."
+        text = "; ".join(f"{name}: {', '.join(f'{offset:+d}' for offset in later)}" for name, later in offsets.items())
+        return f"NOT SHOWN: blocks later than asked for are {text}."
     late = frame[frame["read by"] == RELEASED]["block read"]
     return (f"The released BiomedCLIPSeg reads blocks {', '.join(map(str, late))}, each one later than CLIPSeg's "
             "decoder was made for. Here it reads the blocks that are asked for; the `-published` recipes set "
@@ -169,13 +169,13 @@ def padding(lengths: Sequence[int] = (24, 48)) -> "pd.DataFrame":
 
 def padding_verdict(frame: "pd.DataFrame") -> str:
     """One sentence a way of padding: how many of the tokens that only fill up are masked."""
-    said = []
+    facts = []
     for how, rows in frame.groupby("text_padding", sort=False):
         masked, filled = rows.masked.sum(), rows["filled up"].sum()
         moved = rows["change of a logit"].max()
         moves = f"moves a logit by up to {moved:.2g}" if moved > 1e-4 else "moves no logit"
-        said.append(f"`{how}`: {masked} of {filled} tokens of padding are masked, another length {moves}")
-    return "; ".join(said) + "."
+        facts.append(f"`{how}`: {masked} of {filled} tokens of padding are masked, another length {moves}")
+    return "; ".join(facts) + "."
 
 
 def text_dropout() -> "pd.DataFrame":
@@ -204,10 +204,10 @@ def text_dropout() -> "pd.DataFrame":
 
 def dropout_verdict(frame: "pd.DataFrame") -> str:
     """One sentence a value: whether a frozen tower says the same twice."""
-    said = [f"`text_dropout: {row['text_dropout']:g}` moves a prompt's vector by "
-            f"{100 * row['change in training']:.1f} % of its length in training and "
-            f"{100 * row['change in evaluation']:.1f} % in evaluation" for row in frame.to_dict("records")]
-    return f"{'; '.join(said)}. The `-published` recipes keep the dropout."
+    facts = [f"`text_dropout: {row['text_dropout']:g}` moves a prompt's vector by "
+             f"{100 * row['change in training']:.1f} % of its length in training and "
+             f"{100 * row['change in evaluation']:.1f} % in evaluation" for row in frame.to_dict("records")]
+    return f"{'; '.join(facts)}. The `-published` recipes keep the dropout."
 
 
 def prompt_draws(evaluations: int = 50, images: int = 12) -> "pd.DataFrame":
@@ -289,17 +289,17 @@ def lists_verdict(frame: "pd.DataFrame") -> str:
     kinds = set(KINDS)
     unseen, alarms = sorted(kinds - set(drawn.kind)), sorted(set(drawn.dataset) & set(SOUND))
     if unseen or alarms or len(drawn) > len(kinds):
-        said = (f"NOT SHOWN: in drawn lists {len(drawn)} faults are found where there are {len(kinds)}; kinds that are "
+        text = (f"NOT SHOWN: in drawn lists {len(drawn)} faults are found where there are {len(kinds)}; kinds that are "
                 f"not found: {', '.join(unseen) or 'none'}; sound lists with a fault: {', '.join(alarms) or 'none'}. ")
     else:
-        said = f"Each of the {len(kinds)} kinds of fault is found where it was drawn, and none in lists drawn without. "
+        text = f"Each of the {len(kinds)} kinds of fault is found where it was drawn, and none in lists drawn without. "
     if published.empty:
-        said += ("No published list is here, or none has a fault: `featherseg download kvasir_seg` (or another set) "
+        text += ("No published list is here, or none has a fault: `featherseg download kvasir_seg` (or another set) "
                  "fetches its lists, `data.mirror` reads them from a folder. ")
     else:
-        said += (f"{len(published)} faults in the published lists of {published.dataset.nunique()} sets: "
+        text += (f"{len(published)} faults in the published lists of {published.dataset.nunique()} sets: "
                  f"{', '.join(published.dataset.unique())}. ")
-    return (f"{said}`featherseg prepare` corrects those that can be, `featherseg check` tells them; "
+    return (f"{text}`featherseg prepare` corrects those that can be, `featherseg check` tells them; "
             "`data.keep_published_faults` keeps the rows as they are.")
 
 
@@ -408,7 +408,7 @@ def _draw_lists(root: Path) -> dict[str, Path]:
     for dataset, lists in (FAULTY | SOUND).items():
         for name, rows in lists.items():
             write_json(root / dataset / f"{name}.json",
-                       [{"img_name": image, "mask_name": mask, "prompts": {"p1": said}} for image, mask, said in rows])
+                       [{"img_name": image, "mask_name": mask, "prompts": {"p1": text}} for image, mask, text in rows])
     return {dataset: root / dataset for dataset in FAULTY | SOUND}
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from featherseg import adapters
 from featherseg.config import TrainConfig
 from featherseg.describe import without_weights
-from featherseg.engine import is_best, make_optimizer, make_schedule, tower_parameters, trained_per_epoch
+from featherseg.engine import POSITIONS, is_best, make_optimizer, make_schedule, tower_parameters, trained_per_epoch
 from featherseg.models.base import SegmentationModel
 from featherseg.papers.medvlsm.audit import prompt_levels
 from featherseg.reporting import tables
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 WATCHED = {"dsc": "featherseg: a better DSC", "published_loss": "released: a lower loss"}
 KEPT = {"dsc": "featherseg: DSC at the input's size, the first of equals",
         "published_iou": "released: mean IoU at original size, the last of equals"}
-POSITIONS = "positional_embedding"
 LOGIT_SCALE = "logit_scale"
 
 
@@ -84,9 +83,9 @@ def plateaus(trainings: int = 20, epochs: int = 80) -> "pd.DataFrame":
             rates[watched].append(_rates(watched, values))
     differ = sum(ours != theirs for ours, theirs in zip(*rates.values(), strict=True))
     lines = []
-    for watched, said in WATCHED.items():
+    for watched, label in WATCHED.items():
         falls = [np.flatnonzero(np.diff(values)) for values in rates[watched]]
-        lines.append({"waits for": said, "trainings": trainings, "rate fell in": sum(map(bool, map(len, falls))),
+        lines.append({"waits for": label, "trainings": trainings, "rate fell in": sum(map(bool, map(len, falls))),
                       "falls": np.mean([len(epochs) for epochs in falls]),
                       "first fall after epoch": np.median([epochs[0] + 1 for epochs in falls if len(epochs)] or [0]),
                       "last rate": np.median([values[-1] for values in rates[watched]]), "rates differ in": differ})
@@ -112,7 +111,7 @@ def kept_epochs(trainings: int = 200, epochs: int = 50, samples: int = 200) -> "
     import pandas as pd
 
     rng, lines = np.random.default_rng(0), []
-    for said, digits in (("none", 12), ("rounded to 1 point", 2)):
+    for ties, digits in (("none", 12), ("rounded to 1 point", 2)):
         kept = {rule: [] for rule in KEPT}
         for _ in range(trainings):
             iou = np.clip(0.6 + rng.normal(0, 0.15, (epochs, samples)), 0, 1)
@@ -122,16 +121,16 @@ def kept_epochs(trainings: int = 200, epochs: int = 50, samples: int = 200) -> "
             for rule in KEPT:
                 kept[rule].append(_kept(scores[rule], rule))
         apart = np.array(kept["published_iou"]) - np.array(kept["dsc"])
-        lines.append({"equal scores": said, "trainings": trainings, "another epoch": 100 * (apart != 0).mean(),
+        lines.append({"equal scores": ties, "trainings": trainings, "another epoch": 100 * (apart != 0).mean(),
                       "epochs later": apart.mean()})
     return pd.DataFrame(lines)
 
 
 def kept_verdict(frame: "pd.DataFrame") -> str:
     """One sentence a case: how often another epoch is kept, and how much later."""
-    said = [f"equal scores {row['equal scores']}: another epoch in {row['another epoch']:.0f} % of the trainings, "
-            f"{row['epochs later']:+.1f} epochs on average" for row in frame.to_dict("records")]
-    return f"{'; '.join(said)}. The `-published` recipes set `selection: published_iou`."
+    facts = [f"equal scores {row['equal scores']}: another epoch in {row['another epoch']:.0f} % of the trainings, "
+             f"{row['epochs later']:+.1f} epochs on average" for row in frame.to_dict("records")]
+    return f"{'; '.join(facts)}. The `-published` recipes set `selection: published_iou`."
 
 
 def position_rates() -> "pd.DataFrame":
@@ -157,10 +156,10 @@ def position_rates() -> "pd.DataFrame":
 def positions_verdict(frame: "pd.DataFrame") -> str:
     """One sentence a value: how the positional embeddings' rate compares with the towers' other parameters'."""
     rates = frame.set_index(["tower_positions", "part"]).rate
-    said = [f"`{where}`: positional embeddings train at "
-            f"{rates[where, 'positional embeddings'] / rates[where, 'other parameters of the towers']:.0f} x the rate "
-            "of the towers' other parameters" for where in dict.fromkeys(frame.tower_positions)]
-    return f"{'; '.join(said)}."
+    facts = [f"`{where}`: positional embeddings train at "
+             f"{rates[where, 'positional embeddings'] / rates[where, 'other parameters of the towers']:.0f} x the rate "
+             "of the towers' other parameters" for where in dict.fromkeys(frame.tower_positions)]
+    return f"{'; '.join(facts)}."
 
 
 def counted_as_trained() -> "pd.DataFrame":

@@ -58,13 +58,13 @@ def side_verdict(frame: "pd.DataFrame") -> str:
     """One sentence: how much less is heard and trained as released than in the paper."""
     paper, released = (frame.set_index("recipe").loc[recipe] for recipe in (OURS, RELEASED))
     blocks, held, reached, trained = frame.columns.drop("recipe")
-    said = (f"as released {released[blocks]} of CLIP's blocks stand behind the proposals (in the paper "
+    text = (f"as released {released[blocks]} of CLIP's blocks stand behind the proposals (in the paper "
             f"{paper[blocks]}), {released[reached]} of {released[held]} tensors get a gradient (here "
             f"{paper[reached]} of {paper[held]}), and {released[trained]:,} of {paper[trained]:,} "
             f"parameters train; published are {published_parameters(OURS)}")
     sound = (released[blocks] < paper[blocks] and released[reached] < released[held]
              and paper[reached] == paper[held])
-    return f"{'A' if sound else 'NOT SHOWN: a'}{said[1:]}."
+    return f"{'A' if sound else 'NOT SHOWN: a'}{text[1:]}."
 
 
 def _small(swapped: bool, learns: bool) -> SAN:
