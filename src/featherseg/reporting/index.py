@@ -6,7 +6,7 @@ from urllib.parse import quote
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path
 from featherseg.core.markup import html_text
-from featherseg.reporting.page import page, page_title_and_summary, title_and_summary
+from featherseg.reporting.page import page, page_title_and_summary
 
 REPORTS = Path("reports")
 TABLES = {
@@ -40,13 +40,9 @@ def write_index() -> Path:
 
 
 def _section(folder: Path) -> str:
-    pages = []
-    for path in sorted(folder.glob("*.html")):
-        notebook = path.with_suffix(".ipynb")
-        texts = title_and_summary(notebook) if notebook.is_file() else page_title_and_summary(path)
-        pages.append(_line(path, *texts))
+    pages = [_line(path, *page_title_and_summary(path)) for path in sorted(folder.glob("*.html"))]
     items = "".join(pages) + _tables(folder)
-    name = f"Study: {folder.name}" if any(folder.glob("*.ipynb")) else folder.name.replace("_", " ").capitalize()
+    name = f"Study: {folder.name}" if (folder / "results.csv").is_file() else folder.name.replace("_", " ").capitalize()
     return f"<h2>{html_text(name)}</h2>\n<ul>{items}</ul>" if items else ""
 
 

@@ -15,6 +15,7 @@ from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, cache_root, make_folder
 from featherseg.core.registry import unknown
 from featherseg.reporting import pictures
+from featherseg.reporting.compact import with_smaller_pictures
 from featherseg.reporting.page import notebook_page, read_notebook
 from featherseg.reporting.study import find_root
 
@@ -73,7 +74,7 @@ def to_html(notebook: Path) -> Path:
     """Turn an executed notebook into a page beside it, without code, and return the page's path."""
     target = notebook.with_suffix(".html")
     with atomic_path(target) as beside:
-        beside.write_text(notebook_page(notebook), encoding="utf-8")
+        beside.write_text(with_smaller_pictures(notebook_page(notebook)), encoding="utf-8")
     return target
 
 

@@ -70,7 +70,7 @@ def notebook_page(notebook: Path) -> str:
     )
     body, _ = exporter.from_notebook_node(content)
     title, summary = title_and_summary(notebook)
-    code = f'<a href="{quote(notebook.name)}">notebook with code</a>'
+    code = f'<a href="../../notebooks/{quote(notebook.name)}">notebook with code</a>'
     links = f'<nav><a href="../index.html">all reports</a> · {code}</nav>'
     linked = any(folder_of(notebook).glob("*"))
     return page(title, f"{links}\n{body}", summary, BESIDE if linked else "")
