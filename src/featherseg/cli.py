@@ -150,6 +150,7 @@ def train(run: str, study: str) -> None:
     out, info = folder / "train" / run, folder / "info" / f"{run}.json"
     if reason := resolved.not_run or not_run_reason(data):
         write_not_run(out, reason, info)
+        print(f"not run: {reason}")
         return
     from featherseg.engine import train as train_run
 
@@ -166,8 +167,9 @@ def evaluate(run: str, study: str) -> None:
     trained, out = folder / "train" / run, folder / "evaluate" / run
     if reason := not_run_reason(trained):
         write_not_run(out, reason)
+        print(f"not run: {reason}")
         return
-    from featherseg.tasks.segmentation.evaluate import evaluate as evaluate_run
+    from featherseg.evaluate import evaluate as evaluate_run
 
     evaluate_run(resolved, Path("data/processed") / resolved.dataset, trained, out)
 

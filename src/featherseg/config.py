@@ -7,7 +7,17 @@ and the key.
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.tokens import FlowMappingEndToken, FlowMappingStartToken, FlowSequenceEndToken, FlowSequenceStartToken
 
@@ -18,16 +28,10 @@ from featherseg.core.terminal import shortened
 
 LONGEST_YAML = 1 << 20  # bytes; a second or two for the parser per 100,000 of them
 MOST_YAML_VALUES = 1_000_000  # counted as often as an alias repeats them
-PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
-PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
+DEFAULT_TASK = "segmentation"
 FrozenBatchNorm = Literal["fixed", "published_moving"]
 Upsampling = Literal["bilinear", "bicubic", "published_bicubic"]
 HeadPart = Literal["hierarchical_alignment", "global_alignment", "projector"]
-TextIntervention = Literal[
-    "own", "none", "permuted", "other_sample", "other_structure", "class_only", "level_p0", "level_p1", "level_p2",
-    "level_p3", "level_p4", "level_p5", "level_p6", "level_p7", "level_p8", "level_p9", "flip_number", "flip_size",
-    "flip_location", "flip_shape", "flip_colour", "contradictory", "under", "over", "shuffled_words", "random_words"]
-ImageIntervention = Literal["own", "mean_colour", "other_image", "noise", "blur", "patch_shuffle"]
 TapOffset = Literal[0, 1]
 SideFusion = Literal["fixed", "published_swapped"]
 Recognition = Literal["trained", "published_without_gradient"]
@@ -128,47 +132,16 @@ class ModelConfig(ModelKnobs):
     word_length: Positive | None = None
 
 
-class LossConfig(Strict):
-    """Dice plus cross-entropy (VLSM-Adapter: 1.5 and 1; MedVLSM: 1 and 0.2).
-
-    `form` says what is handed to it: `logits` (correct), or what the released code computes once it has
-    applied a sigmoid itself: `published_dice_only` (MONAI 1.1.0: the cross-entropy of one channel is 0) or
-    `published_second_sigmoid` (MONAI 1.3.2: the cross-entropy applies a sigmoid again).
-    `grid` is the resolution at which it is computed: the model's `input` or the head's own. `shrink` says which pixel
-    of the input's mask the head's grid takes: the one at a cell's centre (`nearest_exact`), or the first one of each
-    cell (`published_nearest`: ETRIS, CRIS and DETRIS).
-    """
-
-    name: Literal["dice_ce"] = "dice_ce"
-    form: Literal["logits", "published_dice_only", "published_second_sigmoid"] = "logits"
-    lambda_dice: Annotated[float, Field(ge=0)] = 1.5
-    lambda_ce: Annotated[float, Field(ge=0)] = 1.0
-    grid: Literal["input", "head"] = "input"
-    shrink: Literal["nearest_exact", "published_nearest"] = "nearest_exact"
-
-    @model_validator(mode="after")
-    def _something_is_minimised(self) -> Self:
-        if self.lambda_dice == 0 and (self.lambda_ce == 0 or self.form == "published_dice_only"):
-            raise ValueError("lambda_dice and lambda_ce leave nothing to minimise (published_dice_only has no "
-                             "cross-entropy); set one of them above 0")
-        return self
-
-
 class TrainConfig(Strict):
     """Optimisation of one run; the defaults are VLSM-Adapter's (published/hyperparameters.csv).
 
-    `prompts` is the policy by which a training prompt is drawn, `val_prompts` the one of validation, and
-    `val_split` the split that the best epoch is chosen on.
-    `patience` and `factor` belong to the plateau schedule, `milestones` and `factor` to multistep. `plateau_on` is
-    what the former waits for: a better validation DSC (`dsc`), or a lower validation loss, as in MedVLSM's and
-    VLSM-Adapter's released code. `selection` chooses the epoch that is kept, and stops early: by validation DSC at the
-    input's size, the first of equal epochs, or, as in CRIS, ETRIS and DETRIS (`published_iou`), by mean IoU at original
-    size, the last of equal ones; both at probability `val_threshold`. `early_stop_patience: null` trains for all
-    epochs. `tower_lr_factor` times the rate is that of what is trained inside the towers, from the epoch
-    `tower_lr_from` on: the first one, or the second one as in CRIS's released code, which sets it too late for the
-    first. `tower_positions` says whether the towers' positional embeddings have that rate too, or the head's
-    (`published_full_rate`: CRIS). A short last batch of an epoch is `kept`, or dropped (`published_dropped`: CRIS,
-    ETRIS, DETRIS).
+    Every task has these keys; a task adds its own (`Task.train_settings`). `val_split` is the split that the best
+    epoch is chosen on. `patience` and `factor` belong to the plateau schedule, `milestones` and `factor` to multistep.
+    `early_stop_patience: null` trains for all epochs. `tower_lr_factor` times the rate is that of what is trained
+    inside the towers, from the epoch `tower_lr_from` on: the first one, or the second one as in CRIS's released code,
+    which sets it too late for the first. `tower_positions` says whether the towers' positional embeddings have that
+    rate too, or the head's (`published_full_rate`: CRIS). A short last batch of an epoch is `kept`, or dropped
+    (`published_dropped`: CRIS, ETRIS, DETRIS).
     """
 
     epochs: Positive = 200
@@ -184,29 +157,26 @@ class TrainConfig(Strict):
     schedule: Literal["plateau", "cosine", "multistep", "constant"] = "plateau"
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.3
     patience: Annotated[int, Field(ge=0)] = 5
-    plateau_on: Literal["dsc", "published_loss"] = "dsc"
     milestones: Several[Positive] = ()
     clip_norm: Rate | None = 0.5
     early_stop_patience: Positive | None = 20
     early_stop_min_delta: Annotated[float, Field(ge=0)] = 1e-4
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    prompts: PromptPolicy = "random"
-    val_prompts: PromptPolicy = "fullest"
     val_split: Split = "val"
-    selection: Literal["dsc", "published_iou"] = "dsc"
-    val_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    cache_features: bool = True
-    loss: LossConfig = LossConfig()
 
     def knobs(self) -> dict[str, Any]:
         """The fields that have an effect: those of another schedule, or of what is not done, stay out."""
-        idle = {"plateau": {"milestones"}, "multistep": {"patience", "plateau_on"}}.get(
-            self.schedule, {"factor", "patience", "plateau_on", "milestones"})
+        return self.model_dump(mode="json", exclude=self.idle())
+
+    def idle(self) -> set[str]:
+        """Names of the fields that have no effect beside the others."""
+        schedules = {"plateau": {"milestones"}, "multistep": {"patience"}}
+        idle = schedules.get(self.schedule, {"factor", "patience", "milestones"})
         if self.early_stop_patience is None:
             idle = idle | {"min_epochs", "early_stop_min_delta"}
         if self.tower_lr_factor == 1:
             idle = idle | {"tower_lr_factor", "tower_lr_from", "tower_positions"}
-        return self.model_dump(mode="json", exclude=idle)
+        return idle
 
     @model_validator(mode="after")
     def _milestones_belong_to_multistep(self) -> Self:
@@ -215,52 +185,54 @@ class TrainConfig(Strict):
         return self
 
 
-class RelianceConfig(Strict):
-    """How a run's reliance on image and text is measured (`featherseg.reliance`).
-
-    `text` and `image` name interventions beside those that the verdict needs, null all of them; `images` is the
-    number of images of a split at most, one of each patient before a second of any, null all; `draws` is that of the
-    bootstrap.
-    """
-
-    text: Several[TextIntervention] | None = None
-    image: Several[ImageIntervention] | None = None
-    images: Positive | None = None
-    draws: Positive = 2000
-
-
 class EvaluateConfig(Strict):
-    """Which splits are scored, with which prompt, at which probability threshold.
-
-    `prompts` is the policy of the own prompt; `sentences` scores every sentence of a target by itself. `reliance` is
-    null where reliance is not measured.
-    """
+    """Which splits are scored, and how many samples at once; a task adds its own keys (`Task.evaluate_settings`)."""
 
     splits: Annotated[Several[Split], Field(min_length=1), AfterValidator(_each_once)] = ("test",)
-    prompts: PromptPolicy | Literal["sentences"] = "fullest"
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     batch_size: Positive = 32
-    reliance: RelianceConfig | None = None
+
+
+def task_settings(task: str, section: str) -> type[Strict]:
+    """The keys of the section `train` or `evaluate` of a task's runs.
+
+    Raises:
+        UserError: there is no such task.
+    """
+    from featherseg.tasks.base import TASKS  # a name leads to it: configuration knows no task
+
+    found = TASKS[task]
+    return found.train_settings if section == "train" else found.evaluate_settings
+
+
+def _as_settings(value: Any, info: ValidationInfo) -> Any:
+    """A section of a run as the settings of the run's task."""
+    if "task" not in info.data or (value is None and info.field_name == "train"):
+        return value
+    kind = task_settings(info.data["task"], info.field_name)
+    return value if isinstance(value, kind) else kind.model_validate({} if value is None else value)
 
 
 class Run(Strict):
     """Everything that decides one run's numbers, and nothing else.
 
     On disk it is two files, so that another threshold retrains nothing: `runs/<study>/plan/<run>.yaml`, and
-    the section `evaluate` in `runs/<study>/plan/<run>.evaluate.yaml`. `adapter` holds the method's name and the
+    the section `evaluate` in `runs/<study>/plan/<run>.evaluate.yaml`. `train` and `evaluate` are the settings of the
+    run's `task`. `adapter` holds the method's name and the
     knobs that it has; `train` is None where nothing is trained; `threads` is the number of the processor's threads,
     which changes the last digits, None for as many as the machine has; `not_run` is the reason for which the run
     cannot be made here.
     """
 
+    task: str = DEFAULT_TASK
     study: str
     recipe: str
     dataset: str
     seed: Seed = 0
     model: ModelConfig
     adapter: dict[str, Any]
-    train: TrainConfig | None = None
-    evaluate: EvaluateConfig = EvaluateConfig()
+    train: Annotated[SerializeAsAny[TrainConfig] | None, BeforeValidator(_as_settings)] = None
+    evaluate: Annotated[SerializeAsAny[EvaluateConfig], BeforeValidator(_as_settings),
+                        Field(validate_default=True)] = None
     threads: Positive | None = None
     not_run: str | None = None
 
@@ -278,6 +250,7 @@ class Recipe(ModelKnobs):
     """
 
     title: str
+    task: str = DEFAULT_TASK
     model: str
     adapter: dict[str, Any]
     train: dict[str, Any] | None = {}

@@ -8,24 +8,23 @@ import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from featherseg.adapters import METHODS, check_pair, resolve
 from featherseg.config import (
     SECTIONS,
     DataParams,
-    EvaluateConfig,
-    LossConfig,
     ModelConfig,
     Params,
     PoolParams,
     Recipe,
     Run,
-    TrainConfig,
+    Strict,
     parse,
     read_params,
     read_yaml,
     study_params_path,
+    task_settings,
     write_run,
 )
 from featherseg.core.errors import UserError
@@ -40,6 +39,7 @@ from featherseg.data.synthetic import NAMES
 from featherseg.models import DEFAULTS, HAVING, MODELS, NAMED, check_knobs
 from featherseg.models.weights import RANDOM, is_random, weights_sha256
 from featherseg.split_check import split_faults
+from featherseg.tasks.base import TASKS
 
 RECIPES = Path("recipes")
 MODEL_KNOBS = tuple(knob for knob in NAMED if knob != "word_length")
@@ -63,7 +63,8 @@ def read_recipe(name: str) -> Recipe:
     if recipe.model not in MODELS:
         raise unknown(f"model in {path}", recipe.model, list(MODELS))
     check_knobs(recipe.model, recipe, f"{path}: ")
-    for section, kind in (("train", TrainConfig), ("evaluate", EvaluateConfig)):
+    for section in ("train", "evaluate"):
+        kind = task_settings(recipe.task, section)
         for dataset in _datasets_named(getattr(recipe, section) or {}):
             parse(kind, section_of(recipe, section, dataset), f"{path}: {section}")
     config = resolve(recipe.adapter, str(path))
@@ -123,14 +124,16 @@ def resolve_study(study: str) -> list[Run]:
         train = None
         if recipe.train is not None:
             own = section_of(recipe, "train", dataset)
-            settings = _merge(own, params.train)
+            settings = _merge(own, params.train, TASKS[recipe.task].train_settings)
             if settings.get("schedule") != own.get("schedule") and params.train.get("milestones") is None:
                 settings.pop("milestones", None)  # they belong to the recipe's own schedule
-            train = parse(TrainConfig, settings, f"recipes/{name}.yaml with {source}: train")
-        evaluate = parse(EvaluateConfig, _merge(section_of(recipe, "evaluate", dataset), params.evaluate),
+            train = parse(TASKS[recipe.task].train_settings, settings, f"recipes/{name}.yaml with {source}: train")
+        scoring = TASKS[recipe.task].evaluate_settings
+        evaluate = parse(scoring, _merge(section_of(recipe, "evaluate", dataset), params.evaluate, scoring),
                          f"recipes/{name}.yaml with {source}: evaluate")
-        runs.append(Run(study=study, recipe=name, dataset=dataset, seed=seed, model=model, adapter=adapters[name],
-                        train=train, evaluate=evaluate, threads=params.threads, not_run=not_run))
+        runs.append(Run(task=recipe.task, study=study, recipe=name, dataset=dataset, seed=seed, model=model,
+                        adapter=adapters[name], train=train, evaluate=evaluate, threads=params.threads,
+                        not_run=not_run))
     return runs
 
 
@@ -227,12 +230,8 @@ def _check_knobs(params: Params, source: str, recipes: dict[str, Recipe], adapte
     for knob in params.adapter:
         if knob not in fields:
             raise unknown(f"key in {source}", f"adapter.{knob}", [f"adapter.{field}" for field in fields])
-    _check_keys(params.train, TrainConfig, source, "train")
-    loss = params.train.get("loss") or {}
-    if not isinstance(loss, dict):
-        raise UserError(f"{source}: key 'train.loss' should hold keys and values, but it is {loss!r}.")
-    _check_keys(loss, LossConfig, source, "train.loss")
-    _check_keys(params.evaluate, EvaluateConfig, source, "evaluate")
+    for section in ("train", "evaluate"):
+        _check_section(getattr(params, section), section, source)
     idle = _idle_knobs(params, recipes, adapters)
     if foreign := [knob for knob in idle if not _in_some_recipe(knob)]:
         raise UserError(f"{source}: {_listed(idle, foreign)}, but no recipe has that knob; set it to null, or add a "
@@ -285,10 +284,25 @@ def _listed(values: dict[str, Any], knobs: Iterable[str]) -> str:
     return ", ".join(f"'{knob}' is {values[knob]!r}" for knob in knobs)
 
 
-def _check_keys(given: dict[str, Any], kind: type, source: str, section: str) -> None:
+def _check_section(given: dict[str, Any], section: str, source: str) -> None:
+    """Refuse keys of a section, or of a section within it, that no task has."""
+    kinds = [task_settings(task, section) for task in TASKS]
+    fields = {key: field for kind in kinds for key, field in kind.model_fields.items()}
+    _check_keys(given, list(fields), source, section)
+    for key in SECTIONS:
+        inner = given.get(key) or {}
+        if not isinstance(inner, dict):
+            raise UserError(f"{source}: key '{section}.{key}' should hold keys and values, but it is {inner!r}.")
+        if inner:
+            kind = next(kind for kind in (fields[key].annotation, *get_args(fields[key].annotation))
+                        if hasattr(kind, "model_fields"))
+            _check_keys(inner, list(kind.model_fields), source, f"{section}.{key}")
+
+
+def _check_keys(given: dict[str, Any], valid: list[str], source: str, section: str) -> None:
     for key in given:
-        if key not in kind.model_fields:
-            raise unknown(f"key in {source}", f"{section}.{key}", [f"{section}.{k}" for k in kind.model_fields])
+        if key not in valid:
+            raise unknown(f"key in {source}", f"{section}.{key}", [f"{section}.{name}" for name in valid])
 
 
 def resolve_adapter(recipe: Recipe, params: Params, source: str) -> dict[str, Any]:
@@ -354,10 +368,16 @@ def _why_absent(weights: Path) -> str | None:
     return f"{weights} is not fetched yet" if weights.parent == FOLDER and weights.name in PUBLIC else None
 
 
-def _merge(recipe: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's values, overridden by those of the params that are not null; nested for `loss`."""
+def _merge(recipe: dict[str, Any], params: dict[str, Any], kind: type[Strict] | None = None) -> dict[str, Any]:
+    """The recipe's values, overridden by those of the params that are not null, nested for `loss`.
+
+    Args:
+        kind: the recipe's settings; keys that another task has do not reach it. None takes every key.
+    """
     merged = dict(recipe)
     for key, value in params.items():
+        if kind is not None and key not in kind.model_fields:
+            continue
         if isinstance(value, dict) and isinstance(merged.get(key, {}), dict):
             merged[key] = _merge(merged.get(key, {}), value)
         elif value is not None:

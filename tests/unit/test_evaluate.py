@@ -15,13 +15,15 @@ from featherseg.core.errors import UserError
 from featherseg.core.files import write_status
 from featherseg.data.prepared import PreparedDataset, PreparedWriter, Sample
 from featherseg.data.transforms import Squash
+from featherseg.evaluate import evaluate
 from featherseg.models.clipseg.model import CLIPSeg
 from featherseg.tasks.segmentation import evaluate as evaluation
 from featherseg.tasks.segmentation import predict
-from featherseg.tasks.segmentation.evaluate import count_targets, evaluate, plan_trials, summarise
+from featherseg.tasks.segmentation.evaluate import count_targets, summarise
 from featherseg.tasks.segmentation.metrics import METRICS, score
 from featherseg.tasks.segmentation.pixels import PixelDataset
 from featherseg.tasks.segmentation.predict import load_model, predict_probabilities
+from featherseg.tasks.segmentation.trials import Trial, plan_trials
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def test_class_names_are_asked_for_where_every_sample_has_one(project):
 def test_masks_that_miss_or_flood_are_counted(project):
     run = make_run(write_weights(project / "weights"))
     sample = PreparedDataset.read(project / "data").samples[1]
-    trial = evaluation.Trial(sample, "own", "disc", sample.sample_id)
+    trial = Trial(sample, "own", "disc", sample.sample_id)
     disc, nothing = np.zeros((20, 20), bool), np.zeros((20, 20))
     disc[5:10, 5:10] = True
     rows = [*evaluation.score_rows(trial, nothing, disc, run.evaluate),
@@ -497,7 +499,7 @@ def test_maps_that_are_no_numbers_are_refused_and_leave_nothing(project, monkeyp
             parameter.data.fill_(float("inf"))
         return model
 
-    monkeypatch.setattr("featherseg.tasks.segmentation.evaluate.load_model", damaged)
+    monkeypatch.setattr("featherseg.evaluate.load_model", damaged)
     with pytest.raises(UserError, match="NaN or infinite"):
         scored(project)
     assert not (project / "out").exists()

@@ -12,18 +12,7 @@ from PIL import Image
 from featherseg.adapters import METHODS
 from featherseg.check import check_project, studies
 from featherseg.cli import main
-from featherseg.config import (
-    EvaluateConfig,
-    LossConfig,
-    ModelConfig,
-    Params,
-    PretrainParams,
-    TrainConfig,
-    parse,
-    read_run,
-    read_yaml,
-    write_yaml,
-)
+from featherseg.config import ModelConfig, Params, PretrainParams, parse, read_run, read_yaml, write_yaml
 from featherseg.core.errors import UserError
 from featherseg.core.sources import CODE
 from featherseg.data.prepared import PreparedWriter
@@ -38,6 +27,7 @@ from featherseg.plan import (
     uncommitted_lock_notes,
     write_plan,
 )
+from featherseg.tasks.segmentation.config import LossConfig, SegmentationEvaluate, SegmentationTrain
 
 ROOT = Path(__file__).parents[2]
 ALL_NULL = {"positions": None, "dim": None, "cond_dim": None, "rank": None, "alpha": None, "targets": None}
@@ -88,18 +78,18 @@ def test_params_override_the_recipe_and_the_recipe_the_default(project):
             evaluate={"batch_size": 4})
     run, = resolve_study("study")
     assert run.adapter == {"name": "vlsm_dense", "dim": 32, "positions": "V"}
-    assert (run.train.epochs, run.train.lr, run.train.weight_decay) == (3, 0.5, TrainConfig().weight_decay)
+    assert (run.train.epochs, run.train.lr, run.train.weight_decay) == (3, 0.5, SegmentationTrain().weight_decay)
     assert run.train.loss == LossConfig(lambda_dice=2.0, lambda_ce=0.25)
-    assert run.evaluate == EvaluateConfig(threshold=0.25, batch_size=4)
+    assert run.evaluate == SegmentationEvaluate(threshold=0.25, batch_size=4)
 
 
 def test_null_in_params_keeps_the_recipe(project):
     recipes = [name for name in recipe_names() if not name.startswith("clipseg-zero_shot")]
     declare(recipes)
     before = planned()
-    declare(recipes, adapter=ALL_NULL, train={**dict.fromkeys(TrainConfig.model_fields),
+    declare(recipes, adapter=ALL_NULL, train={**dict.fromkeys(SegmentationTrain.model_fields),
                                               "loss": dict.fromkeys(LossConfig.model_fields)},
-            evaluate=dict.fromkeys(EvaluateConfig.model_fields))
+            evaluate=dict.fromkeys(SegmentationEvaluate.model_fields))
     assert changed(before, planned()) == set()
 
 
@@ -374,9 +364,9 @@ def test_every_knob_stands_in_the_params_file_since_set_refuses_others(path):
     parse(Params, params, path)
     knobs = {knob for name in METHODS for knob in METHODS[name].Config.model_fields} - {"name"}
     assert set(params["adapter"]) == knobs
-    assert set(params["train"]) == set(TrainConfig.model_fields)
+    assert set(params["train"]) == set(SegmentationTrain.model_fields)
     assert set(params["train"]["loss"]) == set(LossConfig.model_fields)
-    assert set(params["evaluate"]) == set(EvaluateConfig.model_fields)
+    assert set(params["evaluate"]) == set(SegmentationEvaluate.model_fields)
 
 
 @pytest.mark.parametrize("path", ["dvc.yaml", *(f"pipelines/{study}/dvc.yaml" for study in (
@@ -504,7 +494,7 @@ def test_any_value_of_train_and_evaluate_may_be_one_by_data_set(project):
     ("detris_b-decoder", "refcocog_google", 50, (35,)),
     ("detris_l-dense_aligner-published", "refcocog_google", 50, (35,))])
 def test_detris_trains_as_long_as_its_released_settings_of_a_data_set_say(project, recipe, dataset, epochs, milestones):
-    train = parse(TrainConfig, section_of(read_recipe(recipe), "train", dataset), recipe)
+    train = parse(SegmentationTrain, section_of(read_recipe(recipe), "train", dataset), recipe)
     assert (train.epochs, train.milestones) == (epochs, milestones)
 
 
@@ -520,7 +510,7 @@ def test_the_medical_recipes_wait_for_the_loss_and_the_referring_ones_choose_by_
     published = {name: read_recipe(name) for name in RECIPES if name.endswith("-published")}
     referring = {name for name in published if re.search("etris|referring", name)}
     for name, recipe in published.items():
-        train = parse(TrainConfig, section_of(recipe, "train"), name)
+        train = parse(SegmentationTrain, section_of(recipe, "train"), name)
         if name in referring:
             assert (train.selection, train.last_batch, train.loss.shrink, train.val_threshold) == (
                 "published_iou", "published_dropped", "published_nearest", 0.35), name

@@ -19,7 +19,8 @@ from featherseg.papers.vlsm_adapter import table as paper
 from featherseg.reporting import overview, published, tables
 from featherseg.reporting.collect import SYNTHETIC, collect
 from featherseg.reporting.study import Study, read_results
-from featherseg.tasks.segmentation.evaluate import long_table, plan_trials, prediction_row, score_rows, summarise
+from featherseg.tasks.segmentation.evaluate import long_table, prediction_row, score_rows, summarise
+from featherseg.tasks.segmentation.trials import plan_trials
 
 NOT_COMPARABLE = "not comparable: stand-in"
 RECIPES = ("clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vl", "clipseg-vlsm_shallow-vlc")
