@@ -164,8 +164,9 @@ def scored_run(study: str, recipe: str, dataset: str, seed: int = 0) -> None:
             moved += 2 * k + len(recipe) % 5 + trial.sentence
             sure = np.roll(truth, moved, axis=0)
             probabilities = np.maximum(0.9 * sure, 0.4 * np.roll(sure, 3, axis=1))
-            scores += score_rows(trial, probabilities, truth, run.evaluate)
-            masks.append(prediction_row(trial, probabilities > run.evaluate.threshold, run.evaluate))
+            rows = score_rows(trial, probabilities, truth, run.evaluate)
+            scores += rows
+            masks.append(prediction_row(trial, probabilities > run.evaluate.threshold, rows[0]))
     out.mkdir(parents=True, exist_ok=True)
     per_sample, threshold = long_table(scores), run.evaluate.threshold
     per_sample.to_parquet(out / "per_sample.parquet")

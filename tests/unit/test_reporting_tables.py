@@ -225,8 +225,9 @@ def degenerate_run(recipe: str, dataset: str, answer, share_of_truths: float = 1
     for trial in plan_trials(data.split("test"), run.evaluate.prompts, 0):
         k, truth = int(trial.sample.image_id.removeprefix("image")), data.mask(trial.sample)
         truth = truth & (k < share_of_truths * 9)
-        scores += score_rows(trial, np.full(truth.shape, answer, float), truth, run.evaluate)
-        masks.append(prediction_row(trial, np.full(truth.shape, answer > 0.5), run.evaluate))
+        rows = score_rows(trial, np.full(truth.shape, answer, float), truth, run.evaluate)
+        scores += rows
+        masks.append(prediction_row(trial, np.full(truth.shape, answer > 0.5), rows[0]))
     per_sample = long_table(scores)
     per_sample.to_parquet(out / "per_sample.parquet")
     pd.DataFrame(masks).to_parquet(out / "predictions.parquet")

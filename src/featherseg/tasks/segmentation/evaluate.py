@@ -95,7 +95,7 @@ def evaluate(run: Run, model: SegmentationModel, dataset: PreparedDataset, split
                 own_prompt = readings[split].is_among(trial.prompt, own[trial.sample.sample_id])
                 yield from scores_of(trial, rows, own_prompt, run)
                 measured += rows
-                predictions.append(prediction_row(trial, probabilities > settings.threshold, settings))
+                predictions.append(prediction_row(trial, probabilities > settings.threshold, rows[0]))
                 bar.update()
     pd.DataFrame(predictions).to_parquet(out / "predictions.parquet", index=False)
     per_sample = long_table(measured)
@@ -189,16 +189,23 @@ def scores_of(trial: Trial, rows: list[dict[str, Any]], own_prompt: bool, run: R
             for name in AVERAGED:
                 yield score_at(name, row[name], unit=row["hd95_unit"] if name == HD95 else "")
             for name in COUNTED:
-                yield score_at(name, float(own_prompt if name == "own_prompt" else row[name]))
+                flag = name.removeprefix("n_")
+                yield score_at(name, float(own_prompt if flag == "own_prompt" else row[flag]))
         if trial.condition == OWN and run.evaluate.prompts == SENTENCES and row["threshold"] in referring.THRESHOLDS:
             for scope in (referring.FIRST, referring.ALL)[trial.sentence > 0:]:
                 yield from referring.scores(partial(score_at, scope=scope), row)
 
 
-def prediction_row(trial: Trial, prediction: np.ndarray, settings: SegmentationEvaluate) -> dict[str, Any]:
-    """One trial's mask, as run lengths."""
-    return _known(trial, settings.threshold) | {
-        "height": trial.sample.height, "width": trial.sample.width, "rle": run_lengths(prediction)}
+def prediction_row(trial: Trial, prediction: np.ndarray, row: dict[str, Any]) -> dict[str, Any]:
+    """One trial's mask, as run lengths, with its DSC and whether it or the truth is empty.
+
+    Args:
+        row: of `score_rows`, at the settings' threshold.
+    """
+    known = _known(trial, row["threshold"])
+    scored = {name: row[name] for name in ("dsc", "empty_truth", "empty_prediction")}
+    return known | scored | {"height": trial.sample.height, "width": trial.sample.width,
+                             "rle": run_lengths(prediction)}
 
 
 def _known(trial: Trial, threshold: float) -> dict[str, Any]:

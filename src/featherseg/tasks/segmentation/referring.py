@@ -59,7 +59,7 @@ def scores(score: Callable[..., Score], row: Mapping[str, Any]) -> Iterator[Scor
     for least in PRECISIONS:
         yield score(f"P@{least}", float(row["iou"] > least))
     for name in ("empty_truth", "empty_prediction"):
-        yield score(name, float(row[name]))
+        yield score(f"n_{name}", float(row[name]))
 
 
 def summarise(per_sample: "pd.DataFrame") -> dict[str, dict[str, Any]]:

@@ -22,7 +22,7 @@ MIOU, OIOU = "mIoU", "oIoU"
 PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
 # masks that are counted beside the means: missed are empty predictions of what is there, flooded those that cover
 # nearly all of an image whose truth does not, and own_prompt those for which a condition had no prompt but their own
-COUNTED = ("empty_truth", "empty_prediction", "own_prompt", "missed", "flooded")
+COUNTED = ("n_empty_truth", "n_empty_prediction", "n_own_prompt", "n_missed", "n_flooded")
 
 
 class Segmentation(Task):
@@ -33,7 +33,8 @@ class Segmentation(Task):
         Metric(DSC, by_target=True),
         Metric(HD95, PIXEL, higher_is_better=False),
         Metric(IOU),
-        *(Metric(name, MASKS, higher_is_better=None, average="count") for name in COUNTED),
+        *(Metric(name, MASKS, higher_is_better=None, average="count", by_target=True)
+          for name in COUNTED),
         Metric(MIOU),
         Metric(OIOU, average="ratio"),
         *(Metric(f"P@{least}", average="share") for least in PRECISIONS),
