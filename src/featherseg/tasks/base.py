@@ -8,7 +8,7 @@ import importlib
 import inspect
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
@@ -115,6 +115,10 @@ class Task(ABC):
             splits: the samples of each split that is scored.
             out: the folder for whatever else the task keeps.
         """
+
+    def plan_notes(self, runs: Sequence[Run]) -> list[str]:
+        """What a user should know of planned runs before they are made, such as prompts that a model cuts."""
+        return []
 
 
 class Tasks:

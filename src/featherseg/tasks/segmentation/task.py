@@ -3,7 +3,7 @@
 What computes is imported when it is needed, so that a plan can be read at once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,3 +60,9 @@ class Segmentation(Task):
         from featherseg.tasks.segmentation.evaluate import evaluate
 
         return evaluate(run, model, dataset, splits, out)
+
+    def plan_notes(self, runs: Sequence[Run]) -> list[str]:
+        """The prompts that models cut or cannot tell apart."""
+        from featherseg.tasks.segmentation.lost_prompts import lost_prompts
+
+        return lost_prompts(runs)
