@@ -1,4 +1,4 @@
-"""Scores of one run at original resolution, and a first language check.
+"""Scores of a segmentation run at original resolution, and a first language check.
 
 Every sample of a split is segmented with its `own` prompt, with the `empty` one, with that of an `other` sample, and,
 where all have one, with the `class_name` alone (P1): fuller prompts may be made from the true mask. A model that
@@ -10,20 +10,17 @@ planned and encoded by itself: its scores depend neither on what ran before nor 
 Prompts that the model cannot tell apart, because it cuts them or reads neither case nor spaces, are one prompt
 (`readings`): an `other` prompt is one that the model reads as another one.
 
-What is written, into one folder:
+Beside the scores it keeps:
 
-- `per_sample.parquet`: one row per sample, text condition, sentence (its place among the sample's, 0 where
-  there is one), threshold and metric, with the value's unit: HD95 is in millimetres where every sample of the split
-  knows its pixels' spacing, else in pixels.
-- `predictions.parquet`: one row per sample, text condition and sentence, the mask as COCO run lengths.
+- `predictions.parquet`: one row per sample, text condition and sentence (its place among the sample's, 0 where there is
+  one): the prompt, the mask as COCO run lengths, its DSC, and whether it or the truth is empty.
 - `metrics.json`: for each split, means and standard deviations over what was segmented, by text condition, by
   target and by data set (the members of a pooled one), beside the numbers of masks, of empty ones, and of samples
   for which the condition had no prompt but their own; how many own prompts the model cuts or cannot tell apart;
   under the policy `sentences`, the measures of `referring.py`; and how many targets share their prompt or vanish at
   the model's input size.
-- `reliance.parquet`, `reliance.json`: where the settings ask for it, every trial of `featherseg.reliance`, and for
-  each split what follows from them.
-- `status.json`: ok, or not_run with the reason (then nothing else is there).
+
+HD95 is in millimetres where every sample of the split knows its pixels' spacing, else in pixels.
 """
 
 import itertools
@@ -53,8 +50,6 @@ from featherseg.tasks.segmentation.metrics import (
     AVERAGED,
     EMPTY_RULE,
     METRICS,
-    MILLIMETRE,
-    PIXEL,
     PIXELS,
     UNITS,
     overlap,
@@ -62,7 +57,7 @@ from featherseg.tasks.segmentation.metrics import (
 )
 from featherseg.tasks.segmentation.pixels import PixelDataset
 from featherseg.tasks.segmentation.predict import Asked, segment
-from featherseg.tasks.segmentation.task import COUNTED, HD95
+from featherseg.tasks.segmentation.task import COUNTED, HD95, MILLIMETRE, PIXEL
 from featherseg.tasks.segmentation.trials import OWN, Trial, own_prompts, plan_trials
 
 NEARLY_ALL = 0.9  # share of the image above which a mask covers nearly all of it
