@@ -29,16 +29,7 @@ from featherseg.core.terminal import shortened
 LONGEST_YAML = 1 << 20  # bytes; a second or two for the parser per 100,000 of them
 MOST_YAML_VALUES = 1_000_000  # counted as often as an alias repeats them
 DEFAULT_TASK = "segmentation"
-FrozenBatchNorm = Literal["fixed", "published_moving"]
-Upsampling = Literal["bilinear", "bicubic", "published_bicubic"]
-HeadPart = Literal["hierarchical_alignment", "global_alignment", "projector"]
-TapOffset = Literal[0, 1]
-SideFusion = Literal["fixed", "published_swapped"]
-Recognition = Literal["trained", "published_without_gradient"]
 ResizeKind = Literal["squash", "letterbox", "published_warp"]
-WayBack = Literal["bilinear", "published_nearest", "published_cubic"]
-TextPadding = Literal["masked", "published_unmasked"]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Depth = Annotated[int, Field(gt=0, le=256)]  # blocks of a tower
 Side = Annotated[int, Field(gt=0, le=8192)]  # of a square in pixels
@@ -61,19 +52,10 @@ Item = TypeVar("Item")
 Several = Annotated[tuple[Item, ...], Field(strict=False)]  # YAML knows lists only
 
 
-def _in_order(parts: tuple[HeadPart, ...]) -> tuple[HeadPart, ...]:
-    if len(set(parts)) < len(parts):
-        raise ValueError("a part is named twice")
-    return tuple(part for part in get_args(HeadPart) if part in parts)
-
-
 def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ValueError("a split is named twice")
     return names
-
-
-HeadParts = Annotated[Several[HeadPart], Field(min_length=1), AfterValidator(_in_order)]
 
 
 class Strict(BaseModel):
@@ -82,54 +64,45 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
-class ModelKnobs(Strict):
-    """The input's size and what a model leaves open; None where the model has no such knob, or its default holds.
+class WithKnobs(Strict):
+    """Configuration whose further keys are knobs of a model, which `featherseg.models` checks.
 
-    `image_size` is the side of the square input in pixels. `frozen_batchnorm` says, for models with BatchNorm, whether
-    the statistics of frozen layers stay `fixed` in training (correct) or move, as in the released code
-    (`published_moving`). `head_parts` are the parts that ETRIS's head has, all unless said otherwise. `upsampling` is
-    the way from the head's grid back to the input's: logits `bilinear` (the default; CRIS's is `bicubic`, corner on
-    corner, as MedVLSM does), or probabilities by cubic splines whose corners are aligned (`published_bicubic`, as in
-    the released code of ETRIS, DETRIS and CRIS). `way_back` is the way from the input to the picture's own size: logits
-    `bilinear`, or probabilities, as in released code, by the nearest pixel (`published_nearest`: MedVLSM and
-    VLSM-Adapter, which cut them before, and so choose the same pixels) or by cubic splines (`published_cubic`: CRIS,
-    ETRIS, DETRIS). `resize` is, for these three, how a picture gets to the square: squashed, as MedVLSM does, kept in
-    its aspect (`letterbox`), or that at fractions of a pixel and without antialiasing (`published_warp`).
-    `text_padding` and `decoder_dropout` are CRIS's: whether the decoder is kept from the padding, and its dropout
-    (0.1, or 0.2 as MedVLSM and VLSM-Adapter tune it). `tap_offset` and `text_dropout` are BiomedCLIPSeg's: how many
-    blocks later than CLIPSeg its
-    decoder reads the image (0 is correct, 1 as released), and the dropout in its text tower in training (0 without
-    one, 0.1 as released, where it is on although the tower is frozen). `side_fusion` and `recognition` are SAN's:
-    which of CLIP's states reach which block of the side network, and whether gradients run through what CLIP makes of
-    the proposals.
+    A knob that is absent or null has the model's own value.
     """
 
-    image_size: InputSide | None = None
-    frozen_batchnorm: FrozenBatchNorm | None = None
-    head_parts: HeadParts | None = None
-    upsampling: Upsampling | None = None
-    way_back: WayBack | None = None
-    resize: ResizeKind | None = None
-    text_padding: TextPadding | None = None
-    decoder_dropout: Dropout | None = None
-    tap_offset: TapOffset | None = None
-    text_dropout: Dropout | None = None
-    side_fusion: SideFusion | None = None
-    recognition: Recognition | None = None
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The knobs that are given, by name."""
+        return {name: value for name, value in (self.model_extra or {}).items() if value is not None}
 
 
-class ModelConfig(ModelKnobs):
-    """Which model, with which weights.
+class ModelConfig(WithKnobs):
+    """Which model, with which weights and knobs.
 
     `weights` is a local folder (`config.json` and `model.safetensors`), `random`, or `random-small`, random ones of
-    the small architecture; `sha256` is that of the weights file, filled in by `plan`. `word_length` is the number of
-    tokens that a sentence is cut or padded to, in models that keep it fixed.
+    the small architecture; `sha256` is that of the weights file, filled in by `plan`. `image_size` is the side of the
+    square input in pixels.
     """
 
     name: str
     weights: str = "random"
     sha256: str | None = None
-    word_length: Positive | None = None
+    image_size: InputSide | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if value is not None}
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The knobs that are given, by name, the input's size among them."""
+        size = {} if self.image_size is None else {"image_size": self.image_size}
+        return size | super().knobs
 
 
 class TrainConfig(Strict):
@@ -242,11 +215,11 @@ class Run(Strict):
         return f"{self.recipe}-{self.dataset}-{self.seed}"
 
 
-class Recipe(ModelKnobs):
+class Recipe(WithKnobs):
     """One row of a table: a model, a method, and the settings that differ from the defaults.
 
-    `word_length`, and each value of `train` and `evaluate`, is one value, or one by dataset beside a `default`.
-    `published` names, for a recipe that follows released code, each difference from what is correct.
+    Each knob of the model, and each value of `train` and `evaluate`, is one value, or one by dataset beside a
+    `default`. `published` names, for a recipe that follows released code, each difference from what is correct.
     """
 
     title: str
@@ -255,12 +228,11 @@ class Recipe(ModelKnobs):
     adapter: dict[str, Any]
     train: dict[str, Any] | None = {}
     evaluate: dict[str, Any] = {}
-    word_length: Positive | dict[str, Positive] | None = None
     published: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _values_by_dataset_have_a_default(self) -> Self:
-        values = {"word_length": self.word_length}
+        values = self.knobs
         for section in ("train", "evaluate"):
             values |= {f"{section}.{key}": value for key, value in (getattr(self, section) or {}).items()
                        if key not in SECTIONS}
@@ -278,11 +250,10 @@ class StudyParams(Strict):
     seeds: list[Seed]
 
 
-class ModelParams(ModelKnobs):
-    """Weights by model name (a folder, a file or `random`) and the model's knobs; null keeps the recipe's own."""
+class ModelParams(WithKnobs):
+    """Weights by model name (a folder, a file or `random`) and knobs; null keeps the recipe's own."""
 
     weights: dict[str, str] = {}
-    word_length: Positive | None = None
 
 
 class SyntheticParams(Strict):
@@ -409,19 +380,23 @@ def write_yaml(path: Path | str, value: dict[str, Any]) -> None:
         yaml.dump(value, file)
 
 
-def parse(kind: type[ConfigT], value: Any, source: str) -> ConfigT:
-    """Validate `value` as `kind`; the `UserError` names `source`, the key, the fault and the valid keys."""
+def parse(kind: type[ConfigT], value: Any, source: str, section: str = "") -> ConfigT:
+    """Validate `value` as `kind`; the `UserError` names `source`, the key, the fault and the valid keys.
+
+    Args:
+        section: key of `source` under which the value stands, where it is not the whole.
+    """
     if not isinstance(value, dict):
         raise UserError(f"{source} should hold keys and values, but holds {type(value).__name__}.")
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise UserError(f"{source}: {_sentence(kind, error)}") from None
+        raise UserError(f"{source}: {_sentence(kind, error, section)}") from None
 
 
-def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
+def _sentence(kind: type[BaseModel], error: ValidationError, section: str = "") -> str:
     fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"])
+    key = ".".join(str(part) for part in (*filter(None, [section]), *fault["loc"]))
     more = f" (and {error.error_count() - 1} more faults)" if error.error_count() > 1 else ""
     if fault["type"] == "extra_forbidden":
         return f"{unknown('key', key, _keys(kind, fault['loc'][:-1]))}{more}"

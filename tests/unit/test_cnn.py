@@ -19,6 +19,7 @@ from featherseg.core.files import sha256_file
 from featherseg.describe import describe, describe_with
 from featherseg.engine import train
 from featherseg.models import small_model
+from featherseg.models.cnn import config as cnn_config
 from featherseg.models.cnn.config import NAMES, Architecture, small_config
 from featherseg.models.cnn.model import CNN, NETS
 from featherseg.models.towers.batchnorm import BatchNorm1d, BatchNorm2d
@@ -158,7 +159,7 @@ def test_a_folder_of_whole_weights(tmp_path):
 
 
 def test_imagenets_encoder_leaves_the_decoder_to_the_seed(tmp_path, monkeypatch):
-    monkeypatch.setitem(models.cnn_config.FULL, "unet", small_config("unet"))
+    monkeypatch.setitem(cnn_config.FULL, "unet", small_config("unet"))
     source = tiny_cnn("unet")
     encoder = {key: tensor.contiguous() for key, tensor in source.net.encoder.state_dict().items()
                if "num_batches_tracked" not in key}
@@ -173,7 +174,7 @@ def test_imagenets_encoder_leaves_the_decoder_to_the_seed(tmp_path, monkeypatch)
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(models.cnn_config.FULL, "unet", small_config("unet"))
+    monkeypatch.setitem(cnn_config.FULL, "unet", small_config("unet"))
     state = dict(tiny_cnn("unet").net.state_dict())
     state["surplus"] = torch.zeros(1)
     del state["segmentation_head.0.bias"]

@@ -32,11 +32,9 @@ def refusal(kind, value) -> str:
     (params(studdy=1), ["'studdy'", "did you mean 'study'?"]),
     (params(data={"synthetic": {"lesions": {"images": 4, "size": 64, "sed": 1}}}),
      ["'data.synthetic.lesions.sed'", "did you mean 'data.synthetic.lesions.seed'?"]),
-    (params(model={"image_sise": 64}), ["'model.image_sise'", "'model.image_size'", "model.weights"]),
     ({}, ["'study'", "required"]),
     (params(study={**STUDY, "seeds": [-1]}), ["'study.seeds.0'", "greater than or equal to 0", "-1"]),
     (params(study={**STUDY, "recipes": "clipseg-decoder"}), ["'study.recipes'", "list", "'clipseg-decoder'"]),
-    (params(model={"image_size": "large"}), ["'model.image_size'", "integer", "'large'"]),
     (params(adapter=None), ["'adapter'", "dictionary", "None"]),
     ([], ["list"]),
 ])

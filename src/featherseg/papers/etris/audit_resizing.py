@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, get_args
 import torch
 from torch import Tensor
 
-from featherseg.config import WayBack
 from featherseg.data.transforms import Letterbox, Resize, Squash, Warp
 from featherseg.models.base import SegmentationModel
+from featherseg.models.knobs import WayBack
 from featherseg.papers.etris.audit import tiny_resnet
 from featherseg.reporting import tables
 from featherseg.reporting.audit import shown
