@@ -35,10 +35,11 @@ def epoch(recipe: str, data_dir: Path, work_dir: Path) -> dict[str, float]:
     """
     os.environ["ACCELERATE_USE_CPU"] = "true"
     from benchmarks.steps import SEED, adapter_config, model_config
-    from featherseg.config import Run, TrainConfig
+    from featherseg.config import Run
     from featherseg.engine import train
+    from featherseg.tasks.segmentation.config import SegmentationTrain
 
-    train_config = TrainConfig(epochs=1, batch_size=BATCH, schedule="constant", early_stop_patience=None)
+    train_config = SegmentationTrain(epochs=1, batch_size=BATCH, schedule="constant", early_stop_patience=None)
     run = Run(study="benchmarks", recipe=recipe, dataset=data_dir.name, seed=SEED, train=train_config,
               model=model_config("embedded"), adapter=adapter_config("embedded", recipe))
     info_path = work_dir / f"{run.name}.json"

@@ -16,15 +16,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.reference import Reference
 from featherseg import adapters
-from featherseg.config import ModelConfig, TrainConfig, parse, read_params
+from featherseg.config import ModelConfig, parse, read_params
 from featherseg.core.provenance import peak_memory_mib
+from featherseg.core.seeds import rng_of
 from featherseg.data.prepared import PreparedDataset, prompt_of
-from featherseg.engine import Objective, make_optimizer, rng_of
+from featherseg.engine import make_optimizer
 from featherseg.models import build
 from featherseg.models.base import SegmentationModel
 from featherseg.models.clipseg.model import CLIPSeg
 from featherseg.plan import read_recipe, resolve_adapter
+from featherseg.tasks.segmentation.config import SegmentationTrain
 from featherseg.tasks.segmentation.features import FeatureBank
+from featherseg.tasks.segmentation.objective import mask_losses
 from featherseg.tasks.segmentation.pixels import PixelDataset
 from featherseg.tasks.segmentation.predict import predict_probabilities
 
@@ -97,7 +100,7 @@ class Bench:
         self.models: dict[str, SegmentationModel] = {"ours": model}
         if isinstance(model, CLIPSeg):
             self.models["reference"] = Reference(model)
-        self._config = parse(TrainConfig, read_recipe(case.recipe).train or {}, case.recipe)
+        self._config = parse(SegmentationTrain, read_recipe(case.recipe).train or {}, case.recipe)
         self.cached = training and model.tower_is_constant("vision")
 
         self._pixels = PixelDataset(PreparedDataset.read(data_dir), model.resize)
@@ -105,12 +108,11 @@ class Bench:
         prompts = [prompt_of(sample, "random", rng_of(SEED, sample.sample_id)) for sample in samples]
         self._batches = [(range(first, first + case.batch), prompts[first : first + case.batch])
                          for first in range(0, len(samples) - case.batch + 1, case.batch)]
-        self._objectives = {}
+        self._banks = {}
         for name in implementations:
             with self._autocast(), torch.no_grad():
-                bank = FeatureBank(self.models[name], self._pixels, self._pixels.image_rows, prompts,
-                                   cache=training and name == "ours")
-            self._objectives[name] = Objective(self.models[name], bank, self._pixels, self._config.loss)
+                self._banks[name] = FeatureBank(self.models[name], self._pixels, self._pixels.image_rows, prompts,
+                                                cache=training and name == "ours")
         if training:
             self._learned = list(adapters.trainable(model).values())
             self._optimizer = make_optimizer(self._config, self._learned)
@@ -130,14 +132,16 @@ class Bench:
 
     def step(self, implementation: str, number: int) -> None:
         """One training step, or the inference of one batch; `number` chooses the batch."""
-        objective = self._objectives[implementation]
+        model = self.models[implementation]
         indices, prompts = self._batches[number % len(self._batches)]
+        rows = [self._pixels.image_rows[i] for i in indices]
         if self.case.phase == "inference":
             with self._autocast(), torch.inference_mode():
-                objective.model.to_input(objective.logits(indices, prompts))
+                model.to_input(model.decode(*self._banks[implementation].pairs(rows, prompts)))
             return
         with self._autocast():
-            losses = objective(indices, prompts)
+            logits = model.decode(*self._banks[implementation].pairs(rows, prompts))
+            losses = mask_losses(model, logits, self._pixels.targets(indices), self._config.loss)
         losses.mean().backward()
         if self._config.clip_norm:
             nn.utils.clip_grad_norm_(self._learned, self._config.clip_norm)

@@ -63,13 +63,13 @@ def _other_name(sentence: str, alike: str) -> str:
 
 
 def _check_study(study: str) -> None:
-    """Resolve a study, and build each of its models, without allocating it, where the study sets a size of theirs.
+    """Resolve a study, and build each of its models, without allocating it, where the study sets a knob of theirs.
 
     Raises:
         UserError: the first fault.
     """
-    runs, knobs = resolve_study(study), read_params(study).model
-    if knobs.image_size is None and knobs.word_length is None:
+    runs = resolve_study(study)
+    if not read_params(study).model.knobs:
         return
     import torch
 

@@ -10,20 +10,22 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from featherseg.adapters.base import trainable
 from featherseg.config import Run
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path
-from featherseg.models.base import SegmentationModel, within
+from featherseg.models.base import within
 from featherseg.models.weights import check_keys, check_values, is_random, read_state
+from featherseg.tasks.base import TASKS
 
 
-def changed_tensors(model: SegmentationModel, run: Run) -> dict[str, Tensor]:
+def changed_tensors(model: nn.Module, run: Run) -> dict[str, Tensor]:
     """Tensors of the model, by name, that are trainable or that the base weights do not hold as they are."""
     learned = trainable(model)
-    base = {} if is_random(run.model.weights) else model.base_tensors(read_state(run.model.weights))
+    random = is_random(run.model.weights) or not hasattr(model, "base_tensors")
+    base = {} if random else model.base_tensors(read_state(run.model.weights))
     changed = {}
     for name, tensor in model.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()
@@ -34,7 +36,7 @@ def changed_tensors(model: SegmentationModel, run: Run) -> dict[str, Tensor]:
     return changed
 
 
-def save(path: Path | str, model: SegmentationModel, run: Run) -> None:
+def save(path: Path | str, model: nn.Module, run: Run) -> None:
     """Write what was trained, with the run, beside and renamed; equal trainings give equal bytes.
 
     Raises:
@@ -65,7 +67,7 @@ def trained_run(path: Path | str) -> Run:
         raise UserError(f"{path} is not a checkpoint of featherseg: it names no run.") from None
 
 
-def load(path: Path | str, model: SegmentationModel, run: Run) -> None:
+def load(path: Path | str, model: nn.Module, run: Run) -> None:
     """Put a checkpoint into a model that was built for `run`.
 
     Raises:
@@ -87,6 +89,32 @@ def load(path: Path | str, model: SegmentationModel, run: Run) -> None:
     own = model.state_dict()
     learned = trainable(model)
     expected = {name: tensor for name, tensor in own.items()
-                if name in tensors or name in learned or within(name, model.untrained)}
+                if name in tensors or name in learned or within(name, untrained(model))}
     check_keys(tensors, expected, str(path))
     model.load_state_dict(tensors, strict=False)
+
+
+def load_model(run: Run, train_dir: Path | str) -> nn.Module:
+    """A run's model as it was trained, in eval mode, on the accelerator where there is one.
+
+    Args:
+        run: the resolved run.
+        train_dir: its folder with `checkpoint.safetensors`; not read where nothing is trained.
+
+    Raises:
+        UserError: weights or checkpoint are absent, unreadable or those of another run, or nothing was trained
+            although the base weights lack a part of the model.
+    """
+    model = TASKS[run.task].build(run)
+    if run.train is None and (missing := untrained(model)):
+        more = " and more" if len(missing) > 1 else ""
+        raise UserError(f"run '{run.name}' trains nothing, but {run.model.weights} does not hold {missing[0]}"
+                        f"{more}, which would stay random; train the run, or take weights of the whole model.")
+    if run.train is not None:
+        load(Path(train_dir) / "checkpoint.safetensors", model, run)
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def untrained(model: nn.Module) -> tuple[str, ...]:
+    """Dotted names of what a model's base weights do not hold; none of a model that has no base weights."""
+    return getattr(model, "untrained", ())

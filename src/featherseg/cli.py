@@ -116,7 +116,7 @@ def plan(study: str, list_runs: bool) -> None:
         unlisted_run_notes,
         write_plan,
     )
-    from featherseg.tasks.segmentation.lost_prompts import lost_prompts
+    from featherseg.tasks.base import TASKS
 
     if list_runs:
         runs = resolve_study(study)
@@ -129,8 +129,9 @@ def plan(study: str, list_runs: bool) -> None:
         runs = write_plan(study)
         print(f"{len(runs)} runs planned")
         _print_notes([*idle_knob_notes(study), *unlisted_run_notes(study, runs), *own_data_notes(study)])
-    for sentence in lost_prompts(runs):
-        print(sentence, file=sys.stderr)
+    for task in sorted({run.task for run in runs}):
+        for note in TASKS[task].plan_notes([run for run in runs if run.task == task]):
+            print(note, file=sys.stderr)
 
 
 def code() -> None:
@@ -150,6 +151,7 @@ def train(run: str, study: str) -> None:
     out, info = folder / "train" / run, folder / "info" / f"{run}.json"
     if reason := resolved.not_run or not_run_reason(data):
         write_not_run(out, reason, info)
+        print(f"not run: {reason}")
         return
     from featherseg.engine import train as train_run
 
@@ -166,8 +168,9 @@ def evaluate(run: str, study: str) -> None:
     trained, out = folder / "train" / run, folder / "evaluate" / run
     if reason := not_run_reason(trained):
         write_not_run(out, reason)
+        print(f"not run: {reason}")
         return
-    from featherseg.tasks.segmentation.evaluate import evaluate as evaluate_run
+    from featherseg.evaluate import evaluate as evaluate_run
 
     evaluate_run(resolved, Path("data/processed") / resolved.dataset, trained, out)
 

@@ -7,7 +7,17 @@ and the key.
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.tokens import FlowMappingEndToken, FlowMappingStartToken, FlowSequenceEndToken, FlowSequenceStartToken
 
@@ -18,23 +28,8 @@ from featherseg.core.terminal import shortened
 
 LONGEST_YAML = 1 << 20  # bytes; a second or two for the parser per 100,000 of them
 MOST_YAML_VALUES = 1_000_000  # counted as often as an alias repeats them
-PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
-PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
-FrozenBatchNorm = Literal["fixed", "published_moving"]
-Upsampling = Literal["bilinear", "bicubic", "published_bicubic"]
-HeadPart = Literal["hierarchical_alignment", "global_alignment", "projector"]
-TextIntervention = Literal[
-    "own", "none", "permuted", "other_sample", "other_structure", "class_only", "level_p0", "level_p1", "level_p2",
-    "level_p3", "level_p4", "level_p5", "level_p6", "level_p7", "level_p8", "level_p9", "flip_number", "flip_size",
-    "flip_location", "flip_shape", "flip_colour", "contradictory", "under", "over", "shuffled_words", "random_words"]
-ImageIntervention = Literal["own", "mean_colour", "other_image", "noise", "blur", "patch_shuffle"]
-TapOffset = Literal[0, 1]
-SideFusion = Literal["fixed", "published_swapped"]
-Recognition = Literal["trained", "published_without_gradient"]
+DEFAULT_TASK = "segmentation"
 ResizeKind = Literal["squash", "letterbox", "published_warp"]
-WayBack = Literal["bilinear", "published_nearest", "published_cubic"]
-TextPadding = Literal["masked", "published_unmasked"]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Depth = Annotated[int, Field(gt=0, le=256)]  # blocks of a tower
 Side = Annotated[int, Field(gt=0, le=8192)]  # of a square in pixels
@@ -57,19 +52,10 @@ Item = TypeVar("Item")
 Several = Annotated[tuple[Item, ...], Field(strict=False)]  # YAML knows lists only
 
 
-def _in_order(parts: tuple[HeadPart, ...]) -> tuple[HeadPart, ...]:
-    if len(set(parts)) < len(parts):
-        raise ValueError("a part is named twice")
-    return tuple(part for part in get_args(HeadPart) if part in parts)
-
-
 def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ValueError("a split is named twice")
     return names
-
-
-HeadParts = Annotated[Several[HeadPart], Field(min_length=1), AfterValidator(_in_order)]
 
 
 class Strict(BaseModel):
@@ -78,97 +64,57 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
-class ModelKnobs(Strict):
-    """The input's size and what a model leaves open; None where the model has no such knob, or its default holds.
+class WithKnobs(Strict):
+    """Configuration whose further keys are knobs of a model, which `featherseg.models` checks.
 
-    `image_size` is the side of the square input in pixels. `frozen_batchnorm` says, for models with BatchNorm, whether
-    the statistics of frozen layers stay `fixed` in training (correct) or move, as in the released code
-    (`published_moving`). `head_parts` are the parts that ETRIS's head has, all unless said otherwise. `upsampling` is
-    the way from the head's grid back to the input's: logits `bilinear` (the default; CRIS's is `bicubic`, corner on
-    corner, as MedVLSM does), or probabilities by cubic splines whose corners are aligned (`published_bicubic`, as in
-    the released code of ETRIS, DETRIS and CRIS). `way_back` is the way from the input to the picture's own size: logits
-    `bilinear`, or probabilities, as in released code, by the nearest pixel (`published_nearest`: MedVLSM and
-    VLSM-Adapter, which cut them before, and so choose the same pixels) or by cubic splines (`published_cubic`: CRIS,
-    ETRIS, DETRIS). `resize` is, for these three, how a picture gets to the square: squashed, as MedVLSM does, kept in
-    its aspect (`letterbox`), or that at fractions of a pixel and without antialiasing (`published_warp`).
-    `text_padding` and `decoder_dropout` are CRIS's: whether the decoder is kept from the padding, and its dropout
-    (0.1, or 0.2 as MedVLSM and VLSM-Adapter tune it). `tap_offset` and `text_dropout` are BiomedCLIPSeg's: how many
-    blocks later than CLIPSeg its
-    decoder reads the image (0 is correct, 1 as released), and the dropout in its text tower in training (0 without
-    one, 0.1 as released, where it is on although the tower is frozen). `side_fusion` and `recognition` are SAN's:
-    which of CLIP's states reach which block of the side network, and whether gradients run through what CLIP makes of
-    the proposals.
+    A knob that is absent or null has the model's own value.
     """
 
-    image_size: InputSide | None = None
-    frozen_batchnorm: FrozenBatchNorm | None = None
-    head_parts: HeadParts | None = None
-    upsampling: Upsampling | None = None
-    way_back: WayBack | None = None
-    resize: ResizeKind | None = None
-    text_padding: TextPadding | None = None
-    decoder_dropout: Dropout | None = None
-    tap_offset: TapOffset | None = None
-    text_dropout: Dropout | None = None
-    side_fusion: SideFusion | None = None
-    recognition: Recognition | None = None
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The knobs that are given, by name."""
+        return {name: value for name, value in (self.model_extra or {}).items() if value is not None}
 
 
-class ModelConfig(ModelKnobs):
-    """Which model, with which weights.
+class ModelConfig(WithKnobs):
+    """Which model, with which weights and knobs.
 
     `weights` is a local folder (`config.json` and `model.safetensors`), `random`, or `random-small`, random ones of
-    the small architecture; `sha256` is that of the weights file, filled in by `plan`. `word_length` is the number of
-    tokens that a sentence is cut or padded to, in models that keep it fixed.
+    the small architecture; `sha256` is that of the weights file, filled in by `plan`. `image_size` is the side of the
+    square input in pixels.
     """
 
     name: str
     weights: str = "random"
     sha256: str | None = None
-    word_length: Positive | None = None
+    image_size: InputSide | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if value is not None}
 
-class LossConfig(Strict):
-    """Dice plus cross-entropy (VLSM-Adapter: 1.5 and 1; MedVLSM: 1 and 0.2).
-
-    `form` says what is handed to it: `logits` (correct), or what the released code computes once it has
-    applied a sigmoid itself: `published_dice_only` (MONAI 1.1.0: the cross-entropy of one channel is 0) or
-    `published_second_sigmoid` (MONAI 1.3.2: the cross-entropy applies a sigmoid again).
-    `grid` is the resolution at which it is computed: the model's `input` or the head's own. `shrink` says which pixel
-    of the input's mask the head's grid takes: the one at a cell's centre (`nearest_exact`), or the first one of each
-    cell (`published_nearest`: ETRIS, CRIS and DETRIS).
-    """
-
-    name: Literal["dice_ce"] = "dice_ce"
-    form: Literal["logits", "published_dice_only", "published_second_sigmoid"] = "logits"
-    lambda_dice: Annotated[float, Field(ge=0)] = 1.5
-    lambda_ce: Annotated[float, Field(ge=0)] = 1.0
-    grid: Literal["input", "head"] = "input"
-    shrink: Literal["nearest_exact", "published_nearest"] = "nearest_exact"
-
-    @model_validator(mode="after")
-    def _something_is_minimised(self) -> Self:
-        if self.lambda_dice == 0 and (self.lambda_ce == 0 or self.form == "published_dice_only"):
-            raise ValueError("lambda_dice and lambda_ce leave nothing to minimise (published_dice_only has no "
-                             "cross-entropy); set one of them above 0")
-        return self
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The knobs that are given, by name, the input's size among them."""
+        size = {} if self.image_size is None else {"image_size": self.image_size}
+        return size | super().knobs
 
 
 class TrainConfig(Strict):
     """Optimisation of one run; the defaults are VLSM-Adapter's (published/hyperparameters.csv).
 
-    `prompts` is the policy by which a training prompt is drawn, `val_prompts` the one of validation, and
-    `val_split` the split that the best epoch is chosen on.
-    `patience` and `factor` belong to the plateau schedule, `milestones` and `factor` to multistep. `plateau_on` is
-    what the former waits for: a better validation DSC (`dsc`), or a lower validation loss, as in MedVLSM's and
-    VLSM-Adapter's released code. `selection` chooses the epoch that is kept, and stops early: by validation DSC at the
-    input's size, the first of equal epochs, or, as in CRIS, ETRIS and DETRIS (`published_iou`), by mean IoU at original
-    size, the last of equal ones; both at probability `val_threshold`. `early_stop_patience: null` trains for all
-    epochs. `tower_lr_factor` times the rate is that of what is trained inside the towers, from the epoch
-    `tower_lr_from` on: the first one, or the second one as in CRIS's released code, which sets it too late for the
-    first. `tower_positions` says whether the towers' positional embeddings have that rate too, or the head's
-    (`published_full_rate`: CRIS). A short last batch of an epoch is `kept`, or dropped (`published_dropped`: CRIS,
-    ETRIS, DETRIS).
+    Every task has these keys; a task adds its own (`Task.train_settings`). `val_split` is the split that the best
+    epoch is chosen on. `patience` and `factor` belong to the plateau schedule, `milestones` and `factor` to multistep.
+    `early_stop_patience: null` trains for all epochs. `tower_lr_factor` times the rate is that of what is trained
+    inside the towers, from the epoch `tower_lr_from` on: the first one, or the second one as in CRIS's released code,
+    which sets it too late for the first. `tower_positions` says whether the towers' positional embeddings have that
+    rate too, or the head's (`published_full_rate`: CRIS). A short last batch of an epoch is `kept`, or dropped
+    (`published_dropped`: CRIS, ETRIS, DETRIS).
     """
 
     epochs: Positive = 200
@@ -184,29 +130,26 @@ class TrainConfig(Strict):
     schedule: Literal["plateau", "cosine", "multistep", "constant"] = "plateau"
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.3
     patience: Annotated[int, Field(ge=0)] = 5
-    plateau_on: Literal["dsc", "published_loss"] = "dsc"
     milestones: Several[Positive] = ()
     clip_norm: Rate | None = 0.5
     early_stop_patience: Positive | None = 20
     early_stop_min_delta: Annotated[float, Field(ge=0)] = 1e-4
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    prompts: PromptPolicy = "random"
-    val_prompts: PromptPolicy = "fullest"
     val_split: Split = "val"
-    selection: Literal["dsc", "published_iou"] = "dsc"
-    val_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    cache_features: bool = True
-    loss: LossConfig = LossConfig()
 
     def knobs(self) -> dict[str, Any]:
         """The fields that have an effect: those of another schedule, or of what is not done, stay out."""
-        idle = {"plateau": {"milestones"}, "multistep": {"patience", "plateau_on"}}.get(
-            self.schedule, {"factor", "patience", "plateau_on", "milestones"})
+        return self.model_dump(mode="json", exclude=self.idle())
+
+    def idle(self) -> set[str]:
+        """Names of the fields that have no effect beside the others."""
+        schedules = {"plateau": {"milestones"}, "multistep": {"patience"}}
+        idle = schedules.get(self.schedule, {"factor", "patience", "milestones"})
         if self.early_stop_patience is None:
             idle = idle | {"min_epochs", "early_stop_min_delta"}
         if self.tower_lr_factor == 1:
             idle = idle | {"tower_lr_factor", "tower_lr_from", "tower_positions"}
-        return self.model_dump(mode="json", exclude=idle)
+        return idle
 
     @model_validator(mode="after")
     def _milestones_belong_to_multistep(self) -> Self:
@@ -215,52 +158,54 @@ class TrainConfig(Strict):
         return self
 
 
-class RelianceConfig(Strict):
-    """How a run's reliance on image and text is measured (`featherseg.reliance`).
-
-    `text` and `image` name interventions beside those that the verdict needs, null all of them; `images` is the
-    number of images of a split at most, one of each patient before a second of any, null all; `draws` is that of the
-    bootstrap.
-    """
-
-    text: Several[TextIntervention] | None = None
-    image: Several[ImageIntervention] | None = None
-    images: Positive | None = None
-    draws: Positive = 2000
-
-
 class EvaluateConfig(Strict):
-    """Which splits are scored, with which prompt, at which probability threshold.
-
-    `prompts` is the policy of the own prompt; `sentences` scores every sentence of a target by itself. `reliance` is
-    null where reliance is not measured.
-    """
+    """Which splits are scored, and how many samples at once; a task adds its own keys (`Task.evaluate_settings`)."""
 
     splits: Annotated[Several[Split], Field(min_length=1), AfterValidator(_each_once)] = ("test",)
-    prompts: PromptPolicy | Literal["sentences"] = "fullest"
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     batch_size: Positive = 32
-    reliance: RelianceConfig | None = None
+
+
+def task_settings(task: str, section: str) -> type[Strict]:
+    """The keys of the section `train` or `evaluate` of a task's runs.
+
+    Raises:
+        UserError: there is no such task.
+    """
+    from featherseg.tasks.base import TASKS  # a name leads to it: configuration knows no task
+
+    found = TASKS[task]
+    return found.train_settings if section == "train" else found.evaluate_settings
+
+
+def _as_settings(value: Any, info: ValidationInfo) -> Any:
+    """A section of a run as the settings of the run's task."""
+    if "task" not in info.data or (value is None and info.field_name == "train"):
+        return value
+    kind = task_settings(info.data["task"], info.field_name)
+    return value if isinstance(value, kind) else kind.model_validate({} if value is None else value)
 
 
 class Run(Strict):
     """Everything that decides one run's numbers, and nothing else.
 
     On disk it is two files, so that another threshold retrains nothing: `runs/<study>/plan/<run>.yaml`, and
-    the section `evaluate` in `runs/<study>/plan/<run>.evaluate.yaml`. `adapter` holds the method's name and the
+    the section `evaluate` in `runs/<study>/plan/<run>.evaluate.yaml`. `train` and `evaluate` are the settings of the
+    run's `task`. `adapter` holds the method's name and the
     knobs that it has; `train` is None where nothing is trained; `threads` is the number of the processor's threads,
     which changes the last digits, None for as many as the machine has; `not_run` is the reason for which the run
     cannot be made here.
     """
 
+    task: str = DEFAULT_TASK
     study: str
     recipe: str
     dataset: str
     seed: Seed = 0
     model: ModelConfig
     adapter: dict[str, Any]
-    train: TrainConfig | None = None
-    evaluate: EvaluateConfig = EvaluateConfig()
+    train: Annotated[SerializeAsAny[TrainConfig] | None, BeforeValidator(_as_settings)] = None
+    evaluate: Annotated[SerializeAsAny[EvaluateConfig], BeforeValidator(_as_settings),
+                        Field(validate_default=True)] = None
     threads: Positive | None = None
     not_run: str | None = None
 
@@ -270,24 +215,24 @@ class Run(Strict):
         return f"{self.recipe}-{self.dataset}-{self.seed}"
 
 
-class Recipe(ModelKnobs):
+class Recipe(WithKnobs):
     """One row of a table: a model, a method, and the settings that differ from the defaults.
 
-    `word_length`, and each value of `train` and `evaluate`, is one value, or one by dataset beside a `default`.
-    `published` names, for a recipe that follows released code, each difference from what is correct.
+    Each knob of the model, and each value of `train` and `evaluate`, is one value, or one by dataset beside a
+    `default`. `published` names, for a recipe that follows released code, each difference from what is correct.
     """
 
     title: str
+    task: str = DEFAULT_TASK
     model: str
     adapter: dict[str, Any]
     train: dict[str, Any] | None = {}
     evaluate: dict[str, Any] = {}
-    word_length: Positive | dict[str, Positive] | None = None
     published: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _values_by_dataset_have_a_default(self) -> Self:
-        values = {"word_length": self.word_length}
+        values = self.knobs
         for section in ("train", "evaluate"):
             values |= {f"{section}.{key}": value for key, value in (getattr(self, section) or {}).items()
                        if key not in SECTIONS}
@@ -305,11 +250,10 @@ class StudyParams(Strict):
     seeds: list[Seed]
 
 
-class ModelParams(ModelKnobs):
-    """Weights by model name (a folder, a file or `random`) and the model's knobs; null keeps the recipe's own."""
+class ModelParams(WithKnobs):
+    """Weights by model name (a folder, a file or `random`) and knobs; null keeps the recipe's own."""
 
     weights: dict[str, str] = {}
-    word_length: Positive | None = None
 
 
 class SyntheticParams(Strict):
@@ -436,19 +380,23 @@ def write_yaml(path: Path | str, value: dict[str, Any]) -> None:
         yaml.dump(value, file)
 
 
-def parse(kind: type[ConfigT], value: Any, source: str) -> ConfigT:
-    """Validate `value` as `kind`; the `UserError` names `source`, the key, the fault and the valid keys."""
+def parse(kind: type[ConfigT], value: Any, source: str, section: str = "") -> ConfigT:
+    """Validate `value` as `kind`; the `UserError` names `source`, the key, the fault and the valid keys.
+
+    Args:
+        section: key of `source` under which the value stands, where it is not the whole.
+    """
     if not isinstance(value, dict):
         raise UserError(f"{source} should hold keys and values, but holds {type(value).__name__}.")
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise UserError(f"{source}: {_sentence(kind, error)}") from None
+        raise UserError(f"{source}: {_sentence(kind, error, section)}") from None
 
 
-def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
+def _sentence(kind: type[BaseModel], error: ValidationError, section: str = "") -> str:
     fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"])
+    key = ".".join(str(part) for part in (*filter(None, [section]), *fault["loc"]))
     more = f" (and {error.error_count() - 1} more faults)" if error.error_count() > 1 else ""
     if fault["type"] == "extra_forbidden":
         return f"{unknown('key', key, _keys(kind, fault['loc'][:-1]))}{more}"

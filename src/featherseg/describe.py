@@ -7,9 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from featherseg import adapters
 from featherseg.config import ModelConfig, Params, parse, read_yaml
-from featherseg.models import HAVING, MODELS
+from featherseg.models import MODELS
 from featherseg.models.base import SegmentationModel, parameters_of
-from featherseg.plan import MODEL_KNOBS, of_dataset, read_recipe, resolve_adapter, resolve_model
+from featherseg.plan import knobs_of, read_recipe, resolve_adapter, resolve_model
 from featherseg.reporting.published import (
     DETRIS_TOWERS,
     TABLE_1,
@@ -57,9 +57,7 @@ def without_weights(recipe: str, model: ModelConfig | None = None,
                     adapter: dict[str, Any] | None = None) -> SegmentationModel:
     """A recipe's model on the meta device, with its method applied; the arguments are those of `describe`."""
     settings = read_recipe(recipe)
-    knobs = {knob: getattr(settings, knob) for knob in (*MODEL_KNOBS, *HAVING)}
-    config = model or ModelConfig(name=settings.model, image_size=settings.image_size,
-                                  word_length=of_dataset(settings.word_length), **knobs)
+    config = model or ModelConfig(name=settings.model, **knobs_of(settings))
     with torch.device("meta"):
         network = MODELS[config.name](config)
         return adapters.apply(network, adapter or settings.adapter)

@@ -8,24 +8,24 @@ import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from featherseg.adapters import METHODS, check_pair, resolve
 from featherseg.config import (
     SECTIONS,
     DataParams,
-    EvaluateConfig,
-    LossConfig,
     ModelConfig,
+    ModelParams,
     Params,
     PoolParams,
     Recipe,
     Run,
-    TrainConfig,
+    Strict,
     parse,
     read_params,
     read_yaml,
     study_params_path,
+    task_settings,
     write_run,
 )
 from featherseg.core.errors import UserError
@@ -37,12 +37,13 @@ from featherseg.data.folder.privacy import is_public
 from featherseg.data.raw.spec import DatasetSpec
 from featherseg.data.raw.specs import SPECS
 from featherseg.data.synthetic import NAMES
-from featherseg.models import DEFAULTS, HAVING, MODELS, NAMED, check_knobs
+from featherseg.models import MODELS, check_knobs, having
+from featherseg.models.knobs import ModelKnobs
 from featherseg.models.weights import RANDOM, is_random, weights_sha256
 from featherseg.split_check import split_faults
+from featherseg.tasks.base import TASKS
 
 RECIPES = Path("recipes")
-MODEL_KNOBS = tuple(knob for knob in NAMED if knob != "word_length")
 
 
 def recipe_names() -> list[str]:
@@ -62,8 +63,9 @@ def read_recipe(name: str) -> Recipe:
     recipe = parse(Recipe, read_yaml(path), str(path))
     if recipe.model not in MODELS:
         raise unknown(f"model in {path}", recipe.model, list(MODELS))
-    check_knobs(recipe.model, recipe, f"{path}: ")
-    for section, kind in (("train", TrainConfig), ("evaluate", EvaluateConfig)):
+    _check_recipe_knobs(recipe, str(path))
+    for section in ("train", "evaluate"):
+        kind = task_settings(recipe.task, section)
         for dataset in _datasets_named(getattr(recipe, section) or {}):
             parse(kind, section_of(recipe, section, dataset), f"{path}: {section}")
     config = resolve(recipe.adapter, str(path))
@@ -74,6 +76,16 @@ def read_recipe(name: str) -> Recipe:
     if recipe.train is None and method.trains and not method.in_weights:
         raise UserError(f"{path}: method '{config.name}' needs a section train.")
     return recipe
+
+
+def _check_recipe_knobs(recipe: Recipe, source: str) -> None:
+    """Raises a `UserError` for a key that neither recipes nor the model have, or a value that the model refuses."""
+    kind = MODELS[recipe.model].knobs
+    for key in recipe.knobs:
+        if not having(key):
+            raise UserError(f"{source}: {unknown('key', key, [*Recipe.model_fields, *kind.model_fields])}")
+    for dataset in _datasets_named(recipe.knobs):
+        check_knobs(recipe.model, knobs_of(recipe, dataset), source)
 
 
 def dataset_names() -> list[str]:
@@ -123,14 +135,16 @@ def resolve_study(study: str) -> list[Run]:
         train = None
         if recipe.train is not None:
             own = section_of(recipe, "train", dataset)
-            settings = _merge(own, params.train)
+            settings = _merge(own, params.train, TASKS[recipe.task].train_settings)
             if settings.get("schedule") != own.get("schedule") and params.train.get("milestones") is None:
                 settings.pop("milestones", None)  # they belong to the recipe's own schedule
-            train = parse(TrainConfig, settings, f"recipes/{name}.yaml with {source}: train")
-        evaluate = parse(EvaluateConfig, _merge(section_of(recipe, "evaluate", dataset), params.evaluate),
+            train = parse(TASKS[recipe.task].train_settings, settings, f"recipes/{name}.yaml with {source}: train")
+        scoring = TASKS[recipe.task].evaluate_settings
+        evaluate = parse(scoring, _merge(section_of(recipe, "evaluate", dataset), params.evaluate, scoring),
                          f"recipes/{name}.yaml with {source}: evaluate")
-        runs.append(Run(study=study, recipe=name, dataset=dataset, seed=seed, model=model, adapter=adapters[name],
-                        train=train, evaluate=evaluate, threads=params.threads, not_run=not_run))
+        runs.append(Run(task=recipe.task, study=study, recipe=name, dataset=dataset, seed=seed, model=model,
+                        adapter=adapters[name], train=train, evaluate=evaluate, threads=params.threads,
+                        not_run=not_run))
     return runs
 
 
@@ -227,12 +241,9 @@ def _check_knobs(params: Params, source: str, recipes: dict[str, Recipe], adapte
     for knob in params.adapter:
         if knob not in fields:
             raise unknown(f"key in {source}", f"adapter.{knob}", [f"adapter.{field}" for field in fields])
-    _check_keys(params.train, TrainConfig, source, "train")
-    loss = params.train.get("loss") or {}
-    if not isinstance(loss, dict):
-        raise UserError(f"{source}: key 'train.loss' should hold keys and values, but it is {loss!r}.")
-    _check_keys(loss, LossConfig, source, "train.loss")
-    _check_keys(params.evaluate, EvaluateConfig, source, "evaluate")
+    for section in ("train", "evaluate"):
+        _check_section(getattr(params, section), section, source)
+    _check_model_knobs(params.model, source)
     idle = _idle_knobs(params, recipes, adapters)
     if foreign := [knob for knob in idle if not _in_some_recipe(knob)]:
         raise UserError(f"{source}: {_listed(idle, foreign)}, but no recipe has that knob; set it to null, or add a "
@@ -240,6 +251,17 @@ def _check_knobs(params: Params, source: str, recipes: dict[str, Recipe], adapte
     for model in params.model.weights:
         if model not in MODELS:
             raise unknown(f"model in {source}: model.weights", model, list(MODELS))
+
+
+def _check_model_knobs(params: ModelParams, source: str) -> None:
+    """Refuse knobs that no model has, and values that none of those with the knob takes."""
+    kinds = list(dict.fromkeys(MODELS[name].knobs for name in MODELS))
+    fields = [*ModelParams.model_fields, *dict.fromkeys(knob for kind in kinds for knob in kind.model_fields)]
+    for knob in params.model_extra or {}:
+        if knob not in fields:
+            raise unknown(f"key in {source}", f"model.{knob}", [f"model.{field}" for field in fields])
+    for kind in kinds:
+        parse(kind, {knob: value for knob, value in params.knobs.items() if knob in kind.model_fields}, source, "model")
 
 
 def idle_knob_notes(study: str) -> list[str]:
@@ -262,14 +284,15 @@ def _idle_knobs(params: Params, recipes: dict[str, Recipe], adapters: dict[str, 
     """Knobs that the params set and no recipe has, with their values."""
     values = {f"adapter.{knob}": value for knob, value in params.adapter.items()
               if not any(knob in adapter for adapter in adapters.values())}
-    values |= {f"model.{knob}": getattr(params.model, knob) for knob in (*NAMED, *HAVING)
+    values |= {f"model.{knob}": value for knob, value in params.model.knobs.items()
                if not any(_has(recipe, knob) for recipe in recipes.values())}
     return {knob: value for knob, value in values.items() if value is not None}
 
 
 def _has(recipe: Recipe, knob: str) -> bool:
-    """Whether a recipe has a knob of its model."""
-    return recipe.model in HAVING[knob] if knob in HAVING else getattr(recipe, knob) is not None
+    """Whether a study's value of a knob reaches a recipe."""
+    kind = MODELS[recipe.model].knobs
+    return knob in recipe.knobs or knob in set(kind.model_fields) - kind.where_named
 
 
 def _in_some_recipe(knob: str) -> bool:
@@ -285,10 +308,25 @@ def _listed(values: dict[str, Any], knobs: Iterable[str]) -> str:
     return ", ".join(f"'{knob}' is {values[knob]!r}" for knob in knobs)
 
 
-def _check_keys(given: dict[str, Any], kind: type, source: str, section: str) -> None:
+def _check_section(given: dict[str, Any], section: str, source: str) -> None:
+    """Refuse keys of a section, or of a section within it, that no task has."""
+    kinds = [task_settings(task, section) for task in TASKS]
+    fields = {key: field for kind in kinds for key, field in kind.model_fields.items()}
+    _check_keys(given, list(fields), source, section)
+    for key in SECTIONS:
+        inner = given.get(key) or {}
+        if not isinstance(inner, dict):
+            raise UserError(f"{source}: key '{section}.{key}' should hold keys and values, but it is {inner!r}.")
+        if inner:
+            kind = next(kind for kind in (fields[key].annotation, *get_args(fields[key].annotation))
+                        if hasattr(kind, "model_fields"))
+            _check_keys(inner, list(kind.model_fields), source, f"{section}.{key}")
+
+
+def _check_keys(given: dict[str, Any], valid: list[str], source: str, section: str) -> None:
     for key in given:
-        if key not in kind.model_fields:
-            raise unknown(f"key in {source}", f"{section}.{key}", [f"{section}.{k}" for k in kind.model_fields])
+        if key not in valid:
+            raise unknown(f"key in {source}", f"{section}.{key}", [f"{section}.{name}" for name in valid])
 
 
 def resolve_adapter(recipe: Recipe, params: Params, source: str) -> dict[str, Any]:
@@ -308,22 +346,23 @@ def resolve_model(recipe: Recipe, params: Params, source: str,
         raise UserError(f"{source}: 'model.weights' names no weights for model '{recipe.model}'; "
                         f"add {recipe.model}: <folder> or {recipe.model}: {RANDOM}.")
     weights = params.model.weights[recipe.model]
-    size = params.model.image_size or recipe.image_size
-    words = of_dataset(recipe.word_length, dataset)
     reason = None if is_random(weights) else _why_absent(Path(weights))
     sha256 = None if is_random(weights) or reason else weights_sha256(weights)
-    reached = [*(knob for knob in MODEL_KNOBS if getattr(recipe, knob) is not None),
-               *(knob for knob, having in HAVING.items() if recipe.model in having)]
-    knobs = {knob: _first(getattr(params.model, knob), getattr(recipe, knob)) for knob in reached}
-    knobs = {knob: value for knob, value in knobs.items()  # a default changes nothing
-             if value != DEFAULTS.get(knob, {}).get(recipe.model)}
-    config = ModelConfig(name=recipe.model, weights=weights, sha256=sha256, image_size=size,
-                         word_length=words and (params.model.word_length or words), **knobs)
-    return config, reason
+    own = knobs_of(recipe, dataset)
+    given = {knob: value for knob, value in params.model.knobs.items() if _has(recipe, knob)}
+    knobs = check_knobs(recipe.model, own | given, source)
+    plain = {knob: value for knob, value in knobs.model_dump(mode="json").items()
+             if knob in own and knob in knobs.where_named or getattr(knobs, knob) != _default(knobs, knob)}
+    return ModelConfig(name=recipe.model, weights=weights, sha256=sha256, **plain), reason
 
 
-def _first(value: Any, otherwise: Any) -> Any:
-    return otherwise if value is None else value
+def _default(knobs: ModelKnobs, knob: str) -> Any:
+    return type(knobs).model_fields[knob].default
+
+
+def knobs_of(recipe: Recipe, dataset: str | None = None) -> dict[str, Any]:
+    """The knobs that a recipe names, at their values for a dataset."""
+    return {knob: of_dataset(value, dataset) for knob, value in recipe.knobs.items()}
 
 
 def of_dataset(value: Any, dataset: str | None = None) -> Any:
@@ -354,10 +393,16 @@ def _why_absent(weights: Path) -> str | None:
     return f"{weights} is not fetched yet" if weights.parent == FOLDER and weights.name in PUBLIC else None
 
 
-def _merge(recipe: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's values, overridden by those of the params that are not null; nested for `loss`."""
+def _merge(recipe: dict[str, Any], params: dict[str, Any], kind: type[Strict] | None = None) -> dict[str, Any]:
+    """The recipe's values, overridden by those of the params that are not null, nested for `loss`.
+
+    Args:
+        kind: the recipe's settings; keys that another task has do not reach it. None takes every key.
+    """
     merged = dict(recipe)
     for key, value in params.items():
+        if kind is not None and key not in kind.model_fields:
+            continue
         if isinstance(value, dict) and isinstance(merged.get(key, {}), dict):
             merged[key] = _merge(merged.get(key, {}), value)
         elif value is not None:

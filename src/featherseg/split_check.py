@@ -1,5 +1,6 @@
 """Whether the runs of a study find the splits that they are trained, validated and scored on, before any is trained."""
 
+import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from featherseg.config import DataParams, Run
 from featherseg.core.errors import UserError
 from featherseg.core.files import not_run_reason
 from featherseg.data.pool import TRAINING
-from featherseg.data.prepared import PreparedDataset, read_splits
+from featherseg.data.prepared import PreparedDataset, Sample, read_splits
 from featherseg.data.splits import missing_splits
 
 PROCESSED = Path("data/processed")
@@ -137,3 +138,24 @@ def _pooled_splits(name: str, data: DataParams) -> Splits | None:
     trained = {split for member in pool.train for split in members[member].names if split in TRAINING}
     tested = {split for member in pool.test for split in members[member].names if split not in TRAINING}
     return Splits(trained | tested, f"add a member that has it to data.pooled.{name}")
+
+
+def chosen_splits(run: Run, dataset: PreparedDataset) -> dict[str, list[Sample]]:
+    """The samples of each split that is to be scored, in the order of `evaluate.splits`.
+
+    Data sets differ in their splits, so one of `splits.USUAL` that this one lacks is left out, with a message.
+
+    Raises:
+        UserError: a split is unknown, or none of them has samples.
+    """
+    wanted = run.evaluate.splits
+    chosen = {split: samples for split in wanted if (samples := dataset.split(split))}
+    lacking = [split for split in wanted if split not in chosen]
+    present = ", ".join(sorted({sample.split for sample in dataset.samples})) or "(none)"
+    fault = f"dataset '{run.dataset}' has no samples in split {', '.join(map(repr, lacking))}"
+    if missing_splits(wanted, chosen):
+        raise UserError(f"{fault}; set evaluate.splits to those that it has ({present}), or prepare it with such "
+                        "samples.")
+    if lacking:
+        print(f"{fault}; scored are {', '.join(chosen)}, and its splits are {present}", file=sys.stderr)
+    return chosen

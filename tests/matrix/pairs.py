@@ -83,6 +83,16 @@ METHODS_OF = {"clipseg": [*EVERYWHERE, *WITH_VISION_BLOCKS, *DENSE, *SHALLOW],
               "detris_b": [*EVERYWHERE, *WITH_VISION_BLOCKS, *DENSE_ALIGNERS],
               "san": [{"name": "decoder"}, {"name": "full"}],
               **{name: [{"name": "full"}] for name in cnn_config.NAMES}}
+EVERY_METHOD = ("decoder", "full", "houlsby", "lora", "prompt", "zero_shot")
+# every pair by name, so that a model's or a method's declaration cannot lose or gain one unnoticed
+SUPPORTED = {(model, method) for models, methods in {
+    ("clipseg", "biomedclipseg_d"): (*EVERY_METHOD, "vlsm_dense", "vlsm_shallow"),
+    ("biomedclipseg",): (*EVERY_METHOD[:-1], "vlsm_dense", "vlsm_shallow"),
+    ("cris",): EVERY_METHOD,
+    ("etris_r50", "etris_r101", "etris_vit"): (*EVERY_METHOD, "bridger"),
+    ("detris_b", "detris_l"): (*EVERY_METHOD, "dense_aligner"),
+    ("san",): ("decoder", "full"),
+    ("unet", "unetplusplus", "deeplabv3plus"): ("full",)}.items() for model in models for method in methods}
 PAIRS: list[Pair] = [(model, adapter) for model, cases in METHODS_OF.items() for adapter in cases]
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from featherseg.config import EvaluateConfig, ModelConfig, Run, TrainConfig, read_params, write_run
+from featherseg.config import ModelConfig, Run, read_params, write_run
 from featherseg.core.files import write_json, write_status
 from featherseg.data.pool import pool_dataset
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
-from featherseg.tasks.segmentation.evaluate import long_table, plan_trials, prediction_row, score_rows, summarise
+from featherseg.tasks.segmentation.config import SegmentationEvaluate, SegmentationTrain
+from featherseg.tasks.segmentation.evaluate import long_table, prediction_row, score_rows, summarise
+from featherseg.tasks.segmentation.trials import plan_trials
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ADAPTERS = {
@@ -105,8 +107,8 @@ def make_run(study: str, recipe: str, dataset: str, seed: int = 0, weights: str 
         adapter=ADAPTERS[recipe] | adapter,
         model=ModelConfig(name=model, weights=weights or WEIGHTS.get(dataset, EMBEDDED).format(model=model),
                           sha256="ab" * 32, image_size=64),
-        train=TrainConfig(epochs=5) if trained else None,
-        evaluate=EvaluateConfig(prompts="sentences" if referred else "fullest",
+        train=SegmentationTrain(epochs=5) if trained else None,
+        evaluate=SegmentationEvaluate(prompts="sentences" if referred else "fullest",
                                 splits=REFERRED.get(dataset, ("test",)),
                                 threshold=0.35 if recipe.endswith("-published") else 0.5),
     )
@@ -162,8 +164,9 @@ def scored_run(study: str, recipe: str, dataset: str, seed: int = 0) -> None:
             moved += 2 * k + len(recipe) % 5 + trial.sentence
             sure = np.roll(truth, moved, axis=0)
             probabilities = np.maximum(0.9 * sure, 0.4 * np.roll(sure, 3, axis=1))
-            scores += score_rows(trial, probabilities, truth, run.evaluate)
-            masks.append(prediction_row(trial, probabilities > run.evaluate.threshold, run.evaluate))
+            rows = score_rows(trial, probabilities, truth, run.evaluate)
+            scores += rows
+            masks.append(prediction_row(trial, probabilities > run.evaluate.threshold, rows[0]))
     out.mkdir(parents=True, exist_ok=True)
     per_sample, threshold = long_table(scores), run.evaluate.threshold
     per_sample.to_parquet(out / "per_sample.parquet")

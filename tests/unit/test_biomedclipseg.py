@@ -14,17 +14,18 @@ from transformers.models.bert.configuration_bert import BertConfig
 
 from featherseg import adapters, engine, models
 from featherseg.checkpoint import changed_tensors
-from featherseg.config import ModelConfig, Run, TrainConfig
+from featherseg.config import ModelConfig, Run
 from featherseg.core.errors import UserError
 from featherseg.core.files import read_json
 from featherseg.describe import describe, parameter_groups
+from featherseg.evaluate import evaluate
 from featherseg.models import public
 from featherseg.models.biomedclipseg import config as biomedclipseg_config
 from featherseg.models.biomedclipseg.config import NAMES, Architecture, small_config
 from featherseg.models.biomedclipseg.model import BiomedCLIPSeg
 from featherseg.models.clipseg.model import CLIPSeg
 from featherseg.models.clipseg.model import small_config as small_clipseg
-from featherseg.tasks.segmentation.evaluate import evaluate
+from featherseg.tasks.segmentation.config import SegmentationTrain
 from featherseg.tasks.segmentation.features import _tower_hash
 
 TINY = small_config(width=32, text_width=32, depth=4, image_size=32, taps=(0, 1, 2), reduce_dim=16)
@@ -407,7 +408,7 @@ def test_it_trains_and_is_scored_like_any_other_model(dropout, tmp_path, monkeyp
     data = tiny_data(tmp_path / "data", train=4, val=2)
     run = Run(study="tests", recipe="tiny", dataset="squares", seed=1, adapter={"name": "decoder"},
               model=ModelConfig(name="biomedclipseg", weights=str(weights), text_dropout=dropout),
-              train=TrainConfig(epochs=1, batch_size=4, schedule="constant"),
+              train=SegmentationTrain(epochs=1, batch_size=4, schedule="constant"),
               evaluate={"splits": ("val",)})
     engine.train(run, data, tmp_path / "out", tmp_path / "out.json")
     evaluate(run, data, tmp_path / "out", tmp_path / "scores")

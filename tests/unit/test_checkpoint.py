@@ -1,5 +1,7 @@
 """Checkpoints and weights whose tensors are of no use are refused, where they are written and where they are read."""
 
+import json
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -46,6 +48,19 @@ def test_a_checkpoint_that_is_not_finite_is_not_loaded(run, tmp_path, number):
     with pytest.raises(UserError) as refused:
         checkpoint.load(path, built(run), run)
     assert str(path) in str(refused.value) and name in str(refused.value)
+
+
+def test_a_checkpoint_of_before_there_were_tasks_still_loads(run, tmp_path):
+    write_training(run, tmp_path / "train")
+    path = tmp_path / "train/checkpoint.safetensors"
+    with safe_open(path, framework="pt") as file:
+        record = json.loads(file.metadata()["run"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert record.pop("task") == "segmentation"
+    record["train"]["loss"]["name"] = "dice_ce"
+    save_file(tensors, path, {"run": json.dumps(record)})
+    assert checkpoint.trained_run(path) == run
+    checkpoint.load(path, built(run), run)
 
 
 def sparse(tensor: torch.Tensor) -> torch.Tensor:

@@ -13,16 +13,18 @@ from torch import nn
 
 from featherseg import adapters, checkpoint, cli, models
 from featherseg.adapters import METHODS
-from featherseg.config import ModelConfig, Run, TrainConfig
+from featherseg.config import ModelConfig, Run
 from featherseg.core.errors import UserError
 from featherseg.core.files import sha256_file
 from featherseg.describe import describe, describe_with
 from featherseg.engine import train
 from featherseg.models import small_model
+from featherseg.models.cnn import config as cnn_config
 from featherseg.models.cnn.config import NAMES, Architecture, small_config
 from featherseg.models.cnn.model import CNN, NETS
 from featherseg.models.towers.batchnorm import BatchNorm1d, BatchNorm2d
 from featherseg.resume import forget
+from featherseg.tasks.segmentation.config import SegmentationTrain
 from featherseg.tasks.segmentation.predict import load_model, predict_probabilities
 
 # segmentation-models-pytorch 0.6, ResNet-50, one class: encoder, decoder with its head
@@ -39,7 +41,7 @@ def tiny_cnn(name: str) -> CNN:
 def run_of(name: str, weights: str = "random-small", batch_size: int = 4) -> Run:
     sha256 = None if weights == "random-small" else sha256_file(f"{weights}/model.safetensors")
     return Run(study="tests", recipe="tiny", dataset="squares", seed=1, adapter=FULL,
-               train=TrainConfig(epochs=2, batch_size=batch_size, schedule="constant", lr=1e-3),
+               train=SegmentationTrain(epochs=2, batch_size=batch_size, schedule="constant", lr=1e-3),
                model=ModelConfig(name=name, weights=weights, sha256=sha256, image_size=64),
                evaluate={"splits": ("val",)})
 
@@ -157,7 +159,7 @@ def test_a_folder_of_whole_weights(tmp_path):
 
 
 def test_imagenets_encoder_leaves_the_decoder_to_the_seed(tmp_path, monkeypatch):
-    monkeypatch.setitem(models.cnn_config.FULL, "unet", small_config("unet"))
+    monkeypatch.setitem(cnn_config.FULL, "unet", small_config("unet"))
     source = tiny_cnn("unet")
     encoder = {key: tensor.contiguous() for key, tensor in source.net.encoder.state_dict().items()
                if "num_batches_tracked" not in key}
@@ -172,7 +174,7 @@ def test_imagenets_encoder_leaves_the_decoder_to_the_seed(tmp_path, monkeypatch)
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(models.cnn_config.FULL, "unet", small_config("unet"))
+    monkeypatch.setitem(cnn_config.FULL, "unet", small_config("unet"))
     state = dict(tiny_cnn("unet").net.state_dict())
     state["surplus"] = torch.zeros(1)
     del state["segmentation_head.0.bias"]

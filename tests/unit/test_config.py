@@ -2,20 +2,9 @@
 
 import pytest
 
-from featherseg.config import (
-    EvaluateConfig,
-    LossConfig,
-    ModelConfig,
-    Params,
-    Run,
-    TrainConfig,
-    parse,
-    read_run,
-    read_yaml,
-    write_run,
-    write_yaml,
-)
+from featherseg.config import ModelConfig, Params, Run, parse, read_run, read_yaml, write_run, write_yaml
 from featherseg.core.errors import UserError
+from featherseg.tasks.segmentation.config import LossConfig, SegmentationEvaluate, SegmentationTrain
 
 STUDY = {"datasets": ["lesions"], "recipes": ["clipseg-decoder"], "seeds": [0]}
 
@@ -27,7 +16,7 @@ def params(**sections) -> dict:
 def run(**changes) -> Run:
     values = {"study": "study", "recipe": "clipseg-vlsm_dense-v", "dataset": "lesions",
               "model": ModelConfig(name="clipseg"), "adapter": {"name": "vlsm_dense", "dim": 16},
-              "train": TrainConfig()}
+              "train": SegmentationTrain()}
     return Run(**values | changes)
 
 
@@ -43,11 +32,9 @@ def refusal(kind, value) -> str:
     (params(studdy=1), ["'studdy'", "did you mean 'study'?"]),
     (params(data={"synthetic": {"lesions": {"images": 4, "size": 64, "sed": 1}}}),
      ["'data.synthetic.lesions.sed'", "did you mean 'data.synthetic.lesions.seed'?"]),
-    (params(model={"image_sise": 64}), ["'model.image_sise'", "'model.image_size'", "model.weights"]),
     ({}, ["'study'", "required"]),
     (params(study={**STUDY, "seeds": [-1]}), ["'study.seeds.0'", "greater than or equal to 0", "-1"]),
     (params(study={**STUDY, "recipes": "clipseg-decoder"}), ["'study.recipes'", "list", "'clipseg-decoder'"]),
-    (params(model={"image_size": "large"}), ["'model.image_size'", "integer", "'large'"]),
     (params(adapter=None), ["'adapter'", "dictionary", "None"]),
     ([], ["list"]),
 ])
@@ -59,7 +46,7 @@ def test_a_fault_in_params_names_the_key_and_what_is_valid(value, said):
 @pytest.mark.parametrize("loss", [
     {"lambda_dice": 0, "lambda_ce": 0}, {"lambda_dice": 0.0, "lambda_ce": 1.0, "form": "published_dice_only"}])
 def test_a_loss_that_minimises_nothing_is_refused(loss):
-    message = refusal(TrainConfig, {"loss": loss})
+    message = refusal(SegmentationTrain, {"loss": loss})
     assert "'loss'" in message and "lambda_dice" in message and "lambda_ce" in message
 
 
@@ -76,7 +63,7 @@ def test_a_loss_that_minimises_nothing_is_refused(loss):
     ({"milestones": [3]}, ["milestones"]),
 ])
 def test_a_fault_in_training_settings_names_the_key_and_the_range(value, said):
-    message = refusal(TrainConfig, value)
+    message = refusal(SegmentationTrain, value)
     assert [part for part in said if part not in message] == []
 
 
@@ -87,16 +74,16 @@ def test_a_misspelt_key_of_a_planned_run_is_named():
 
 
 def test_of_several_faults_the_first_is_told_and_the_others_are_counted():
-    assert "(and 2 more faults)" in refusal(TrainConfig, {"epochs": 0, "lr": 0, "optimizer": "sgd"})
+    assert "(and 2 more faults)" in refusal(SegmentationTrain, {"epochs": 0, "lr": 0, "optimizer": "sgd"})
 
 
 @pytest.mark.parametrize("value", [{"threshold": 0}, {"threshold": 1}, {"threshold": "half"}])
 def test_a_threshold_is_a_probability(value):
-    assert "'threshold'" in refusal(EvaluateConfig, value)
+    assert "'threshold'" in refusal(SegmentationEvaluate, value)
 
 
 def test_whole_numbers_serve_where_a_fraction_may_stand():
-    assert parse(TrainConfig, {"lr": 1, "milestones": [2, 4], "schedule": "multistep"}, "x").milestones == (2, 4)
+    assert parse(SegmentationTrain, {"lr": 1, "milestones": [2, 4], "schedule": "multistep"}, "x").milestones == (2, 4)
 
 
 def test_yaml_is_read_as_dvc_reads_it(tmp_path):
@@ -146,8 +133,8 @@ def test_written_yaml_reads_back_and_equal_values_give_equal_bytes(tmp_path):
 @pytest.mark.parametrize("planned", [
     run(),
     run(train=None, adapter={"name": "zero_shot"}),
-    run(train=TrainConfig(schedule="multistep", milestones=(3, 5), loss=LossConfig(lambda_ce=0.2)), seed=3),
-    run(not_run="the weights are absent", evaluate=EvaluateConfig(threshold=0.3)),
+    run(train=SegmentationTrain(schedule="multistep", milestones=(3, 5), loss=LossConfig(lambda_ce=0.2)), seed=3),
+    run(not_run="the weights are absent", evaluate=SegmentationEvaluate(threshold=0.3)),
 ], ids=["default", "untrained", "multistep", "not-run"])
 def test_a_planned_run_reads_back_as_it_was(tmp_path, planned):
     write_run(tmp_path, planned)
@@ -173,13 +160,13 @@ def test_an_unplanned_run_is_refused_with_the_closest_planned_one(tmp_path):
     ({"tower_lr_factor": 1.0, "tower_lr_from": 2}, {"milestones"}),
 ])
 def test_settings_without_effect_stay_out_of_the_plan(settings, absent):
-    train = TrainConfig(**settings)
+    train = SegmentationTrain(**settings)
     towers = {"tower_lr_factor", "tower_lr_from", "tower_positions"}
-    assert set(TrainConfig.model_fields) - set(train.knobs()) == absent | towers
+    assert set(SegmentationTrain.model_fields) - set(train.knobs()) == absent | towers
 
 
 def test_the_towers_own_rate_is_in_the_plan_where_there_is_one():
-    knobs = TrainConfig(tower_lr_factor=0.1).knobs()
+    knobs = SegmentationTrain(tower_lr_factor=0.1).knobs()
     assert (knobs["tower_lr_factor"], knobs["tower_lr_from"]) == (0.1, 1)
 
 
@@ -189,7 +176,7 @@ def test_the_towers_own_rate_is_in_the_plan_where_there_is_one():
 ])
 def test_a_setting_without_effect_leaves_the_plan_file_byte_equal(tmp_path, one, other):
     for folder, settings in (("one", one), ("other", other)):
-        write_run(tmp_path / folder, run(train=TrainConfig(**settings)))
+        write_run(tmp_path / folder, run(train=SegmentationTrain(**settings)))
     name = f"{run().name}.yaml"
     assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
@@ -208,4 +195,4 @@ def test_a_plan_file_of_another_form_is_one_sentence(tmp_path, text, fault):
 def test_a_fault_of_several_keys_does_not_print_them_all(tmp_path):
     given = {"epochs": 3, "schedule": "multistep"}
     with pytest.raises(UserError, match="^mine: milestones are given exactly where schedule is multistep[.]$"):
-        parse(TrainConfig, given, "mine")
+        parse(SegmentationTrain, given, "mine")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,22 +16,24 @@ from safetensors.torch import load_file
 from tiny import tiny_data, tiny_environment, tiny_run, tiny_weights
 
 from featherseg import adapters, checkpoint, engine
-from featherseg.config import LossConfig, ModelConfig, TrainConfig
+from featherseg.config import ModelConfig
 from featherseg.core.errors import UserError
 from featherseg.core.files import read_json, write_status
+from featherseg.core.seeds import rng_of
 from featherseg.data.prepared import PreparedDataset
 from featherseg.engine import (
     make_optimizer,
     make_schedule,
     precision_here,
-    rng_of,
     should_stop,
-    shuffled,
     train,
 )
 from featherseg.models import build
 from featherseg.resume import forget
-from featherseg.tasks.segmentation import predict
+from featherseg.tasks.objective import shuffled
+from featherseg.tasks.segmentation import Segmentation, predict
+from featherseg.tasks.segmentation.config import LossConfig, SegmentationTrain
+from featherseg.tasks.segmentation.objective import SegmentationObjective, choice_of, mask_losses, validation_scores
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +83,9 @@ ADAPTERS = [
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter["name"])
 def test_frozen_tensors_stay_and_trainable_ones_change(files, place, monkeypatch, adapter):
     models = []
-    monkeypatch.setattr(engine.adapters, "apply",
-                        lambda *args: models.append(adapters.base.apply(*args)) or models[-1])
+    plain = Segmentation.build
+    monkeypatch.setattr(Segmentation, "build", lambda *args: models.append(plain(*args)) or models[-1])
     rows, folder = trained(files, place, adapter=adapter, epochs=2, weight_decay=0)
-    monkeypatch.undo()
     run = tiny_run(files[0], files[1], adapter)
     before = adapters.apply(build(run.model, run.seed), run.adapter, run.seed).state_dict()
     learned = adapters.trainable(models[0])
@@ -140,7 +140,7 @@ def test_cached_features_change_no_score(files, place, adapter):
     ({"schedule": "plateau", "patience": 1, "factor": 0.5}, [1, 1, 1, 1, 0.5, 0.5]),
 ])
 def test_schedules(settings, wanted):
-    config = TrainConfig(epochs=6, lr=1.0, **settings)
+    config = SegmentationTrain(epochs=6, lr=1.0, **settings)
     optimizer = make_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
     schedule, rates = make_schedule(config, optimizer), []
     for score in [0.1, 0.5, 0.5, 0.4, 0.6, 0.7]:
@@ -172,7 +172,8 @@ def test_the_plateau_waits_for_the_dsc_or_for_the_loss(files, place, monkeypatch
     rows, _ = trained(files, place, epochs=4, lr=1.0, clip_norm=1e-6, schedule="plateau", patience=0, factor=0.5,
                       plateau_on=plateau_on)
     assert [row["lr"] for row in rows] == pytest.approx(rates)
-    assert ("val_loss" in rows[0]) == (plateau_on == "published_loss")
+    measured = validation_scores(SegmentationTrain(schedule="plateau", plateau_on=plateau_on))
+    assert measured == (("val_dsc", "val_loss") if plateau_on == "published_loss" else ("val_dsc",))
 
 
 def test_the_validation_loss_is_the_training_loss_of_the_validation_samples(files, place, monkeypatch):
@@ -185,17 +186,17 @@ def test_the_validation_loss_is_the_training_loss_of_the_validation_samples(file
     trainer.load_state(trainer.state())
     trainer.objective.eval()
     with torch.no_grad():
-        losses = [trainer.objective([i], [trainer.val_prompts[i]]) for i in trainer.val_set]
+        losses = [trainer.objective([asked]) for asked in trainer.objective.held_out]
     assert rows[0]["val_loss"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-6)
     assert rows[0]["val_loss"] != pytest.approx(rows[0]["loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize(("selection", "kept"), [("dsc", 2), ("published_iou", 4)])
 def test_of_equal_epochs_the_first_is_kept_or_as_published_the_last(selection, kept):
-    config, best = TrainConfig(selection=selection), None
+    config, best = SegmentationTrain(selection=selection), None
     scores = [0.2, 0.6, 0.4, 0.6, 0.3]
     for number, score in enumerate(scores, 1):
-        best = number if engine.is_best(score, scores[: number - 1], config) else best
+        best = number if engine.is_best(score, scores[: number - 1], choice_of(config).keeps) else best
     assert best == kept
 
 
@@ -220,9 +221,9 @@ def test_a_cut_at_another_probability_gives_another_dsc(files, place):
 
 
 def test_a_short_last_batch_is_kept_or_dropped_as_published(files, place, monkeypatch):
-    forward, seen = engine.Objective.forward, []
-    monkeypatch.setattr(engine.Objective, "forward",
-                        lambda self, indices, prompts: seen.append(indices) or forward(self, indices, prompts))
+    forward, seen = SegmentationObjective.forward, []
+    monkeypatch.setattr(SegmentationObjective, "forward",
+                        lambda self, batch: seen.append(batch) or forward(self, batch))
     sizes = {}
     for last_batch in ("kept", "published_dropped"):
         seen.clear()
@@ -236,7 +237,7 @@ def test_a_short_last_batch_is_kept_or_dropped_as_published(files, place, monkey
 @pytest.mark.parametrize(("where", "rate"), [("tower_rate", 1e-5), ("published_full_rate", 1e-4)])
 def test_positional_embeddings_of_cris_train_at_the_towers_or_the_heads_rate(where, rate):
     model = adapters.apply(build(ModelConfig(name="cris", weights="random-small")), {"name": "full"})
-    config = TrainConfig(lr=1e-4, tower_lr_factor=0.1, tower_positions=where)
+    config = SegmentationTrain(lr=1e-4, tower_lr_factor=0.1, tower_positions=where)
     learned = adapters.trainable(model)
     optimizer = make_optimizer(config, list(learned.values()), engine.tower_parameters(model, config))
     rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
@@ -253,9 +254,8 @@ def test_the_heads_grid_learns_a_cells_centre_or_as_published_its_first_pixel(sh
     """4 input pixels a cell: pixel 4 i + 2 lies nearest to its centre, pixel 4 i at its corner."""
     targets = (torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 255).round() / 255
     logits = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(1))
-    pixels = SimpleNamespace(targets=lambda indices: targets)
     config = LossConfig(lambda_dice=0, lambda_ce=1, grid="head", shrink=shrink)
-    losses = engine.Objective(None, None, pixels, config)._losses(logits, [0, 1, 2])
+    losses = mask_losses(None, logits, targets, config)
     chosen = targets[:, 0, offset::4, offset::4]
     wanted = (logits.clamp(min=0) - logits * chosen + (-logits.abs()).exp().log1p()).mean(dim=(1, 2))
     torch.testing.assert_close(losses, wanted)
@@ -282,14 +282,14 @@ def test_the_towers_have_a_rate_of_their_own_from_the_first_or_the_second_epoch(
 def test_without_another_rate_there_is_one_group(files, place):
     model = adapters.apply(build(tiny_run(*files[:2]).model), {"name": "full"})
     learned = list(adapters.trainable(model).values())
-    (group,) = make_optimizer(TrainConfig(lr=0.01), learned, learned[:3]).param_groups
+    (group,) = make_optimizer(SegmentationTrain(lr=0.01), learned, learned[:3]).param_groups
     assert group["lr"] == 0.01 and list(map(id, group["params"])) == list(map(id, learned))
 
 
 @pytest.mark.parametrize(("kind", "decoupled"), [("adamw", True), ("adam", False)])
 def test_optimisers(kind, decoupled):
     weight = torch.nn.Parameter(torch.tensor([1.0]))
-    optimizer = make_optimizer(TrainConfig(optimizer=kind, lr=0.1, weight_decay=0.5), [weight])
+    optimizer = make_optimizer(SegmentationTrain(optimizer=kind, lr=0.1, weight_decay=0.5), [weight])
     weight.grad = torch.tensor([1e-3])
     optimizer.step()
     assert weight.item() == pytest.approx(1 * (1 - 0.1 * 0.5) - 0.1 if decoupled else 1 - 0.1, abs=1e-3)
@@ -304,7 +304,7 @@ def test_optimisers(kind, decoupled):
     ([0.5, 0.4, 0.4, 0.4], {"early_stop_patience": None}, None),
 ])
 def test_early_stopping(scores, settings, stops_after):
-    config = TrainConfig(**settings)
+    config = SegmentationTrain(**settings)
     stops = [n for n in range(len(scores) + 1) if should_stop(scores[:n], config)]
     assert (stops[0] if stops else None) == stops_after
 
@@ -325,14 +325,14 @@ def test_training_stops_early_and_keeps_the_best_epoch(files, place, monkeypatch
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(files, place, monkeypatch):
-    forward, calls = engine.Objective.forward, []
+    forward, calls = SegmentationObjective.forward, []
 
-    def poisoned(self, indices, prompts):
-        losses = forward(self, indices, prompts)
-        calls.append(indices)
+    def poisoned(self, batch):
+        losses = forward(self, batch)
+        calls.append(batch)
         return losses.index_fill(0, torch.tensor([1]), float("nan")) if len(calls) == 5 else losses
 
-    monkeypatch.setattr(engine.Objective, "forward", poisoned)
+    monkeypatch.setattr(SegmentationObjective, "forward", poisoned)
     with pytest.raises(UserError, match=r"tiny-squares-1: .*in epoch 2, batch 2, for squares/\S+; lower"):
         trained(files, place)
     assert not (place / "out").exists()

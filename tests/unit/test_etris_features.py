@@ -6,15 +6,16 @@ import torch
 from tiny import tiny_data
 
 from featherseg import adapters
-from featherseg.config import EvaluateConfig
 from featherseg.data.prepared import PreparedDataset
 from featherseg.data.transforms import Letterbox
 from featherseg.models.etris.config import small_config
 from featherseg.models.etris.model import build_etris
 from featherseg.tasks.segmentation import evaluate
+from featherseg.tasks.segmentation.config import SegmentationEvaluate
 from featherseg.tasks.segmentation.features import FeatureBank
 from featherseg.tasks.segmentation.pixels import PixelDataset
 from featherseg.tasks.segmentation.predict import predict_probabilities
+from featherseg.tasks.segmentation.trials import plan_trials
 
 PROMPTS = ["square", "", "a square, the 1th"]
 ADAPTERS = [{"name": "decoder"}, {"name": "bridger", "dim": 8, "heads": 2}]
@@ -81,7 +82,7 @@ def test_predictions_are_those_made_one_by_one(adapter):
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter["name"])
 def test_scores_come_from_maps_made_one_by_one(adapter, dataset):
     model, samples = tiny(adapter), dataset.split("val")
-    trials = evaluate.plan_trials(samples, EvaluateConfig(prompts="p2").prompts, 1)
+    trials = plan_trials(samples, SegmentationEvaluate(prompts="p2").prompts, 1)
     assert isinstance(model.resize, Letterbox) and model.resize.fill == (123, 117, 104)
     pixels = PixelDataset(dataset, model.resize)
     found = list(evaluate.probability_maps(model, pixels, trials, batch_size=3))

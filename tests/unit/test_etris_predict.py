@@ -10,14 +10,15 @@ from safetensors.torch import save_file
 from tiny import tiny_data
 
 from featherseg import adapters, checkpoint, cli, models
-from featherseg.config import EvaluateConfig, ModelConfig, Run, TrainConfig, read_run, write_run
+from featherseg.config import ModelConfig, Run, read_run, write_run
 from featherseg.core.errors import UserError
 from featherseg.core.files import read_json, sha256_file, write_status
 from featherseg.data.prepared import PreparedWriter
 from featherseg.engine import train
+from featherseg.evaluate import evaluate
 from featherseg.models.etris.config import small_config
 from featherseg.models.etris.model import build_etris
-from featherseg.tasks.segmentation.evaluate import evaluate
+from featherseg.tasks.segmentation.config import SegmentationEvaluate, SegmentationTrain
 from featherseg.tasks.segmentation.predict import load_model, predict_probabilities
 
 PROMPTS = ["the left one", "", "a word " * 250]
@@ -35,8 +36,8 @@ def make_run(tmp_path, adapter: dict, **model) -> Run:
               folder / "model.safetensors")
     config = ModelConfig(name="etris_vit", weights=str(folder), sha256=sha256_file(folder / "model.safetensors"),
                          word_length=9, **model)
-    run = Run(study="tests", recipe="etris_vit-x", dataset="pairs", model=config, train=TrainConfig(),
-              adapter=adapters.resolve(adapter).knobs(), evaluate=EvaluateConfig(prompts="sentences"))
+    run = Run(study="tests", recipe="etris_vit-x", dataset="pairs", model=config, train=SegmentationTrain(),
+              adapter=adapters.resolve(adapter).knobs(), evaluate=SegmentationEvaluate(prompts="sentences"))
     write_run(tmp_path / "runs/tests/plan", run)
     built, generator = adapters.apply(models.build(config, 0), adapter, 0), torch.Generator().manual_seed(11)
     with torch.no_grad():
@@ -130,7 +131,7 @@ def test_a_split_that_does_not_exist_is_one_sentence(tmp_path, monkeypatch, spli
     with PreparedWriter(tmp_path / "data", dataset="pairs") as writer:
         writer.add_image("0", np.zeros((40, 40, 3), np.uint8))
         writer.add_sample(image_id="0", target="x", mask=np.ones((40, 40), bool), split="test")
-    run = run.model_copy(update={"evaluate": EvaluateConfig(splits=splits)})
+    run = run.model_copy(update={"evaluate": SegmentationEvaluate(splits=splits)})
     with pytest.raises(UserError, match=words):
         evaluate(run, tmp_path / "data", tmp_path / "runs/tests/train" / run.name, tmp_path / "scores")
     assert not (tmp_path / "scores").exists()
@@ -142,8 +143,8 @@ def test_a_head_without_a_part_trains_and_predicts_as_planned(tmp_path, monkeypa
     tiny_data(tmp_path / "data", train=4, val=2)
     run = make_run(tmp_path, ADAPTERS[0], head_parts=("hierarchical_alignment",), upsampling="published_bicubic")
     assert read_run(tmp_path / f"runs/tests/plan/{run.name}.yaml") == run
-    run = run.model_copy(update={"train": TrainConfig(epochs=1, batch_size=4, schedule="constant"),
-                                 "evaluate": EvaluateConfig(splits=("val",))})
+    run = run.model_copy(update={"train": SegmentationTrain(epochs=1, batch_size=4, schedule="constant"),
+                                 "evaluate": SegmentationEvaluate(splits=("val",))})
     train(run, tmp_path / "data", tmp_path / "trained", tmp_path / "info.json")
     model = load_model(run, tmp_path / "trained")
     assert model.head_parts == ("hierarchical_alignment",) and model.upsampling == "published_bicubic"

@@ -15,13 +15,18 @@ from featherseg.core.errors import UserError
 from featherseg.core.files import write_status
 from featherseg.data.prepared import PreparedDataset, PreparedWriter, Sample
 from featherseg.data.transforms import Squash
+from featherseg.evaluate import evaluate
 from featherseg.models.clipseg.model import CLIPSeg
+from featherseg.tasks.base import records
+from featherseg.tasks.segmentation import Segmentation, predict
 from featherseg.tasks.segmentation import evaluate as evaluation
-from featherseg.tasks.segmentation import predict
-from featherseg.tasks.segmentation.evaluate import count_targets, evaluate, plan_trials, summarise
-from featherseg.tasks.segmentation.metrics import METRICS, score
+from featherseg.tasks.segmentation.evaluate import count_targets, summarise
+from featherseg.tasks.segmentation.metrics import AVERAGED, score
 from featherseg.tasks.segmentation.pixels import PixelDataset
 from featherseg.tasks.segmentation.predict import load_model, predict_probabilities
+from featherseg.tasks.segmentation.referring import MEASURES
+from featherseg.tasks.segmentation.task import COUNTED
+from featherseg.tasks.segmentation.trials import Trial, plan_trials
 
 
 @pytest.fixture
@@ -46,10 +51,10 @@ def tables(folder):
 def test_every_sample_is_scored_under_four_prompts(project):
     scored(project)
     per_sample, predictions = tables(project / "out")
-    assert len(predictions) == 15 * 4 and len(per_sample) == 15 * 4 * len(METRICS)
-    assert not per_sample.duplicated(["sample_id", "text_condition", "metric"]).any()
-    assert set(per_sample.split) == {"test"} and set(per_sample.sentence) == {0}
-    assert set(per_sample.image_condition) == {"own"} and set(per_sample.grid) == {"original"}
+    assert len(predictions) == 15 * 4 and len(per_sample) == 15 * 4 * len((*AVERAGED, *COUNTED))
+    assert not per_sample.duplicated(["sample_id", "condition", "metric"]).any()
+    assert set(per_sample.split) == {"test"} and set(per_sample.scope) == {""} and set(predictions.sentence) == {0}
+    assert set(predictions.image_condition) == {"own"} and set(predictions.grid) == {"original"}
     by_condition = dict(list(predictions.groupby("text_condition")))
     assert by_condition["own"].prompt.str.startswith("the ").all()
     assert (by_condition["empty"].prompt == "").all()
@@ -66,7 +71,8 @@ def test_a_class_name_beside_them_moves_no_other_score(project, monkeypatch, ada
         trial for trial in plan(*given) if trial.condition != "class_name"])
     scored(project, adapter, out="without")
     for beside, alone in zip(tables(project / "out"), tables(project / "without"), strict=True):
-        kept = beside[beside.text_condition != "class_name"].reset_index(drop=True)
+        column = "condition" if "condition" in beside else "text_condition"
+        kept = beside[beside[column] != "class_name"].reset_index(drop=True)
         pd.testing.assert_frame_equal(kept, alone, rtol=0, atol=1e-4)
         assert len(beside) > len(alone)
 
@@ -90,7 +96,7 @@ def test_class_names_are_asked_for_where_every_sample_has_one(project):
 def test_masks_that_miss_or_flood_are_counted(project):
     run = make_run(write_weights(project / "weights"))
     sample = PreparedDataset.read(project / "data").samples[1]
-    trial = evaluation.Trial(sample, "own", "disc", sample.sample_id)
+    trial = Trial(sample, "own", "disc", sample.sample_id)
     disc, nothing = np.zeros((20, 20), bool), np.zeros((20, 20))
     disc[5:10, 5:10] = True
     rows = [*evaluation.score_rows(trial, nothing, disc, run.evaluate),
@@ -112,7 +118,7 @@ def test_metrics_follow_from_the_stored_scores(project):
     assert list(metrics["splits"]) == ["test"] and "referring" not in metrics["splits"]["test"]
     for condition, means in metrics["splits"]["test"]["conditions"].items():
         for target, expected in [(None, means), *means["targets"].items()]:
-            rows = per_sample[per_sample.text_condition == condition]
+            rows = per_sample[per_sample.condition == condition]
             rows = rows if target is None else rows[rows.target == target]
             for metric in ("dsc", "iou", "hd95"):
                 values = rows[rows.metric == metric].value.to_numpy()
@@ -125,11 +131,25 @@ def test_metrics_follow_from_the_stored_scores(project):
     assert own["n_own_prompt"] == 15 and metrics["splits"]["test"]["conditions"]["other"]["n_own_prompt"] == 0
 
 
+def test_the_records_are_what_the_means_are(project):
+    scored(project)
+    results = pd.read_parquet(project / "out/results.parquet")
+    for condition, means in json.loads((project / "out/metrics.json").read_text())[
+            "splits"]["test"]["conditions"].items():
+        for target, expected in [("", means), *means["targets"].items()]:
+            rows = results[(results.condition == condition) & (results.target == target)].set_index("metric")
+            for metric in AVERAGED if target == "" else ["dsc"]:
+                assert rows.value[metric] == expected[metric]["mean"] and rows["std"][metric] == expected[metric]["std"]
+                assert rows.unit[metric] == expected[metric]["unit"] and rows.n[metric] == expected["n"]
+            for count in COUNTED:
+                assert rows.value[count] == expected[count] and rows.unit[count] == "masks"
+
+
 def test_hd95_is_in_millimetres_where_every_sample_of_the_split_knows_its_pixels(project, monkeypatch, capsys):
     scored(project)
     plain, _ = tables(project / "out")
     assert dict(plain.groupby("metric").unit.unique().str[0]) == {
-        "dsc": "1", "iou": "1", "hd95": "px", "intersection": "px", "union": "px"}
+        "dsc": "1", "iou": "1", "hd95": "px", **dict.fromkeys(COUNTED, "masks")}
     monkeypatch.setattr(Sample, "spacing", property(lambda self: (0.5, 0.5)))
     scored(project, out="known")
     known, _ = tables(project / "known")
@@ -145,19 +165,22 @@ def test_hd95_is_in_millimetres_where_every_sample_of_the_split_knows_its_pixels
     assert "3 of 15 samples have no pixel_spacing, so HD95 is in pixels for all" in capsys.readouterr().err
 
 
-def test_samples_of_several_sets_have_means_by_set(project):
-    scored(project)
+def test_samples_of_several_sets_have_records_by_set(project):
+    run = scored(project)
     per_sample, _ = tables(project / "out")
-    plain = summarise(per_sample, 0.5)["conditions"]["own"]["datasets"]
-    assert list(plain) == ["discs"] and plain["discs"]["n"] == 15
+    assert set(per_sample.member) == {""}
+    evaluate(run.model_copy(update={"dataset": "pool"}), project / "data", project / "train/vlsm_dense",
+             project / "pooled")
+    assert set(tables(project / "pooled")[0].member) == {"discs"}
     moved = per_sample.sample_id.str.startswith("discs/image0/")
-    means = summarise(per_sample.assign(dataset=per_sample.dataset.mask(moved, "others")), 0.5)
-    for condition, of in means["conditions"].items():
-        assert {name: part["n"] for name, part in of["datasets"].items()} == {"discs": 12, "others": 3}
-        rows = per_sample[moved & (per_sample.text_condition == condition) & (per_sample.metric == "dsc")]
-        assert of["datasets"]["others"]["dsc"]["mean"] == pytest.approx(rows.value.mean())
-        assert of["dsc"]["mean"] == pytest.approx(
-            (12 * of["datasets"]["discs"]["dsc"]["mean"] + 3 * rows.value.mean()) / 15)
+    table = records(per_sample.assign(member=per_sample.member.mask(moved, "others")), Segmentation.metrics)
+    dsc = table[(table.metric == "dsc") & (table.target == "")].set_index(["condition", "member"])
+    for condition in ("own", "empty", "other", "class_name"):
+        rows = per_sample[(per_sample.condition == condition) & (per_sample.metric == "dsc")]
+        assert dsc.n[condition].to_dict() == {"": 15, "others": 3}
+        assert dsc.value[condition, ""] == pytest.approx(rows.value.mean())
+        of_image = rows[rows.sample_id.str.startswith("discs/image0/")]
+        assert dsc.value[condition, "others"] == pytest.approx(of_image.value.mean())
 
 
 def test_stored_masks_reproduce_the_scores_at_original_resolution(project):
@@ -165,13 +188,14 @@ def test_stored_masks_reproduce_the_scores_at_original_resolution(project):
     per_sample, predictions = tables(project / "out")
     data = PreparedDataset.read(project / "data")
     samples = {sample.sample_id: sample for sample in data.samples}
-    values = per_sample.set_index(["sample_id", "text_condition", "metric"]).value
+    values = per_sample.set_index(["sample_id", "condition", "metric"]).value
     areas = set()
     for row in predictions.itertuples():
         assert (row.height, row.width) == (HEIGHT, WIDTH)
         mask = coco.decode({"size": [row.height, row.width], "counts": row.rle}).astype(bool)
         areas.add(int(mask.sum()))
-        for metric, value in score(mask, data.mask(samples[row.sample_id])).items():
+        measured = score(mask, data.mask(samples[row.sample_id]))
+        for metric, value in ((name, measured[name]) for name in AVERAGED):
             assert values[row.sample_id, row.text_condition, metric] == value
     assert len(areas) > 5, "the masks are all alike, so this test compares nothing"
 
@@ -194,7 +218,10 @@ def test_scoring_twice_gives_the_same_bytes_whatever_the_global_generators(proje
     scored(project, adapter, out="first")
     random.seed(99), np.random.seed(99), torch.manual_seed(99)
     scored(project, adapter, out="second")
-    for name in ("per_sample.parquet", "predictions.parquet", "metrics.json", "status.json"):
+    names = sorted(path.name for path in (project / "first").iterdir())
+    assert names == ["metrics.json", "model.json", "per_sample.parquet", "predictions.parquet", "results.parquet",
+                     "status.json"]
+    for name in names:
         assert (project / "first" / name).read_bytes() == (project / "second" / name).read_bytes()
 
 
@@ -358,31 +385,38 @@ def test_every_sentence_is_a_trial_and_the_other_conditions_come_once_a_target(r
     sentences = {sample.sample_id: sample.prompts for sample in PreparedDataset.read(referred / "data").samples}
     assert all(row.prompt == sentences[row.sample_id].get("sentences", ["right"])[row.sentence]
                for row in own.itertuples())
-    found = per_sample.groupby(["text_condition", "threshold"]).metric.unique().map(set).to_dict()
-    overlap = {"iou", "intersection", "union"}
-    assert found == {("own", 0.5): set(METRICS), ("own", 0.35): overlap, ("empty", 0.5): set(METRICS),
-                     ("other", 0.5): set(METRICS)}
+    found = per_sample.groupby(["condition", "threshold"]).metric.unique().map(set).to_dict()
+    plain, referring = {*AVERAGED, *COUNTED}, {*MEASURES, "n_empty_truth", "n_empty_prediction"}
+    assert found == {("own", 0.5): plain | referring, ("own", 0.35): referring, ("empty", 0.5): plain,
+                     ("other", 0.5): plain}
     assert set(zip(per_sample.sample_id, per_sample.split, strict=True)) == {
         (sample.sample_id, sample.split) for sample in PreparedDataset.read(referred / "data").samples}
 
 
 def test_the_referring_measures_follow_from_the_stored_scores(referred):
     scored(referred, prompts="sentences", splits=("val", "testA"), threshold=0.4)
-    per_sample, _ = tables(referred / "out")
+    per_sample, predictions = tables(referred / "out")
     assert set(per_sample.threshold) == {0.35, 0.4, 0.5}
     splits = json.loads((referred / "out/metrics.json").read_text())["splits"]
+    results = pd.read_parquet(referred / "out/results.parquet")
+    own = ["split", "condition", "scope", "threshold", "metric"]
+    results = results[(results.member == "") & (results.target == "")].set_index(own).sort_index()
     assert set(splits) == {"val", "testA"}
     values = set()
     for split, n in (("val", 18), ("testA", 16)):
         for scope, threshold in itertools.product(("first", "all"), ("0.35", "0.5")):
             found = splits[split]["referring"][scope][threshold]
             rows = per_sample[(per_sample.split == split) & (per_sample.threshold == float(threshold))]
-            rows = rows[rows.sentence == 0] if scope == "first" else rows
-            of = {name: rows[rows.metric == name].value.to_numpy() for name in ("iou", "intersection", "union")}
-            assert found["n"] == len(of["iou"]) == (6 if scope == "first" else n)
-            assert found["mIoU"] == pytest.approx(np.mean(of["iou"]))
-            assert found["oIoU"] == pytest.approx(of["intersection"].sum() / of["union"].sum())
-            assert found["P@0.5"] == pytest.approx((of["iou"] > 0.5).mean())
+            rows = rows[rows.scope == scope]
+            of = {name: rows[rows.metric == name] for name in ("mIoU", "oIoU")}
+            assert found["n"] == len(of["mIoU"]) == (6 if scope == "first" else n)
+            assert found["mIoU"] == pytest.approx(np.mean(of["mIoU"].value))
+            assert found["oIoU"] == pytest.approx(of["oIoU"].value.sum() / of["oIoU"].weight.sum())
+            assert found["P@0.5"] == pytest.approx((of["mIoU"].value > 0.5).mean())
+            records = results.loc[split, "own", scope, float(threshold)]
+            for name in (*MEASURES, "n_empty_truth", "n_empty_prediction"):
+                assert records.value[name] == pytest.approx(found[name], rel=1e-12)
+                assert records.n[name] == found["n"]
             values.add(round(found["mIoU"], 6))
         own = splits[split]["conditions"]["own"]
         assert (own["n"], own["n_own_prompt"]) == (n, n) and splits[split]["conditions"]["other"]["n"] == 6
@@ -497,7 +531,7 @@ def test_maps_that_are_no_numbers_are_refused_and_leave_nothing(project, monkeyp
             parameter.data.fill_(float("inf"))
         return model
 
-    monkeypatch.setattr("featherseg.tasks.segmentation.evaluate.load_model", damaged)
+    monkeypatch.setattr("featherseg.evaluate.load_model", damaged)
     with pytest.raises(UserError, match="NaN or infinite"):
         scored(project)
     assert not (project / "out").exists()

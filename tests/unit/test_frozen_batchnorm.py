@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from featherseg import adapters, models
-from featherseg.config import LossConfig, ModelConfig, Run, TrainConfig
+from featherseg.config import ModelConfig, Run
 from featherseg.core.files import sha256_file
 from featherseg.engine import train
 from featherseg.models.etris.config import small_resnet_config
 from featherseg.models.etris.model import build_etris
+from featherseg.tasks.segmentation.config import LossConfig, SegmentationTrain
 from featherseg.tasks.segmentation.predict import load_model
 
 STEM = "net.backbone.visual.bn1.running_mean"
@@ -38,7 +39,7 @@ def run_of(weights, monkeypatch, tmp_path):
     def make(frozen_batchnorm, adapter):
         loss = LossConfig(lambda_dice=0, grid="head")
         run = Run(study="tests", recipe="tiny", dataset="squares", seed=1, adapter=adapter,
-                  train=TrainConfig(epochs=2, batch_size=4, schedule="constant", lr=1e-3, loss=loss),
+                  train=SegmentationTrain(epochs=2, batch_size=4, schedule="constant", lr=1e-3, loss=loss),
                   model=ModelConfig(name="etris_r50", weights=str(weights), word_length=9,
                                     sha256=sha256_file(weights / "model.safetensors"),
                                     frozen_batchnorm=frozen_batchnorm),

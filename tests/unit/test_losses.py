@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from featherseg.config import LossConfig
+from featherseg.tasks.segmentation.config import LossConfig
 from featherseg.tasks.segmentation.losses import per_sample_dice, per_sample_loss, soft_dice_loss
 from featherseg.tasks.segmentation.metrics import dice
 

@@ -12,22 +12,11 @@ from PIL import Image
 from featherseg.adapters import METHODS
 from featherseg.check import check_project, studies
 from featherseg.cli import main
-from featherseg.config import (
-    EvaluateConfig,
-    LossConfig,
-    ModelConfig,
-    Params,
-    PretrainParams,
-    TrainConfig,
-    parse,
-    read_run,
-    read_yaml,
-    write_yaml,
-)
+from featherseg.config import Params, PretrainParams, parse, read_run, read_yaml, write_yaml
 from featherseg.core.errors import UserError
 from featherseg.core.sources import CODE
 from featherseg.data.prepared import PreparedWriter
-from featherseg.models import HAVING, MODELS, NAMED
+from featherseg.models import MODELS
 from featherseg.plan import (
     idle_knob_notes,
     missing,
@@ -38,6 +27,7 @@ from featherseg.plan import (
     uncommitted_lock_notes,
     write_plan,
 )
+from featherseg.tasks.segmentation.config import LossConfig, SegmentationEvaluate, SegmentationTrain
 
 ROOT = Path(__file__).parents[2]
 ALL_NULL = {"positions": None, "dim": None, "cond_dim": None, "rank": None, "alpha": None, "targets": None}
@@ -88,18 +78,18 @@ def test_params_override_the_recipe_and_the_recipe_the_default(project):
             evaluate={"batch_size": 4})
     run, = resolve_study("study")
     assert run.adapter == {"name": "vlsm_dense", "dim": 32, "positions": "V"}
-    assert (run.train.epochs, run.train.lr, run.train.weight_decay) == (3, 0.5, TrainConfig().weight_decay)
+    assert (run.train.epochs, run.train.lr, run.train.weight_decay) == (3, 0.5, SegmentationTrain().weight_decay)
     assert run.train.loss == LossConfig(lambda_dice=2.0, lambda_ce=0.25)
-    assert run.evaluate == EvaluateConfig(threshold=0.25, batch_size=4)
+    assert run.evaluate == SegmentationEvaluate(threshold=0.25, batch_size=4)
 
 
 def test_null_in_params_keeps_the_recipe(project):
     recipes = [name for name in recipe_names() if not name.startswith("clipseg-zero_shot")]
     declare(recipes)
     before = planned()
-    declare(recipes, adapter=ALL_NULL, train={**dict.fromkeys(TrainConfig.model_fields),
+    declare(recipes, adapter=ALL_NULL, train={**dict.fromkeys(SegmentationTrain.model_fields),
                                               "loss": dict.fromkeys(LossConfig.model_fields)},
-            evaluate=dict.fromkeys(EvaluateConfig.model_fields))
+            evaluate=dict.fromkeys(SegmentationEvaluate.model_fields))
     assert changed(before, planned()) == set()
 
 
@@ -174,7 +164,8 @@ def test_parts_of_the_head_are_a_set(project):
         declare(["etris_vit-bridger"], model={"weights": {"etris_vit": "random"}, "head_parts": parts})
         plans.append(planned())
     assert plans[0] == plans[1]
-    assert read_run("runs/study/plan/etris_vit-bridger-lesions-0.yaml").model.head_parts == PARTS[1:]
+    knobs = read_run("runs/study/plan/etris_vit-bridger-lesions-0.yaml").model.knobs
+    assert knobs["head_parts"] == list(PARTS[1:])
 
 
 @pytest.mark.parametrize(("model", "words"), [
@@ -196,8 +187,37 @@ def test_a_recipe_with_a_knob_that_its_model_lacks_is_refused(project, model, kn
     assert f"recipes/mine.yaml: '{knob}' is set, but model '{model}' has no such knob" in refusal()
 
 
-def test_only_named_knobs_that_exist(project):
-    assert set(NAMED) | set(HAVING) == set(ModelConfig.model_fields) - {"name", "weights", "sha256", "image_size"}
+def test_a_knob_without_effect_where_it_is_not_named_is_one_of_its_model():
+    for name in MODELS:
+        assert MODELS[name].knobs.where_named <= set(MODELS[name].knobs.model_fields), name
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"titel": "x"}, "recipes/mine.yaml: unknown key 'titel': did you mean 'title'?"),
+    ({"image_sise": 64}, "recipes/mine.yaml: unknown key 'image_sise': did you mean 'image_size'?"),
+    ({"way_back": "cubic"}, "recipes/mine.yaml: key 'way_back': input should be 'bilinear'"),
+    ({"image_size": {"default": 64, "organs": "large"}}, "recipes/mine.yaml: key 'image_size': .* but it is 'large'"),
+    ({"image_size": {"organs": 64}}, "image_size by dataset needs the key 'default'")])
+def test_a_misspelt_key_or_value_of_a_recipe_is_named(project, change, words):
+    write_yaml("recipes/mine.yaml", {"title": "mine", "model": "clipseg", "adapter": {"name": "decoder"}} | change)
+    declare(["mine"])
+    assert re.search(words, refusal())
+
+
+def test_a_knob_may_have_one_value_by_dataset(project):
+    write_yaml("recipes/mine.yaml", {"title": "mine", "model": "clipseg", "adapter": {"name": "decoder"},
+                                     "image_size": {"default": 64, "organs": 96}})
+    declare(["mine"], ["lesions", "organs"])
+    assert [run.model.image_size for run in resolve_study("study")] == [64, 96]
+
+
+@pytest.mark.parametrize(("model", "words"), [
+    ({"image_sise": 64}, "unknown key in params.yaml 'model.image_sise': did you mean 'model.image_size'.*model.weig"),
+    ({"image_size": "large"}, "params.yaml: key 'model.image_size': .*integer.*'large'"),
+    ({"recognition": True}, "params.yaml: key 'model.recognition'")])
+def test_a_misspelt_knob_or_value_of_the_params_is_named(project, model, words):
+    declare(model={"weights": {"clipseg": "random"}} | model)
+    assert re.search(words, refusal())
 
 
 @pytest.mark.parametrize(("section", "said"), [
@@ -374,9 +394,9 @@ def test_every_knob_stands_in_the_params_file_since_set_refuses_others(path):
     parse(Params, params, path)
     knobs = {knob for name in METHODS for knob in METHODS[name].Config.model_fields} - {"name"}
     assert set(params["adapter"]) == knobs
-    assert set(params["train"]) == set(TrainConfig.model_fields)
+    assert set(params["train"]) == set(SegmentationTrain.model_fields)
     assert set(params["train"]["loss"]) == set(LossConfig.model_fields)
-    assert set(params["evaluate"]) == set(EvaluateConfig.model_fields)
+    assert set(params["evaluate"]) == set(SegmentationEvaluate.model_fields)
 
 
 @pytest.mark.parametrize("path", ["dvc.yaml", *(f"pipelines/{study}/dvc.yaml" for study in (
@@ -457,12 +477,12 @@ def test_the_word_length_is_the_recipes_the_data_sets_or_the_params(project):
     recipe = read_yaml("recipes/etris_vit-decoder.yaml")
     write_yaml("recipes/words.yaml", recipe | {"word_length": {"default": 17, "organs": 22}})
     declare(recipes=["words", "clipseg-decoder"], datasets=["lesions", "organs"])
-    lengths = {run.name: run.model.word_length for run in resolve_study("study")}
+    lengths = {run.name: run.model.knobs.get("word_length") for run in resolve_study("study")}
     assert lengths == {"words-lesions-0": 17, "words-organs-0": 22,
                        "clipseg-decoder-lesions-0": None, "clipseg-decoder-organs-0": None}
     given = {"weights": {"clipseg": "random", "etris_vit": "random"}, "word_length": 30}
     declare(recipes=["words", "clipseg-decoder"], model=given)
-    assert [run.model.word_length for run in resolve_study("study")] == [30, None]
+    assert [run.model.knobs.get("word_length") for run in resolve_study("study")] == [30, None]
     declare(recipes=["clipseg-decoder"], model=given)
     assert "'model.word_length' is 30, which changes nothing" in idle_knob_notes("study")[0]
 
@@ -504,7 +524,7 @@ def test_any_value_of_train_and_evaluate_may_be_one_by_data_set(project):
     ("detris_b-decoder", "refcocog_google", 50, (35,)),
     ("detris_l-dense_aligner-published", "refcocog_google", 50, (35,))])
 def test_detris_trains_as_long_as_its_released_settings_of_a_data_set_say(project, recipe, dataset, epochs, milestones):
-    train = parse(TrainConfig, section_of(read_recipe(recipe), "train", dataset), recipe)
+    train = parse(SegmentationTrain, section_of(read_recipe(recipe), "train", dataset), recipe)
     assert (train.epochs, train.milestones) == (epochs, milestones)
 
 
@@ -520,7 +540,7 @@ def test_the_medical_recipes_wait_for_the_loss_and_the_referring_ones_choose_by_
     published = {name: read_recipe(name) for name in RECIPES if name.endswith("-published")}
     referring = {name for name in published if re.search("etris|referring", name)}
     for name, recipe in published.items():
-        train = parse(TrainConfig, section_of(recipe, "train"), name)
+        train = parse(SegmentationTrain, section_of(recipe, "train"), name)
         if name in referring:
             assert (train.selection, train.last_batch, train.loss.shrink, train.val_threshold) == (
                 "published_iou", "published_dropped", "published_nearest", 0.35), name

@@ -90,7 +90,7 @@ def test_twelve_prompts_on_one_image_encode_it_once(model, monkeypatch):
     monkeypatch.setattr(CLIPSeg, "encode_text",
                         lambda self, x: encoded.append(("text", len(x))) or encode_text(self, x))
     predict_probabilities(model, [picture(0) for _ in range(12)], [f"disc {k % 6}" for k in range(12)])
-    assert encoded == [("image", 1), ("text", 4), ("text", 2)]
+    assert sorted(encoded) == [("image", 1), ("text", 2), ("text", 4)]
 
 
 def test_on_a_cpu_short_prompts_are_not_padded_to_long_ones(model, monkeypatch):

@@ -134,11 +134,11 @@ def test_a_limit_takes_images_and_a_higher_one_adds_to_them(data):
 
 def test_texts_meet_the_own_image_and_images_the_own_text_and_both_are_absent_once(data):
     trials = [trial for one in plan(data.samples, "fullest", 0) for trial in one.trials]
-    pairs = {(trial.text, trial.image) for trial in trials}
+    pairs = {(trial.condition, trial.image) for trial in trials}
     measured = set(TEXT) - {f"level_p{number}" for number in range(3, 10)} - {"flip_size", "flip_shape"}
     assert pairs == {(text, "own") for text in measured} | {("own", image) for image in IMAGE} | {
         ("none", "mean_colour")}
-    assert sum(trial.image == "mean_colour" and trial.text == "none" for trial in trials) == len(data.samples)
+    assert sum(trial.image == "mean_colour" and trial.condition == "none" for trial in trials) == len(data.samples)
 
 
 def test_each_image_is_replaced_by_another_and_each_replaces_one(data):
@@ -151,14 +151,14 @@ def test_each_image_is_replaced_by_another_and_each_replaces_one(data):
 def test_a_prompt_that_two_structures_share_belongs_to_none(data):
     own_only = plan(data.samples, "p0", 0, text=(), image=())
     assert {trial.prompt_of for one in own_only for trial in one.trials} == {""}
-    assert not [trial for one in own_only for trial in one.trials if trial.text == "other_structure"]
+    assert not [trial for one in own_only for trial in one.trials if trial.condition == "other_structure"]
     assert {trial.prompt_of for one in plan(data.samples, "p1", 0) for trial in one.trials} == {
         "", "left block", "right block"}
 
 
 def test_what_the_verdict_needs_is_always_planned_and_a_wrong_name_refused(data):
     trials = plan(data.samples, "fullest", 0, text=["flip_colour"], image=[])[0].trials
-    assert {trial.text for trial in trials} == {"own", "none", "permuted", "other_structure", "flip_colour"}
+    assert {trial.condition for trial in trials} == {"own", "none", "permuted", "other_structure", "flip_colour"}
     assert {trial.image for trial in trials} == {"own", "mean_colour", "other_image", "blur"}
     with pytest.raises(UserError, match="text intervention 'flip_color': did you mean 'flip_colour'"):
         plan(data.samples, "fullest", 0, text=["flip_color"])
@@ -181,8 +181,8 @@ def test_a_change_that_the_model_does_not_read_is_not_made(data):
 def test_structures_whose_prompts_are_read_alike_share_their_prompt(data):
     trials = [trial for of in plan(data.samples, "p2", 0, text=(), image=(), reader=first_words(2)) for trial in
               of.trials]
-    assert {trial.prompt_of for trial in trials} == {""} and not any(t.text == "other_structure" for t in trials)
-    assert all(trial.cut for trial in trials if trial.text in ("own", "permuted"))
+    assert {trial.prompt_of for trial in trials} == {""} and not any(t.condition == "other_structure" for t in trials)
+    assert all(trial.cut for trial in trials if trial.condition in ("own", "permuted"))
     by_side = [trial for of in plan(data.samples, "p2", 0, text=(), image=(), reader=first_words(3)) for trial in
                of.trials]
     assert {trial.prompt_of for trial in by_side} == {"left block", "right block", ""}
@@ -190,7 +190,7 @@ def test_structures_whose_prompts_are_read_alike_share_their_prompt(data):
 
 def test_nothing_changes_where_no_prompt_is_cut_or_alike(data):
     """The same prompts are drawn whether tokens or texts are compared."""
-    asked = [[(trial.text, trial.image, trial.prompt, trial.prompt_of) for of in plan(
+    asked = [[(trial.condition, trial.image, trial.prompt, trial.prompt_of) for of in plan(
         data.samples, "p2", 0, reader=reader) for trial in of.trials] for reader in (as_text, first_words(1000))]
     assert asked[0] == asked[1]
 

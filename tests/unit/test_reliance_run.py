@@ -10,17 +10,18 @@ import pyarrow.parquet
 import pytest
 from tiny_run import make_run, write_dataset, write_training, write_weights
 
-from featherseg import config
-from featherseg.config import EvaluateConfig, RelianceConfig, parse, read_run, write_run
+from featherseg.config import parse, read_run, write_run
 from featherseg.core.errors import UserError
 from featherseg.core.files import read_json
 from featherseg.data.prepared import PreparedDataset
+from featherseg.evaluate import evaluate
 from featherseg.models.clipseg.model import CLIPSeg
 from featherseg.plan import resolve_study
 from featherseg.reliance import page as reliance
 from featherseg.reliance.image import IMAGE
 from featherseg.reliance.text import TEXT
-from featherseg.tasks.segmentation.evaluate import evaluate
+from featherseg.tasks.segmentation import config
+from featherseg.tasks.segmentation.config import RelianceConfig, SegmentationEvaluate
 from featherseg.tasks.segmentation.predict import load_model, predict_probabilities
 
 ROOT = Path(__file__).parents[2]
@@ -122,10 +123,10 @@ def test_settings_are_kept_in_the_plan_and_wrong_ones_refused(project):
     write_run("plan", run)
     assert read_run(Path("plan") / f"{run.name}.yaml").evaluate == run.evaluate
     with pytest.raises(UserError, match="'reliance.imag': did you mean 'reliance.image'"):
-        parse(EvaluateConfig, {"reliance": {"imag": ["blur"]}}, "params.yaml")
+        parse(SegmentationEvaluate, {"reliance": {"imag": ["blur"]}}, "params.yaml")
     with pytest.raises(UserError, match="'flip_colour'"):
-        parse(EvaluateConfig, {"reliance": {"text": ["flip_color"]}}, "params.yaml")
-    assert parse(EvaluateConfig, {"reliance": {}}, "params.yaml").reliance == RelianceConfig()
+        parse(SegmentationEvaluate, {"reliance": {"text": ["flip_color"]}}, "params.yaml")
+    assert parse(SegmentationEvaluate, {"reliance": {}}, "params.yaml").reliance == RelianceConfig()
 
 
 def test_the_knob_reaches_every_run_of_the_study(monkeypatch):

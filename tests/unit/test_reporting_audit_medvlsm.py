@@ -58,10 +58,10 @@ def test_drawing_one_prompt_after_another_moves_the_score_of_one_model():
 def test_scores_of_ours_that_move_would_be_found_out(monkeypatch):
     import random
 
-    from featherseg.tasks.segmentation import evaluate
+    from featherseg.tasks.segmentation import trials
 
     drawn = random.Random(0)
-    monkeypatch.setattr(evaluate, "prompt_of", lambda sample, level, rng=None: drawn.choice(
+    monkeypatch.setattr(trials, "prompt_of", lambda sample, level, rng=None: drawn.choice(
         list(sample.prompts.values()))[0])
     assert audit.draws_verdict(audit.prompt_draws(evaluations=12, images=5)).startswith("NOT SHOWN")
 

@@ -48,10 +48,10 @@ def test_overlays_show_those_samples_with_their_prompt_and_score(study, monkeypa
     monkeypatch.setattr(overlays.style, "picture", seen.append)
     monkeypatch.setattr(overlays, "draw_outlines", lambda axis, image, *masks: drawn.append(dice(*masks)))
     overlays.overlays(study, "lesions")
-    scores = pd.read_parquet("runs/study/evaluate/clipseg-decoder-lesions-0/per_sample.parquet")
-    scores = scores[(scores.text_condition == "own") & (scores.metric == "dsc")].sort_values("value")
+    scores = pd.read_parquet("runs/study/evaluate/clipseg-decoder-lesions-0/predictions.parquet")
+    scores = scores[scores.text_condition == "own"].sort_values("dsc")
     axes = {axis.get_title(loc="left"): axis for axis in seen[0].axes}
-    worst, best = (f"{100 * scores.value.iloc[k]:.1f}" for k in (0, -1))
+    worst, best = (f"{100 * scores.dsc.iloc[k]:.1f}" for k in (0, -1))
     assert f"decoder: worst, DSC {worst} %" in axes
     assert scores.prompt.iloc[0] in axes[f"decoder: worst, DSC {worst} %"].get_xlabel()
     assert f"decoder: best, DSC {best} %" in axes
@@ -69,13 +69,11 @@ def titles_of_overlays(monkeypatch) -> list[str]:
 def with_empty_masks(run: str, samples: int) -> None:
     """Make truth and prediction of the first samples empty, as in a set with images of nothing."""
     folder = Path("runs/study/evaluate") / run
-    scores, masks = (pd.read_parquet(folder / f"{name}.parquet") for name in ("per_sample", "predictions"))
-    chosen = sorted(scores.sample_id.unique())[:samples]
-    empty = scores.sample_id.isin(chosen)
-    scores.loc[empty, ["empty_truth", "empty_prediction"]] = True
-    scores.loc[empty & (scores.metric == "dsc"), "value"] = 1.0
-    masks.loc[masks.sample_id.isin(chosen), "rle"] = run_lengths(np.zeros((96, 96), bool))
-    scores.to_parquet(folder / "per_sample.parquet")
+    masks = pd.read_parquet(folder / "predictions.parquet")
+    empty = masks.sample_id.isin(sorted(masks.sample_id.unique())[:samples])
+    masks.loc[empty, ["empty_truth", "empty_prediction"]] = True
+    masks.loc[empty, "dsc"] = 1.0
+    masks.loc[empty, "rle"] = run_lengths(np.zeros((96, 96), bool))
     masks.to_parquet(folder / "predictions.parquet")
 
 

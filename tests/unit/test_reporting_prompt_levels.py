@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from reporting_project import REPOSITORY, declare, make_project
 
-from featherseg.config import PROMPT_LEVELS, write_run
+from featherseg.config import write_run
 from featherseg.core.files import write_json
 from featherseg.papers.medvlsm import prompt_levels
 from featherseg.plan import resolve_study
 from featherseg.reporting.collect import SYNTHETIC, collect
 from featherseg.reporting.study import Study
+from featherseg.tasks.segmentation.config import PROMPT_LEVELS
 
 DECODER, DENSE, ZERO_SHOT = "clipseg-decoder", "clipseg-vlsm_dense-vl", "clipseg-zero_shot"
 RECIPES = {level: f"{DECODER}-{level}" for level in PROMPT_LEVELS}

@@ -19,7 +19,8 @@ from featherseg.papers.vlsm_adapter import table as paper
 from featherseg.reporting import overview, published, tables
 from featherseg.reporting.collect import SYNTHETIC, collect
 from featherseg.reporting.study import Study, read_results
-from featherseg.tasks.segmentation.evaluate import long_table, plan_trials, prediction_row, score_rows, summarise
+from featherseg.tasks.segmentation.evaluate import long_table, prediction_row, score_rows, summarise
+from featherseg.tasks.segmentation.trials import plan_trials
 
 NOT_COMPARABLE = "not comparable: stand-in"
 RECIPES = ("clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vl", "clipseg-vlsm_shallow-vlc")
@@ -224,8 +225,9 @@ def degenerate_run(recipe: str, dataset: str, answer, share_of_truths: float = 1
     for trial in plan_trials(data.split("test"), run.evaluate.prompts, 0):
         k, truth = int(trial.sample.image_id.removeprefix("image")), data.mask(trial.sample)
         truth = truth & (k < share_of_truths * 9)
-        scores += score_rows(trial, np.full(truth.shape, answer, float), truth, run.evaluate)
-        masks.append(prediction_row(trial, np.full(truth.shape, answer > 0.5), run.evaluate))
+        rows = score_rows(trial, np.full(truth.shape, answer, float), truth, run.evaluate)
+        scores += rows
+        masks.append(prediction_row(trial, np.full(truth.shape, answer > 0.5), rows[0]))
     per_sample = long_table(scores)
     per_sample.to_parquet(out / "per_sample.parquet")
     pd.DataFrame(masks).to_parquet(out / "predictions.parquet")

@@ -19,6 +19,7 @@ from featherseg.core.files import cache_root, read_json
 from featherseg.data.prepared import PreparedDataset
 from featherseg.engine import train
 from featherseg.resume import Attempt, run_key
+from featherseg.tasks.segmentation.objective import SegmentationObjective
 
 
 class Killed(BaseException):
@@ -56,18 +57,18 @@ def uninterrupted(files, place: Path, run, monkeypatch) -> dict[str, bytes]:
 
 def killed_in(files, place: Path, run, monkeypatch, batch: int) -> None:
     """Train until the given batch, counted over epochs: three of training and two of validation in each."""
-    logits, calls = engine.Objective.logits, []
+    logits, calls = SegmentationObjective.logits, []
 
-    def until(self, indices, prompts):
-        calls.append(indices)
+    def until(self, batch):
+        calls.append(batch)
         if len(calls) == batch:
             raise Killed
-        return logits(self, indices, prompts)
+        return logits(self, batch)
 
-    monkeypatch.setattr(engine.Objective, "logits", until)
+    monkeypatch.setattr(SegmentationObjective, "logits", until)
     with pytest.raises(Killed):
         train(run, files[2], place / "out", place / "out.json")
-    monkeypatch.setattr(engine.Objective, "logits", logits)
+    monkeypatch.setattr(SegmentationObjective, "logits", logits)
     assert not (place / "out").exists() and not (place / "out.json").exists()
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from featherseg.config import EvaluateConfig, ModelConfig, Run, TrainConfig
+from featherseg.config import ModelConfig, Run
 from featherseg.core.files import sha256_file
 from featherseg.data.prepared import PreparedWriter
 from featherseg.models.clipseg.model import CLIPSeg, small_config
+from featherseg.tasks.segmentation.config import SegmentationEvaluate, SegmentationTrain
 
 SIZE = 32
 
@@ -59,8 +60,8 @@ def tiny_data(folder: Path, train: int = 10, val: int = 5) -> Path:
 def tiny_run(weights: Path, sha256: str, adapter: dict[str, Any] | None = None, **train: Any) -> Run:
     """A run on the tiny model; `train` overrides a short constant-rate training."""
     settings = {"epochs": 3, "batch_size": 4, "schedule": "constant", "lr": 1e-2, **train}
-    return Run(study="tests", recipe="tiny", dataset="squares", seed=1, train=TrainConfig(**settings),
-               evaluate=EvaluateConfig(splits=("val",)),
+    return Run(study="tests", recipe="tiny", dataset="squares", seed=1, train=SegmentationTrain(**settings),
+               evaluate=SegmentationEvaluate(splits=("val",)),
                adapter=adapter or {"name": "vlsm_dense", "positions": "VLC", "dim": 8, "cond_dim": 8},
                model=ModelConfig(name="clipseg", weights=str(weights), sha256=sha256, image_size=SIZE))
 

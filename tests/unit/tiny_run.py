@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from featherseg import adapters, checkpoint, models
-from featherseg.config import EvaluateConfig, ModelConfig, Run, TrainConfig
+from featherseg.config import ModelConfig, Run
 from featherseg.core.files import sha256_file, write_status
 from featherseg.data.prepared import PreparedWriter
 from featherseg.models.clipseg.model import CLIPSeg, small_config
+from featherseg.tasks.segmentation.config import SegmentationEvaluate, SegmentationTrain
 
 HEIGHT, WIDTH = 40, 70
 TARGETS = ("left disc", "middle disc", "right disc")
@@ -52,8 +53,8 @@ def make_run(model: ModelConfig, adapter: str = "decoder", **evaluate) -> Run:
     """A run of a method on the discs."""
     knobs = adapters.resolve({"name": adapter}).knobs()
     return Run(study="study", recipe=f"clipseg-{adapter}", dataset="discs", seed=3, model=model,
-               adapter=knobs, train=None if adapter == "zero_shot" else TrainConfig(),
-               evaluate=EvaluateConfig(**evaluate))
+               adapter=knobs, train=None if adapter == "zero_shot" else SegmentationTrain(),
+               evaluate=SegmentationEvaluate(**evaluate))
 
 
 def write_training(run: Run, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a tuning method is: a name, a strict config, the models it fits, and `apply`.
+"""What a tuning method is: a name, a strict config, what it requires of a model, and `apply`.
 
 One file a method. All checks run before the first parameter is touched.
 """
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from featherseg.config import Strict, parse
 from featherseg.core.errors import UserError
-from featherseg.core.registry import Registry, unknown
+from featherseg.core.registry import PackageRegistry, unknown
+from featherseg.models import MODELS
 from featherseg.models.base import SegmentationModel, TowerSpec, parameters_of
 from featherseg.models.weights import check_keys
 
@@ -50,15 +51,14 @@ class Method(ABC):
 
     Attributes:
         Config: the method's configuration.
-        models: names of the models that it fits, all unless said otherwise.
+        requires: what a model must be able to do (the words of `featherseg.models`); the models that it fits follow.
         trains: False where there is nothing to train.
         in_weights: True where released weights may hold what the method adds, so that a recipe may score them
             as they are (`train: null`).
     """
 
     Config: ClassVar[type[AdapterConfig]] = AdapterConfig
-    models: ClassVar[tuple[str, ...]] = ("clipseg", "biomedclipseg", "biomedclipseg_d", "cris", "etris_r50",
-                                         "etris_r101", "etris_vit", "detris_b", "detris_l")
+    requires: ClassVar[frozenset[str]] = frozenset()
     trains: ClassVar[bool] = True
     in_weights: ClassVar[bool] = False
 
@@ -67,7 +67,7 @@ class Method(ABC):
         """Insert what the method adds and make exactly that trainable; `model` arrives wholly frozen."""
 
 
-METHODS: Registry[type[Method]] = Registry("adapter")
+METHODS: PackageRegistry[type[Method]] = PackageRegistry("adapter", "featherseg.adapters", beside=("base",))
 
 
 def resolve(adapter: dict[str, Any], source: str = "adapter") -> AdapterConfig:
@@ -83,12 +83,23 @@ def resolve(adapter: dict[str, Any], source: str = "adapter") -> AdapterConfig:
     return parse(METHODS[adapter["name"]].Config, adapter, f"{source}: adapter")
 
 
+def fitting_models(method: str) -> list[str]:
+    """The models that can do what a method requires."""
+    return [model for model in MODELS if METHODS[method].requires <= MODELS[model].can]
+
+
+def fitting_methods(model: str) -> list[str]:
+    """The methods that require no more than a model can do."""
+    return [method for method in METHODS if METHODS[method].requires <= MODELS[model].can]
+
+
 def check_pair(model: str, method: str) -> None:
-    """Raises a `UserError` that names what fits where `method` does not fit `model`."""
-    if model not in METHODS[method].models:
-        fitting = ", ".join(name for name in METHODS if model in METHODS[name].models)
-        raise UserError(f"adapter '{method}' does not support model '{model}'; it supports "
-                        f"{', '.join(METHODS[method].models)}, and model '{model}' takes {fitting}.")
+    """Raises a `UserError` that says what the model lacks, and what fits, where `method` does not fit `model`."""
+    lacking = METHODS[method].requires - MODELS[model].can
+    if lacking:
+        raise UserError(f"adapter '{method}' does not support model '{model}', which lacks "
+                        f"{', '.join(sorted(lacking))}; it supports {', '.join(fitting_models(method))}, and model "
+                        f"'{model}' takes {', '.join(fitting_methods(model))}.")
 
 
 def apply(model: SegmentationModel, adapter: dict[str, Any], seed: int = 0) -> SegmentationModel:
@@ -101,7 +112,7 @@ def apply(model: SegmentationModel, adapter: dict[str, Any], seed: int = 0) -> S
     config = resolve(adapter)
     check_pair(model.name, config.name)
     if model.exchange_weights and not METHODS[config.name].in_weights:
-        fitting = ", ".join(name for name in METHODS if METHODS[name].in_weights and model.name in METHODS[name].models)
+        fitting = ", ".join(name for name in fitting_methods(model.name) if METHODS[name].in_weights)
         raise UserError(f"the base weights were trained with what the adapter {fitting} adds, which adapter "
                         f"'{config.name}' would leave out; use that adapter, or weights without it.")
     model.requires_grad_(False)

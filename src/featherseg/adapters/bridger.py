@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from featherseg.adapters.base import METHODS, AdapterConfig, Method, set_exchange, unfreeze
 from featherseg.config import Positive
 from featherseg.core.errors import UserError
-from featherseg.models.etris.config import FULL, STAGES
+from featherseg.models.etris.config import STAGES
 from featherseg.models.etris.head import GatedAttention, convolution
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class BridgerMethod(Method):
     """The Bridger and ETRIS's head are trained, and CLIP's positional embeddings; the rest of CLIP is frozen."""
 
     Config = BridgerConfig
-    models = tuple(FULL)
+    requires = frozenset({"exchange.stages"})
     in_weights = True
 
     def apply(self, model: "ETRIS", config: BridgerConfig) -> None:

@@ -11,7 +11,7 @@ class Decoder(Method):
     SAN's is its side network, with CLIP's positional embeddings.
     """
 
-    models = (*Method.models, "san")
+    requires = frozenset({"text"})  # what no prompt reaches is tuned in full
 
     def apply(self, model: SegmentationModel, config: AdapterConfig) -> None:
         """Unfreeze the decoder."""

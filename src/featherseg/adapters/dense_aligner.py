@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from featherseg.adapters.base import METHODS, AdapterConfig, Method, set_exchange, unfreeze
 from featherseg.config import Positive
 from featherseg.core.errors import UserError
-from featherseg.models.detris.config import FULL
 
 if TYPE_CHECKING:
     from featherseg.models.detris.model import DETRIS
@@ -212,7 +211,7 @@ class DenseAlignerMethod(Method):
     """Dense Aligners, Text Adapters and the head are trained; both towers are frozen."""
 
     Config = DenseAlignerConfig
-    models = tuple(FULL)
+    requires = frozenset({"exchange.words"})
     in_weights = True
 
     def apply(self, model: "DETRIS", config: DenseAlignerConfig) -> None:

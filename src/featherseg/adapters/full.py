@@ -2,7 +2,6 @@
 
 from featherseg.adapters.base import METHODS, AdapterConfig, Method, unfreeze
 from featherseg.models.base import SegmentationModel
-from featherseg.models.cnn.config import NAMES as CNNS
 
 
 @METHODS.register("full")
@@ -12,8 +11,6 @@ class Full(Method):
     The papers' "end-to-end" CLIPSeg rows train the decoder only, since the library's forward runs the
     towers without gradients; that is the method `decoder`. It is the one method of the CNNs, which read no prompt.
     """
-
-    models = (*Method.models, "san", *CNNS)
 
     def apply(self, model: SegmentationModel, config: AdapterConfig) -> None:
         """Unfreeze towers and decoder."""

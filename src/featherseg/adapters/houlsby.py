@@ -38,6 +38,7 @@ class Houlsby(Method):
     the mask. The blocks' layer norms, which the paper trains too, stay frozen."""
 
     Config = HoulsbyConfig
+    requires = frozenset({"text.blocks"})
 
     def apply(self, model: SegmentationModel, config: HoulsbyConfig) -> None:
         """Attach the bottlenecks.

@@ -32,6 +32,7 @@ class LoRA(Method):
     """Low-rank updates of the attention projections in every block that reaches the mask."""
 
     Config = LoRAConfig
+    requires = frozenset({"text.blocks"})
 
     def apply(self, model: SegmentationModel, config: LoRAConfig) -> None:
         """Inject the layers by full name, so that nothing else can match.
@@ -49,7 +50,7 @@ def inject_lora(model: nn.Module, names: Sequence[str], rank: int, alpha: int) -
     from peft import LoraConfig
     from peft.functional import inject_adapter_in_model
 
-    from featherseg.adapters.lora_attention import LoRAAttention
+    from featherseg.adapters._lora_attention import LoRAAttention
 
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(names))
     config._register_custom_module({nn.MultiheadAttention: LoRAAttention})

@@ -40,6 +40,7 @@ class Prompt(Method):
     """
 
     Config = PromptConfig
+    requires = frozenset({"text.tokens"})
 
     def apply(self, model: SegmentationModel, config: PromptConfig) -> None:
         """Put the tokens into the model's seam.

@@ -41,7 +41,7 @@ class VLSMDense(Method):
     """
 
     Config = DenseConfig
-    models = ("clipseg", "biomedclipseg", "biomedclipseg_d")
+    requires = frozenset({"text.blocks", "vision.blocks", "condition"})
 
     def apply(self, model: SegmentationModel, config: DenseConfig) -> None:
         """Attach the blocks; everything else stays frozen."""

@@ -58,7 +58,7 @@ class VLSMShallow(Method):
     """
 
     Config = ShallowConfig
-    models = ("clipseg", "biomedclipseg", "biomedclipseg_d")
+    requires = frozenset({"condition"})
 
     def apply(self, model: SegmentationModel, config: ShallowConfig) -> None:
         """Put the blocks into the model's necks.

@@ -8,7 +8,7 @@ from featherseg.models.base import SegmentationModel
 class ZeroShot(Method):
     """Nothing is added and nothing is trained."""
 
-    models = tuple(name for name in Method.models if name != "biomedclipseg")  # its decoder comes untrained
+    requires = frozenset({"head.pretrained"})
     trains = False
 
     def apply(self, model: SegmentationModel, config: AdapterConfig) -> None:

@@ -377,7 +377,6 @@ def write_not_run(folder: Path | str, reason: str, info: Path | str | None = Non
         write_status(partial, reason)
     if info is not None:
         write_json(info, {"not_run": reason})
-    print(f"not run: {reason}")
 
 
 def not_run_reason(folder: Path | str) -> str | None:

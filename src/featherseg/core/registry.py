@@ -1,6 +1,8 @@
-"""One small registry, used for models and adapters alike."""
+"""Named entries of one kind, known in one place or found in a package."""
 
 import difflib
+import importlib
+import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -22,11 +24,11 @@ class Registry(Generic[T]):
     """Named entries of one kind; looking up an unknown name says which names there are.
 
     Example:
-        >>> methods: Registry[type] = Registry("method")
-        >>> @methods.register("full")
-        ... class Full: ...
-        >>> methods["full"].__name__
-        'Full'
+        >>> faults: Registry[type] = Registry("fault")
+        >>> @faults.register("twice")
+        ... class Twice: ...
+        >>> faults["twice"].__name__
+        'Twice'
     """
 
     def __init__(self, kind: str) -> None:
@@ -46,7 +48,7 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self:
-            raise unknown(self.kind, name, list(self._entries))
+            raise unknown(self.kind, name, list(self))
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -54,3 +56,36 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._entries
+
+
+class PackageRegistry(Registry[T]):
+    """The entries of a package: its module of a name registers one under that name, and is imported when it is asked
+    for. Nothing else lists the names.
+
+    Args:
+        kind: what an entry is, for messages.
+        package: the package's full name.
+        beside: its modules that register nothing, as do those whose name begins with an underscore.
+    """
+
+    def __init__(self, kind: str, package: str, beside: tuple[str, ...] = ()) -> None:
+        super().__init__(kind)
+        self._package, self._beside = package, beside
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self:
+            raise unknown(self.kind, name, list(self))
+        module = f"{self._package}.{name}"
+        importlib.import_module(module)
+        if name not in self._entries:
+            raise UserError(f"the module {module} registers no {self.kind} of its own name; register one there as "
+                            f"'{name}'.")
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        modules = pkgutil.iter_modules(importlib.import_module(self._package).__path__)
+        names = {module.name for module in modules if not module.name.startswith("_")}
+        return iter(sorted(names.difference(self._beside)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in set(self)

@@ -11,15 +11,17 @@ from pathlib import Path
 from featherseg.core.files import atomic_path, write_json
 
 PACKAGE = Path(__file__).parents[1]
-_BOTH = ("data/prepared.py", "data/splits.py", "data/images.py", "data/mask_classes.py",
-         "tasks/segmentation/pixels.py", "data/transforms.py",
-         "models", "adapters", "core/caches.py", "tasks/segmentation/features.py", "checkpoint.py")
+_BOTH = ("data/prepared.py", "data/splits.py", "data/images.py", "data/mask_classes.py", "data/transforms.py",
+         "models", "adapters", "core/caches.py", "core/seeds.py", "checkpoint.py", "tasks/base.py",
+         "tasks/objective.py", "tasks/segmentation/task.py", "tasks/segmentation/pixels.py",
+         "tasks/segmentation/features.py", "tasks/segmentation/metrics.py")
 # a folder means every module below it
 CODE = {
-    "train": ("config.py", *_BOTH, "tasks/segmentation/losses.py", "tasks/segmentation/metrics.py", "engine.py"),
-    "evaluate": (*_BOTH, "data/prompts/wording.py", "data/facts.py", "tasks/segmentation/metrics.py",
-                 "tasks/segmentation/referring.py", "tasks/segmentation/evaluate.py",
-                 "tasks/segmentation/predict.py", "reliance"),
+    "train": ("config.py", *_BOTH, "engine.py", "tasks/segmentation/config.py", "tasks/segmentation/losses.py",
+              "tasks/segmentation/objective.py"),
+    "evaluate": (*_BOTH, "data/prompts/wording.py", "data/facts.py", "evaluate.py", "tasks/segmentation/evaluate.py",
+                 "tasks/segmentation/predict.py", "tasks/segmentation/referring.py", "tasks/segmentation/trials.py",
+                 "reliance"),
 }
 
 

@@ -43,6 +43,7 @@ def pool_dataset(name: str, pools: dict[str, PoolParams]) -> None:
 def _write(name: str, pool: PoolParams, out_dir: Path) -> None:
     if reason := lacking(pool):
         write_not_run(out_dir, reason)
+        print(f"not run: {reason}")
         return
     about = About(title=f"{name} (pooled)", source=_told(pool), licence="those of its members, as their cards say")
     with PreparedWriter(out_dir, dataset=name, finish=partial(write_card, about=about)) as writer:

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from featherseg.config import DataParams, FolderParams
 from featherseg.core.errors import UserError
-from featherseg.core.files import not_run_reason, refuse_own_source
+from featherseg.core.files import not_run_reason, refuse_own_source, write_not_run
 from featherseg.core.locks import exclusive, lock_of
 from featherseg.core.registry import unknown
 from featherseg.data.card import About, summary, write_card
 from featherseg.data.folder.own_folder import prepare_folder
 from featherseg.data.folder.privacy import keep_out_of_git
-from featherseg.data.raw.download import write_not_run
 from featherseg.data.raw.label_maps import prepare_label_maps
 from featherseg.data.raw.published import prepare_published
 from featherseg.data.raw.refer import prepare_referring

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from featherseg.config import Upsampling, WayBack
 from featherseg.core.errors import UserError
 from featherseg.data.transforms import Resize
+from featherseg.models.knobs import Upsampling, WayBack
 from featherseg.models.readings import Reading, as_text
 from featherseg.models.towers.padding import cut, padded
 from featherseg.models.weights import check_keys

@@ -47,6 +47,10 @@ class Readings:
         """The prompt that stands for all that are the same to the model: itself where none is."""
         return self._first[self._reading(prompt).key]
 
+    def is_among(self, prompt: str, others: Iterable[str]) -> bool:
+        """Whether the model reads the prompt as one of some others."""
+        return self.same(prompt) in {self.same(other) for other in others}
+
     def is_cut(self, prompt: str) -> bool:
         """Whether the model reads the prompt in part only."""
         return self._reading(prompt).lost > 0

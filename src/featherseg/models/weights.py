@@ -3,19 +3,30 @@
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from featherseg.config import ModelConfig, Strict, parse
 from featherseg.core.errors import UserError
-from featherseg.core.files import open_file, read_text, sha256_file
+from featherseg.core.files import open_file, read_object, read_text, sha256_file
 from featherseg.core.terminal import first_names, printable, shortened
 from featherseg.data.raw.extract import open_zip
 
 RANDOM = "random"
 RANDOM_SMALL = "random-small"
+SMALL_SIZE = 64  # side in pixels of the input of a small model, unless a run says another
 OWN_FILE = "model.safetensors"
 FILES = (OWN_FILE, "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin",
          "best_model.pth")
 _POINTER = b"version https://git-lfs"
+ArchitectureT = TypeVar("ArchitectureT", bound=Strict)
+
+
+def architecture_beside(config: ModelConfig, kind: type[ArchitectureT], full: ArchitectureT) -> ArchitectureT:
+    """What `config.json` beside the package's own weights says; `full` for all other weights."""
+    if is_random(config.weights) or weights_file(config.weights).name != OWN_FILE:
+        return full
+    file = config_file(config.weights)
+    return parse(kind, read_object(file), str(file))
 
 
 def is_random(weights: str) -> bool:

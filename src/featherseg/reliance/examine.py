@@ -143,7 +143,8 @@ def _points(drop: float) -> str:
 
 def _run(name: str, limit: int | None) -> tuple[Segment, Reader, Settings, Path]:
     """A trained run as a `Segment`, what it reads of prompts, its settings, and its prepared dataset."""
-    from featherseg.tasks.segmentation.predict import find_run, iterate_probabilities, load_model
+    from featherseg.checkpoint import load_model
+    from featherseg.tasks.segmentation.predict import find_run, iterate_probabilities
 
     run, train_dir = find_run(name)
     model = load_model(run, train_dir)

@@ -65,7 +65,7 @@ def measure(segment: Segment, dataset: PreparedDataset, samples: Sequence[Sample
     scores = score(table, settings.seed, settings.draws)
     made = {trials.texts.OWN, *(one["condition"] for one in scores["conditions"])}
     tried = [name for names in trials.interventions(settings.text, settings.image) for name in names]
-    own = [trial.prompt for of in planned for trial in of.trials if trial.text == trials.texts.OWN]
+    own = [trial.prompt for of in planned for trial in of.trials if trial.condition == trials.texts.OWN]
     record = {"model": model, "data": data, "prompts": settings.prompts, "threshold": settings.threshold,
               "seed": settings.seed, **scores, "own_prompts": Readings(reader, own).count(own),
               "fit_no_sample": [name for name in tried if name not in made],

@@ -186,7 +186,7 @@ def _rows(trials: ImageTrials, masks: dict[_Key, Mask], dataset: PreparedDataset
     samples = {trial.sample.sample_id: trial.sample for trial in trials.trials}
     truths = {sample_id: Mask.of(dataset.mask(sample)) for sample_id, sample in samples.items()}
     own = {trial.sample.sample_id: masks[trials.image, OWN_IMAGE, trial.prompt] for trial in trials.trials
-           if (trial.text, trial.image) == (OWN_TEXT, OWN_IMAGE)}
+           if (trial.condition, trial.image) == (OWN_TEXT, OWN_IMAGE)}
     return [_row(trial, masks[key], truths[trial.sample.sample_id], own[trial.sample.sample_id], keep)
             for trial in trials.trials if (key := (trials.image, trial.image, trial.prompt)) in masks]
 
@@ -195,8 +195,8 @@ def _row(trial: Trial, mask: Mask, truth: Mask, own: Mask, keep: bool) -> dict[s
     sample: Sample = trial.sample
     dsc, iou = mask.overlap(truth)
     return {"dataset": sample.dataset, "split": sample.split, "sample_id": sample.sample_id,
-            "image_id": sample.image_id, "group": sample.group, "target": sample.target, "text_condition": trial.text,
-            "image_condition": trial.image, "prompt": trial.prompt, "read_as": trial.read_as, "cut": trial.cut,
-            "prompt_of": trial.prompt_of, "dsc": dsc, "iou": iou, "iou_with_own": mask.overlap(own)[1],
-            "empty_truth": truth.area == 0, "empty_prediction": mask.area == 0, "height": sample.height,
-            "width": sample.width, "mask": mask.stored() if keep else None}
+            "image_id": sample.image_id, "group": sample.group, "target": sample.target,
+            "text_condition": trial.condition, "image_condition": trial.image, "prompt": trial.prompt,
+            "read_as": trial.read_as, "cut": trial.cut, "prompt_of": trial.prompt_of, "dsc": dsc, "iou": iou,
+            "iou_with_own": mask.overlap(own)[1], "empty_truth": truth.area == 0, "empty_prediction": mask.area == 0,
+            "height": sample.height, "width": sample.width, "mask": mask.stored() if keep else None}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from featherseg.core.seeds import rng_of
 from featherseg.data.prepared import LEVELS, Sample
 from featherseg.data.prompts.wording import ATTRIBUTES, LOCATIONS, NUMBERS, SHAPES, SIZES
 from featherseg.models.readings import Readings
@@ -53,7 +54,7 @@ class Peers:
                                     if isinstance(value := sample.attributes.get(name), str) and value.strip()})
                       for name in ATTRIBUTES}
         order = [sample.sample_id for sample in self._samples]
-        random.Random(f"{seed}/{PERMUTED}").shuffle(order)
+        rng_of(seed, PERMUTED).shuffle(order)
         self.next_prompt = {this: own[after] for this, after in zip(order, order[1:] + order[:1], strict=True)}
 
     def structures(self, sample: Sample) -> list[Sample]:

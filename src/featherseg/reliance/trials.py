@@ -11,38 +11,18 @@ from dataclasses import dataclass
 
 from featherseg.core.errors import UserError
 from featherseg.core.registry import unknown
-from featherseg.data.prepared import Sample, prompt_of
+from featherseg.core.seeds import rng_of
+from featherseg.data.prepared import Sample
 from featherseg.models.readings import Reader, Readings, as_text
 from featherseg.reliance import image as images
 from featherseg.reliance import text as texts
 from featherseg.reliance.image import BLUR, IMAGE, MEAN_COLOUR, OTHER_IMAGE, OWN
 from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED, TEXT, Case, Peers
+from featherseg.tasks.segmentation.trials import Trial
+from featherseg.tasks.segmentation.trials import own_prompt as drawn_prompt
 
 # without these there is no verdict, so they are always made
 TEXT_BASIS, IMAGE_BASIS = (OWN, NONE, PERMUTED, OTHER_STRUCTURE), (OWN, MEAN_COLOUR, OTHER_IMAGE, BLUR)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One mask that is asked for and compared with a sample's truth.
-
-    Attributes:
-        sample: whose mask is the truth.
-        text: the text intervention by name.
-        image: the image intervention by name.
-        prompt: the prompt.
-        read_as: the prompt that stands for all that the model reads as this one (`Readings.same`).
-        cut: whether the model reads a part of it only.
-        prompt_of: the structure of this image whose own prompt it is, "" where it is that of none, or of several.
-    """
-
-    sample: Sample
-    text: str
-    image: str
-    prompt: str
-    read_as: str
-    cut: bool
-    prompt_of: str
 
 
 @dataclass(frozen=True)
@@ -81,7 +61,7 @@ def plan(samples: Sequence[Sample], policy: str, seed: int, *, text: Sequence[st
     by_image: dict[str, list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda sample: sample.sample_id):
         by_image[sample.image].append(sample)
-    order = _limited(sorted(by_image, key=lambda name: random.Random(f"{seed}/order/{name}").random()),
+    order = _limited(sorted(by_image, key=lambda name: rng_of(seed, "order", name).random()),
                      {name: of[0].group for name, of in by_image.items()}, limit)
     taken = [sample for name in order for sample in by_image[name]]
     own = {sample.sample_id: own_prompt(sample, policy, seed) for sample in taken}
@@ -104,7 +84,7 @@ def interventions(text: Sequence[str] | None = None,
 
 def own_prompt(sample: Sample, policy: str, seed: int) -> str:
     """A sample's own prompt: the first one of its level; where the policy is `random` the seed decides."""
-    return prompt_of(sample, policy, _rng(seed, "own", sample) if policy == "random" else None)
+    return drawn_prompt(sample, policy, _rng(seed, texts.OWN, sample))
 
 
 def _trials(sample: Sample, own: dict[str, str], peers: Peers, seed: int, text_names: list[str],
@@ -117,7 +97,7 @@ def _trials(sample: Sample, own: dict[str, str], peers: Peers, seed: int, text_n
     def trial(text: str, image: str, prompt: str) -> Trial:
         same = readings.same(prompt)
         of = owner.get(same, "") if text in (texts.OWN, OTHER_STRUCTURE) else ""
-        return Trial(sample, text, image, prompt, same, readings.is_cut(prompt), of)
+        return Trial(sample, text, prompt, of, image=image, read_as=same, cut=readings.is_cut(prompt))
 
     trials = [trial(name, images.OWN, prompt) for name in text_names
               for prompt in TEXT[name](case, _rng(seed, name, sample))]
@@ -146,4 +126,4 @@ def _chosen(kind: str, wanted: Sequence[str] | None, known: dict, basis: tuple[s
 
 
 def _rng(seed: int, intervention: str, sample: Sample) -> random.Random:
-    return random.Random(f"{seed}/{intervention}/{sample.sample_id}")
+    return rng_of(seed, intervention, sample.sample_id)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from featherseg import adapters
-from featherseg.config import LossConfig, Recipe, parse, read_yaml
+from featherseg.config import Recipe, parse, read_yaml
 from featherseg.models.base import SegmentationModel, parameters_of
 from featherseg.models.clipseg.model import CLIPSeg, small_config
 from featherseg.reporting import style
+from featherseg.tasks.segmentation.config import LossConfig
 from featherseg.tasks.segmentation.losses import per_sample_loss
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ Only the plan says which runs there are. What a shrunk grid left on disk is neve
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from featherseg.config import HeadPart, Run, read_params
+from featherseg.config import Run, read_params
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, not_run_reason, read_object, write_json
 from featherseg.core.markup import csv_cell
@@ -127,7 +127,7 @@ def weights_of(run: Run) -> str:
 
 def head_parts_of(run: Run) -> str:
     """The parts of the head, joined by `+`, where it is not whole."""
-    return "" if run.model.head_parts == get_args(HeadPart) else "+".join(run.model.head_parts or ())
+    return "+".join(run.model.knobs.get("head_parts", ()))
 
 
 def data_of(dataset: str) -> str:

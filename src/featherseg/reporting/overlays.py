@@ -120,11 +120,7 @@ def _predictions(study: Study, run: str) -> "pd.DataFrame":
 
     split = study.results[study.results.run == run].split.iloc[0]
     folder, own = study.evaluate(run), [("text_condition", "=", "own"), ("split", "=", split), ("sentence", "=", 0)]
-    masks = pd.read_parquet(folder / "predictions.parquet", filters=own)
-    scores = pd.read_parquet(folder / "per_sample.parquet", filters=[*own, ("metric", "=", "dsc")])
-    scores = scores.set_index("sample_id")
-    return masks.set_index("sample_id").assign(
-        dsc=scores.value, empty_truth=scores.empty_truth, empty_prediction=scores.empty_prediction)
+    return pd.read_parquet(folder / "predictions.parquet", filters=own).set_index("sample_id")
 
 
 def _scored(prediction: "pd.Series") -> str:

@@ -8,7 +8,7 @@ import importlib
 import inspect
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-    from featherseg.data.prepared import PreparedDataset
+    from featherseg.data.prepared import PreparedDataset, Sample
     from featherseg.tasks.objective import Objective
+
+    Splits = dict[str, list[Sample]]
 
 SHARE = "1"  # the unit of what lies between 0 and 1
 MOST_TARGETS = 60  # of a split whose targets have records of their own
@@ -104,13 +106,19 @@ class Task(ABC):
         """What a training minimises and how it is validated; the model is on the device where it is trained."""
 
     @abstractmethod
-    def evaluate(self, run: Run, model: "nn.Module", dataset: "PreparedDataset", out: Path) -> Iterable[Score]:
-        """The scores of a trained model on `run.evaluate.splits`, one by one.
+    def evaluate(self, run: Run, model: "nn.Module", dataset: "PreparedDataset", splits: "Splits",
+                 out: Path) -> Iterable[Score]:
+        """The scores of a trained model, one by one.
 
         Args:
             model: in eval mode.
+            splits: the samples of each split that is scored.
             out: the folder for whatever else the task keeps.
         """
+
+    def plan_notes(self, runs: Sequence[Run]) -> list[str]:
+        """What a user should know of planned runs before they are made, such as prompts that a model cuts."""
+        return []
 
 
 class Tasks:

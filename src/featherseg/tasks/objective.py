@@ -3,18 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
+from featherseg.config import TrainConfig
+from featherseg.core.seeds import rng_of
 
-@dataclass(frozen=True)
-class Item:
-    """One thing to learn from or to be validated on; tasks add what they need.
 
-    Attributes:
-        sample_id: names it in messages.
-    """
+class Item(Protocol):
+    """One thing to learn from, or to be validated on; `sample_id` names it in messages."""
 
     sample_id: str
 
@@ -30,12 +28,12 @@ class Choice:
         selects: the score that chooses the epoch that is kept, and stops early; higher is better.
         keeps: the `first` or the `last` of equally good epochs.
         plateau: the score that the plateau schedule waits for.
-        plateau_mode: whether that is a higher (`max`) or a lower one (`min`).
+        plateau_mode: whether it waits for a higher (`max`) or a lower one (`min`).
     """
 
     selects: str
+    plateau: str
     keeps: Literal["first", "last"] = "first"
-    plateau: str = ""
     plateau_mode: Literal["max", "min"] = "max"
 
 
@@ -56,12 +54,12 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def batches(self, epoch: int, size: int) -> Iterator[Batch]:
-        """The batches of an epoch. The task owns order, prompts and negatives; all are a function of the run's seed,
-        the epoch and the sample alone."""
+        """The batches of an epoch. The task owns order, prompts and negatives; all of it is a function of the run's
+        seed, the epoch and the sample alone, so that neither processes nor a kill change it."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
-        """Losses (B,); the engine averages them, also over processes."""
+        """Losses (B,); the engine averages them, over processes too."""
 
     @abstractmethod
     def measure(self, batch: Batch) -> Tensor:
@@ -69,4 +67,21 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def scores(self, sums: Sequence[float]) -> dict[str, float]:
-        """Validation scores by name, from the sums of `measure` over all of `held_out`, the main one first."""
+        """Validation scores by name, the main one first, from the sums of `measure` over all of `held_out`."""
+
+
+def parts(items: Sequence, size: int) -> Iterator[Sequence]:
+    """Consecutive parts of at most `size` items."""
+    return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def shuffled(indices: Sequence[int], seed: int, epoch: int) -> list[int]:
+    """The order of an epoch."""
+    order = list(indices)
+    rng_of(seed, epoch, "order").shuffle(order)
+    return order
+
+
+def trained_per_epoch(samples: int, config: TrainConfig) -> int:
+    """How many of so many samples an epoch trains on: all, or as published those of whole batches."""
+    return samples - samples % config.batch_size if config.last_batch == "published_dropped" else samples

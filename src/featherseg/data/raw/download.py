@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from featherseg.core.errors import NotRun, UserError
-from featherseg.core.files import atomic_path, cache_root, not_run_reason, read_bytes, refuse_own_source, write_status
+from featherseg.core.files import (
+    atomic_path,
+    cache_root,
+    not_run_reason,
+    read_bytes,
+    refuse_own_source,
+    write_not_run,
+    write_status,
+)
 from featherseg.core.locks import exclusive, lock_of
 from featherseg.core.registry import unknown
 from featherseg.data.raw.checksums import Checksums
@@ -75,13 +83,6 @@ def _download(spec: RawSpec, raw_dir: Path, inbox_dir: Path, mirror: Path | None
             (folder / "anns" / path.name).write_bytes(read_bytes(path))
         write_status(folder)
     known.record()
-
-
-def write_not_run(folder: Path, reason: str) -> None:
-    """Make a stage's output folder that holds nothing but the reason for which it is empty."""
-    with atomic_path(folder) as partial:
-        partial.mkdir()
-        write_status(partial, reason)
 
 
 def _archives(spec: RawSpec, inbox_dir: Path, mirror: Path | None, known: Checksums) -> list[Path]:

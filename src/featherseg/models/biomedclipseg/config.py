@@ -1,15 +1,33 @@
 """Architectures of BiomedCLIPSeg: MedVLSM's, and a small one."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
 from featherseg.config import Depth, Positive, Several, Strict
 from featherseg.core.errors import UserError
+from featherseg.models.knobs import Dropout, ModelKnobs
 from featherseg.models.towers.word_pieces import FILE, SPELLING, read_vocabulary
 
-NAMES = ("biomedclipseg", "biomedclipseg_d")
+TapOffset = Literal[0, 1]
+_CAN = {"text", "text.blocks", "text.tokens", "vision.blocks", "condition"}
+MODELS = {"biomedclipseg": _CAN,  # its decoder comes untrained
+          "biomedclipseg_d": _CAN | {"head.pretrained"}}
+
+
+class Knobs(ModelKnobs):
+    """Where the image is read, and the text tower's dropout.
+
+    `tap_offset` is how many blocks later than CLIPSeg the decoder reads the image (0 is correct, 1 as released);
+    `text_dropout` is in the text tower in training (0 without one, 0.1 as released, where it is on although the tower
+    is frozen).
+    """
+
+    where_named = frozenset({"tap_offset", "text_dropout"})
+
+    tap_offset: TapOffset = 0
+    text_dropout: Dropout = 0.0
 
 
 class Architecture(Strict):

@@ -17,12 +17,20 @@ from transformers.models.bert.modeling_bert import BertModel
 from transformers.models.clipseg.configuration_clipseg import CLIPSegConfig
 from transformers.models.clipseg.modeling_clipseg import CLIPSegDecoder
 
+from featherseg.config import ModelConfig
 from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, Tower, TowerSpec
-from featherseg.models.biomedclipseg.config import Architecture
+from featherseg.models.biomedclipseg.config import FULL, Architecture, Knobs, small_config, vocabulary_beside
 from featherseg.models.clipseg.decoder import decoded, redraw
 from featherseg.models.towers.word_pieces import SPELLING, word_piece_tokenizer
-from featherseg.models.weights import check_keys
+from featherseg.models.weights import (
+    RANDOM_SMALL,
+    SMALL_SIZE,
+    architecture_beside,
+    check_keys,
+    is_random,
+    weights_file,
+)
 
 TRUNK, TEXT = "net.clip.visual.trunk", "net.clip.text"
 BERT_PROJECTIONS = {"q_proj": "attention.self.query", "k_proj": "attention.self.key",
@@ -184,3 +192,13 @@ def _build_decoder(config: Architecture) -> CLIPSegDecoder:
         use_complex_transposed_convolution=True))
     redraw(decoder)
     return decoder
+
+
+def build(config: ModelConfig, knobs: Knobs) -> BiomedCLIPSeg:
+    """BiomedCLIPSeg, or BiomedCLIPSeg-D, of the architecture that its weights name; errors are those of the class."""
+    architecture, vocabulary = architecture_beside(config, Architecture, FULL), None
+    if config.weights == RANDOM_SMALL:
+        architecture = small_config(image_size=knobs.image_size or SMALL_SIZE)
+    elif not is_random(config.weights):
+        vocabulary = vocabulary_beside(weights_file(config.weights), architecture)
+    return BiomedCLIPSeg(config.name, architecture, knobs.image_size, vocabulary, knobs.tap_offset, knobs.text_dropout)

@@ -5,11 +5,17 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from featherseg.config import Depth, Several, Strict
+from featherseg.models.knobs import ModelKnobs
 
+MODELS = {"clipseg": {"text", "text.blocks", "text.tokens", "vision.blocks", "condition", "head.pretrained"}}
 VOCABULARY = 49408
 Size = Annotated[int, Field(gt=0, le=2**13)]  # CLIP's widest is 1,664
 Share = Annotated[float, Field(ge=0, lt=1, strict=False)]
 Activation = Literal["quick_gelu", "gelu", "relu"]
+
+
+class Knobs(ModelKnobs):
+    """CLIPSeg has no knob of its own."""
 
 
 class Part(Strict):

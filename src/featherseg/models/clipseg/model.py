@@ -5,18 +5,24 @@ no error. Here the same blocks are walked with gradients, up to the last tap and
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers.models.clipseg.configuration_clipseg import CLIPSegConfig
 from transformers.models.clipseg.modeling_clipseg import CLIPSegForImageSegmentation
 
+from featherseg.config import ModelConfig, parse
+from featherseg.core.errors import UserError
+from featherseg.core.files import read_object
 from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
-from featherseg.models.clipseg.config import VOCABULARY
+from featherseg.models.clipseg.config import VOCABULARY, ClipsegFile, Knobs
 from featherseg.models.clipseg.decoder import decoded, redraw
 from featherseg.models.towers.tokenizer import END_ID, clip_token_ids
+from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, config_file, is_random
 
 
 def full_config() -> CLIPSegConfig:
@@ -119,3 +125,26 @@ class CLIPSeg(SegmentationModel):
     def decode(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         """Logits (B, h, w): the input's resolution for patch 16, half of it for patch 8."""
         return decoded(self.net.decoder, self.image_neck(image), self.text_neck(text))
+
+
+def build(config: ModelConfig, knobs: Knobs) -> CLIPSeg:
+    """CLIPSeg of the architecture that its weights name.
+
+    Raises:
+        UserError: a `config.json` that is none of a CLIPSeg.
+        ValueError: a size that does not fit it.
+    """
+    if config.weights == RANDOM_SMALL:
+        size = knobs.image_size or SMALL_SIZE
+        return CLIPSeg(small_config(image_size=size), size)
+    architecture = full_config() if is_random(config.weights) else _read_config(config_file(config.weights))
+    return CLIPSeg(architecture, knobs.image_size or 352)
+
+
+def _read_config(file: Path) -> CLIPSegConfig:
+    given = read_object(file)
+    parse(ClipsegFile, given, str(file))
+    try:
+        return CLIPSegConfig.from_dict(given)
+    except (TypeError, AttributeError, StrictDataclassError) as error:
+        raise UserError(f"{file} is not that of a CLIPSeg ({' '.join(str(error).split())}).") from None

@@ -5,8 +5,20 @@ from typing import Self
 from pydantic import model_validator
 
 from featherseg.config import Depth, Positive, Several, Strict
+from featherseg.models.knobs import FrozenBatchNorm, ModelKnobs
 
 NAMES = ("unet", "unetplusplus", "deeplabv3plus")
+MODELS: dict[str, set[str]] = {name: set() for name in NAMES}
+
+
+class Knobs(ModelKnobs):
+    """`frozen_batchnorm` says whether the statistics of frozen BatchNorm layers stay `fixed` in training (correct) or
+    move, as in released code (`published_moving`).
+    """
+
+    where_named = frozenset({"frozen_batchnorm"})
+
+    frozen_batchnorm: FrozenBatchNorm = "fixed"
 
 
 class Architecture(Strict):

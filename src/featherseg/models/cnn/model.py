@@ -4,17 +4,19 @@ A mask then depends on the image alone: every prompt of an image gets the same o
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
+from featherseg.config import ModelConfig
 from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
-from featherseg.models.cnn.config import Architecture
+from featherseg.models.cnn.config import FULL, Architecture, Knobs, small_config
 from featherseg.models.towers.batchnorm import BatchNorm2d
-from featherseg.models.weights import check_keys
+from featherseg.models.weights import RANDOM_SMALL, architecture_beside, check_keys
 
 STRIDE, SMALLEST = 32, 64
 NOT_IN_ENCODER = ("fc.weight", "fc.bias")  # the classifier of ImageNet's weights
@@ -27,7 +29,7 @@ class CNN(SegmentationModel):
 
     Args:
         name: one of `NETS`.
-        architecture: see `cnn_config`.
+        architecture: see `Architecture`.
         image_size: side of the square input in pixels; None for the architecture's own.
 
     Raises:
@@ -114,3 +116,19 @@ def _build_net(name: str, architecture: Architecture) -> nn.Module:
         pool = net.decoder.aspp[0].convs[-1]
         pool[2] = BatchNorm2d(pool[2].num_features)
     return net
+
+
+def build(config: ModelConfig, knobs: Knobs) -> CNN:
+    """The CNN of the architecture that its weights name.
+
+    Raises:
+        ValueError: a size that does not fit the encoder.
+    """
+    architecture = FULL[config.name]
+    if config.weights == RANDOM_SMALL:
+        architecture = small_config(config.name)
+    elif (Path(config.weights) / "config.json").is_file():  # ImageNet's weights of the encoder come without
+        architecture = architecture_beside(config, Architecture, architecture)
+    model = CNN(config.name, architecture, knobs.image_size)
+    model.frozen_batchnorm_moves = knobs.frozen_batchnorm == "published_moving"
+    return model

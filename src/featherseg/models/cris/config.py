@@ -1,11 +1,38 @@
 """Architectures of CRIS: the released one on CLIP RN50, and a small one."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from featherseg.config import Depth, Positive, Several
+from featherseg.config import Depth, Positive, ResizeKind, Several
 from featherseg.models.etris import config as etris_config
+from featherseg.models.knobs import Dropout, FrozenBatchNorm, ModelKnobs, Upsampling
+
+TextPadding = Literal["masked", "published_unmasked"]
+MODELS = {"cris": {"text", "text.blocks", "text.tokens", "head.pretrained"}}
+
+
+class Knobs(ModelKnobs):
+    """How pictures and sentences get to CRIS and masks back, and what its decoder sees.
+
+    `word_length` is the number of tokens that a sentence is cut or padded to. `frozen_batchnorm` says whether the
+    statistics of frozen BatchNorm layers stay `fixed` in training (correct) or move, as in the released code
+    (`published_moving`). `upsampling` is the way from the head's grid back to the input's: logits `bicubic`, corner on
+    corner, as MedVLSM does, or `bilinear`, or probabilities by cubic splines (`published_bicubic`, as where CRIS was
+    trained). `resize` is how a picture gets to the square: squashed, as MedVLSM does, in its aspect (`letterbox`), or
+    that at fractions of a pixel and without antialiasing (`published_warp`). `text_padding` says whether the decoder is
+    kept from the padding, and `decoder_dropout` is the decoder's (None is 0.1; MedVLSM and VLSM-Adapter tune it with
+    0.2).
+    """
+
+    where_named = frozenset({"word_length", "frozen_batchnorm", "resize", "text_padding", "decoder_dropout"})
+
+    word_length: Positive | None = None
+    frozen_batchnorm: FrozenBatchNorm = "fixed"
+    upsampling: Upsampling = "bicubic"
+    resize: ResizeKind = "squash"
+    text_padding: TextPadding = "masked"
+    decoder_dropout: Dropout | None = None
 
 
 class Architecture(etris_config.Architecture):

@@ -5,8 +5,16 @@ from typing import Self
 from pydantic import model_validator
 
 from featherseg.config import Depth, Positive, Several
-from featherseg.models.etris.config import STAGES
+from featherseg.models.etris.config import STAGES, HeadKnobs
 from featherseg.models.etris.config import Architecture as ETRISArchitecture
+
+# released weights hold the head; what is put together of DINOv2's and CLIP's does not
+_CAN = {"text", "text.blocks", "text.tokens", "vision.blocks", "exchange.words", "head.pretrained"}
+MODELS = {"detris_b": _CAN, "detris_l": _CAN}
+
+
+class Knobs(HeadKnobs):
+    """Those of ETRIS's head."""
 
 
 class Architecture(ETRISArchitecture):

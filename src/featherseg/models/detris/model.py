@@ -12,10 +12,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
+from featherseg.config import ModelConfig
 from featherseg.models.base import ImageFeatures, TextFeatures, TowerSpec
-from featherseg.models.detris.config import Architecture
-from featherseg.models.etris.model import ETRIS
+from featherseg.models.detris.config import FULL, Architecture, Knobs, small_config
+from featherseg.models.etris.model import ETRIS, with_ways
 from featherseg.models.towers.clip import VISUAL, ExchangeSpec, ViTTowers, walk
+from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, architecture_beside
 
 PLACES = "backbone.visual.pos_embed"
 CLASS, REGISTERS = "backbone.visual.cls_token", "backbone.visual.reg_token"
@@ -126,3 +128,16 @@ def _with_timms_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if own.ndim == positions.ndim == 3 and own.shape[1:] == (1, positions.shape[2]):
         state[CLASS], state[PLACES] = own + positions[:, :1], positions[:, 1:]
     return state
+
+
+def build(config: ModelConfig, knobs: Knobs) -> DETRIS:
+    """DETRIS of the architecture that its weights name.
+
+    Raises:
+        ValueError: a size that does not fit the towers.
+    """
+    architecture = architecture_beside(config, Architecture, FULL[config.name])
+    if config.weights == RANDOM_SMALL:
+        architecture = small_config(image_size=knobs.image_size or SMALL_SIZE)
+    model = DETRIS(config.name, architecture, knobs.image_size, knobs.word_length, knobs.head_parts)
+    return with_ways(model, knobs)

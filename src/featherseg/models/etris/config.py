@@ -1,12 +1,54 @@
 """Architectures of ETRIS: the three of the paper, and small ones."""
 
-from typing import Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from featherseg.config import Depth, Positive, Several, Strict
+from featherseg.config import Depth, Positive, ResizeKind, Several, Strict
+from featherseg.models.knobs import FrozenBatchNorm, ModelKnobs, Upsampling
 
 STAGES = 3
+HeadPart = Literal["hierarchical_alignment", "global_alignment", "projector"]
+HEAD_PARTS: tuple[HeadPart, ...] = get_args(HeadPart)
+# released weights hold the head; CLIP's alone do not
+_CAN = {"text", "text.blocks", "text.tokens", "exchange.stages", "head.pretrained"}
+MODELS = {"etris_r50": _CAN, "etris_r101": _CAN, "etris_vit": _CAN | {"vision.blocks"}}
+
+
+def _in_order(parts: tuple[HeadPart, ...]) -> tuple[HeadPart, ...]:
+    if len(set(parts)) < len(parts):
+        raise ValueError("a part is named twice")
+    return tuple(part for part in HEAD_PARTS if part in parts)
+
+
+HeadParts = Annotated[Several[HeadPart], Field(min_length=1), AfterValidator(_in_order)]
+
+
+class HeadKnobs(ModelKnobs):
+    """Of every model with ETRIS's head: its parts, and how pictures and sentences get to the model and masks back.
+
+    `word_length` is the number of tokens that a sentence is cut or padded to. `upsampling` is the way from the head's
+    grid back to the input's: logits `bilinear`, or probabilities by cubic splines whose corners are aligned
+    (`published_bicubic`, as in the released code). `resize` is how a picture gets to the square: in its aspect
+    (`letterbox`), that at fractions of a pixel and without antialiasing (`published_warp`), or squashed.
+    """
+
+    where_named = frozenset({"word_length", "resize"})
+
+    word_length: Positive | None = None
+    head_parts: HeadParts = HEAD_PARTS
+    upsampling: Upsampling = "bilinear"
+    resize: ResizeKind = "letterbox"
+
+
+class Knobs(HeadKnobs):
+    """`frozen_batchnorm` says whether the statistics of frozen BatchNorm layers stay `fixed` in training (correct) or
+    move, as in the released code (`published_moving`).
+    """
+
+    where_named = HeadKnobs.where_named | {"frozen_batchnorm"}
+
+    frozen_batchnorm: FrozenBatchNorm = "fixed"
 
 
 class Architecture(Strict):

@@ -1,10 +1,26 @@
 """Architectures of SAN: the paper's on CLIP ViT-B/16, and a small one."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
 from featherseg.config import Depth, Positive, Several, Strict
+from featherseg.models.knobs import ModelKnobs
+
+SideFusion = Literal["fixed", "published_swapped"]
+Recognition = Literal["trained", "published_without_gradient"]
+MODELS = {"san": {"text"}}  # CLIP stays as it is, and the side network is trained anew
+
+
+class Knobs(ModelKnobs):
+    """`side_fusion` is which of CLIP's states reach which block of the side network, and `recognition` whether
+    gradients run through what CLIP makes of the proposals.
+    """
+
+    where_named = frozenset({"side_fusion", "recognition"})
+
+    side_fusion: SideFusion = "fixed"
+    recognition: Recognition = "trained"
 
 
 class Architecture(Strict):

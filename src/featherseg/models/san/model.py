@@ -16,12 +16,13 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from featherseg.config import ModelConfig
 from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
-from featherseg.models.san.config import Architecture
+from featherseg.models.san.config import FULL, Architecture, Knobs, small_config
 from featherseg.models.towers.clip import NOT_TENSORS_OF_THE_MODEL, VOCABULARY, interpolate_positions
 from featherseg.models.towers.tokenizer import CONTEXT, END_ID, clip_token_ids
-from featherseg.models.weights import check_keys
+from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, architecture_beside, check_keys
 
 VISUAL = "net.clip.visual"
 CLIP_SHRINKS = 2
@@ -109,7 +110,7 @@ class SAN(SegmentationModel):
     Its decoder is the side network, with CLIP's positional embeddings, which are trained along (the published 8.4 M).
 
     Args:
-        config: see `san_config`.
+        config: see `Architecture`.
         image_size: side of the square input in pixels; None for the architecture's own.
         swapped: numbers of CLIP's blocks and the side network's are exchanged where CLIP's states are added, as in
             VLSM-Adapter's released configuration: the states after blocks 0, 1 and 2 are added before side blocks 0,
@@ -258,3 +259,12 @@ class SAN(SegmentationModel):
         for block in visual.transformer.resblocks[self.config.fused[-1] :]:
             states = block(states, attn_mask=mask.flatten(0, 1))
         return F.normalize(visual.ln_post(states[:, :queries]) @ visual.proj, dim=-1)
+
+
+def build(config: ModelConfig, knobs: Knobs) -> SAN:
+    """SAN of the architecture that its weights name; errors are those of the class."""
+    architecture = architecture_beside(config, Architecture, FULL)
+    if config.weights == RANDOM_SMALL:
+        architecture = small_config(knobs.image_size or SMALL_SIZE)
+    return SAN(architecture, knobs.image_size, swapped=knobs.side_fusion == "published_swapped",
+               learns_to_recognise=knobs.recognition == "trained")

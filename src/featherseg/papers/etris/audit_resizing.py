@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, get_args
 import torch
 from torch import Tensor
 
-from featherseg.config import LossConfig, WayBack
 from featherseg.data.transforms import Letterbox, Resize, Squash, Warp
-from featherseg.engine import shrunk
 from featherseg.models.base import SegmentationModel
+from featherseg.models.knobs import WayBack
 from featherseg.papers.etris.audit import tiny_resnet
 from featherseg.reporting import tables
 from featherseg.reporting.audit import shown
+from featherseg.tasks.segmentation.config import LossConfig
+from featherseg.tasks.segmentation.objective import shrunk
 
 if TYPE_CHECKING:
     import numpy as np

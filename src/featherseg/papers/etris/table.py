@@ -3,15 +3,16 @@
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 from torch.nn import Parameter
 
-from featherseg.config import HeadPart, ModelConfig
+from featherseg.config import ModelConfig
 from featherseg.core.markup import markdown_text
 from featherseg.describe import without_weights
-from featherseg.models import WITH_ETRIS_HEAD
+from featherseg.models import having
+from featherseg.models.etris.config import HEAD_PARTS
 from featherseg.reporting import published
 from featherseg.reporting.experiments import with_experiments
 from featherseg.reporting.published import AS_RELEASED, BACKBONES, IOU_PRINTED
@@ -22,7 +23,7 @@ from featherseg.tasks.segmentation.referring import ALL, FIRST, MEASURES, MIOU, 
 SETS = {FIRST: "first sentence", ALL: "all sentences"}
 MAIN = ((MIOU, 0.35), (OIOU, 0.5), ("P@0.5", 0.5))
 BRIDGER = "bridger"
-PARTS = get_args(HeadPart)
+PARTS = HEAD_PARTS
 KNOBS: Mapping[str, tuple] = {
     "dim": (8, 16, 32, 64, 128), "stages": (1, 2, 3), "direction": ("both", "text_to_vision", "vision_to_text"),
     "head_parts": ("", *("+".join(other for other in PARTS if other != part) for part in PARTS))}
@@ -209,7 +210,7 @@ def accuracy(results: pd.DataFrame) -> pd.DataFrame:
 def methods(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of ETRIS's and DETRIS's tuning methods: no recipe as released, and of the Bridger's only the usual one
     of each model and those in one direction, no other ablation."""
-    rows = rows[rows.model.isin(WITH_ETRIS_HEAD) & ~rows.recipe.str.endswith(AS_RELEASED)]
+    rows = rows[rows.model.isin(having("head_parts")) & ~rows.recipe.str.endswith(AS_RELEASED)]
     ablated = pd.Series(False, rows.index)
     for _, part in rows[rows.adapter == BRIDGER].groupby("model"):
         usual = _usual(part)

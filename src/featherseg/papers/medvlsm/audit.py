@@ -218,7 +218,7 @@ def prompt_draws(evaluations: int = 50, images: int = 12) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from featherseg.tasks.segmentation.evaluate import OWN, plan_trials
+    from featherseg.tasks.segmentation.trials import OWN, plan_trials
 
     samples, scored = _drawn_set(images)
     means: dict[str, list[float]] = {DRAWN: [], SEEDED: [], FULLEST: []}
@@ -243,7 +243,7 @@ def prompt_levels(images: int = 12) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from featherseg.tasks.segmentation.evaluate import OWN, plan_trials
+    from featherseg.tasks.segmentation.trials import OWN, plan_trials
 
     samples, scored = _drawn_set(images)
     lines = []

@@ -10,13 +10,15 @@ import torch
 from torch import nn
 
 from featherseg import adapters
-from featherseg.config import TrainConfig
 from featherseg.describe import without_weights
-from featherseg.engine import POSITIONS, is_best, make_optimizer, make_schedule, tower_parameters, trained_per_epoch
+from featherseg.engine import POSITIONS, is_best, make_optimizer, make_schedule, tower_parameters
 from featherseg.models.base import SegmentationModel
 from featherseg.papers.medvlsm.audit import prompt_levels
 from featherseg.reporting import tables
 from featherseg.reporting.audit import shown
+from featherseg.tasks.objective import trained_per_epoch
+from featherseg.tasks.segmentation.config import SegmentationTrain
+from featherseg.tasks.segmentation.objective import choice_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,7 +146,7 @@ def position_rates() -> "pd.DataFrame":
     model, lines = adapters.apply(small_cris(), {"name": "full"}), []
     learned = adapters.trainable(model)
     for where in ("tower_rate", "published_full_rate"):
-        config = TrainConfig(lr=1e-4, tower_lr_factor=0.1, tower_positions=where)
+        config = SegmentationTrain(lr=1e-4, tower_lr_factor=0.1, tower_positions=where)
         optimizer = make_optimizer(config, list(learned.values()), tower_parameters(model, config))
         rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
         for part, names in _parts(learned).items():
@@ -207,7 +209,7 @@ def last_batches() -> "pd.DataFrame":
         if isinstance(SPECS[name], ReferringSpec):
             samples = SPECS[name].sizes["train"]
             for batch in (32, 64):
-                config = TrainConfig(batch_size=batch, last_batch="published_dropped")
+                config = SegmentationTrain(batch_size=batch, last_batch="published_dropped")
                 left_out = samples - trained_per_epoch(samples, config)
                 lines.append({"dataset": name, "references": samples, "batch": batch, "left out": left_out,
                               "share": 100 * left_out / samples})
@@ -251,9 +253,9 @@ def _parts(learned: dict[str, nn.Parameter]) -> dict[str, list[str]]:
 
 def _rates(watched: str, values: "np.ndarray") -> list[float]:
     """The rate of each epoch, by VLSM-Adapter's settings of the plateau."""
-    config = TrainConfig(schedule="plateau", factor=0.3, patience=5, plateau_on=watched)
+    config = SegmentationTrain(schedule="plateau", factor=0.3, patience=5, plateau_on=watched)
     optimizer = make_optimizer(config, [nn.Parameter(torch.zeros(1))])
-    schedule, rates = make_schedule(config, optimizer), []
+    schedule, rates = make_schedule(config, optimizer, choice_of(config).plateau_mode), []
     for value in values:
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
@@ -262,7 +264,7 @@ def _rates(watched: str, values: "np.ndarray") -> list[float]:
 
 
 def _kept(scores: "np.ndarray", rule: str) -> int:
-    config, kept = TrainConfig(selection=rule), 0
+    config, kept = SegmentationTrain(selection=rule), 0
     for epoch, score in enumerate(scores):
-        kept = epoch if is_best(score, scores[:epoch], config) else kept
+        kept = epoch if is_best(score, scores[:epoch], choice_of(config).keeps) else kept
     return kept

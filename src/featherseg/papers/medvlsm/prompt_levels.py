@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from featherseg.config import PROMPT_LEVELS, Run
+from featherseg.config import Run
 from featherseg.core.markup import markdown_text
 from featherseg.reliance.study import HOW, Measured, by_dataset, measured
 from featherseg.reporting import style
 from featherseg.reporting.study import Study, title_of
 from featherseg.reporting.tables import FROM, honest, source_of
+from featherseg.tasks.segmentation.config import PROMPT_LEVELS
 
 if TYPE_CHECKING:
     from IPython.display import Markdown

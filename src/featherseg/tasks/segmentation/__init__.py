@@ -1,1 +1,5 @@
-"""Segmentation by a prompt: losses, metrics, training and scoring."""
+"""Text-prompted segmentation: a mask of what a prompt names in an image."""
+
+from featherseg.tasks.segmentation.task import Segmentation
+
+__all__ = ["Segmentation"]

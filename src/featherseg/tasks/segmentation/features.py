@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import shutil
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from featherseg.core.files import cache_root
 from featherseg.core.progress import progress
 from featherseg.core.sources import digests
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, Tower, within
+from featherseg.tasks.objective import parts
 from featherseg.tasks.segmentation.pixels import PixelDataset
 
 IMAGES_PER_PASS, PROMPTS_PER_PASS = 16, 64
@@ -112,7 +113,7 @@ class FeatureBank:
             return None
         shapes = [tensor.shape[1:] for tensor in encode(items[:1])]
         need = 4 * len(items) * sum(shape.numel() for shape in shapes)
-        passes = list(batches(items, per_pass))
+        passes = list(parts(items, per_pass))
         if self._device.type != "cpu":
             if need > torch.get_device_module(self._device).mem_get_info()[0] // 2:
                 return _no_room(tower, need, "device memory")
@@ -134,11 +135,6 @@ class FeatureBank:
 def by_length(prompts: Iterable[str]) -> list[str]:
     """The distinct prompts, shortest first, so that neighbours encoded together need little padding."""
     return sorted(set(prompts), key=lambda prompt: (len(prompt), prompt))
-
-
-def batches(items: Sequence, size: int) -> Iterator[Sequence]:
-    """Consecutive parts of at most `size` items."""
-    return (items[first : first + size] for first in range(0, len(items), size))
 
 
 def distinct(items: Sequence[Hashable]) -> tuple[list, list[int]]:

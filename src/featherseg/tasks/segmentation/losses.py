@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from featherseg.config import LossConfig
+from featherseg.tasks.segmentation.config import LossConfig
 
 SMOOTH = 1e-5
 

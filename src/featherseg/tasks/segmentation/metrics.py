@@ -9,10 +9,15 @@ Whoever averages these values counts the empty masks beside the mean.
 
 import numpy as np
 
+from featherseg.tasks.base import SHARE
+from featherseg.tasks.segmentation.task import DSC, HD95, IOU, MILLIMETRE, PIXEL, Segmentation
+
+__all__ = ["AVERAGED", "EMPTY_RULE", "METRICS", "MILLIMETRE", "PIXEL", "PIXELS", "SHARE", "UNITS", "dice", "hd95",
+           "iou", "overlap", "score", "surface"]
+
 METRICS = ("dsc", "iou", "hd95", "intersection", "union")
-AVERAGED = ("dsc", "iou", "hd95")
-PIXEL, MILLIMETRE, SHARE = "px", "mm", "1"
-UNITS = {"dsc": SHARE, "iou": SHARE, "hd95": PIXEL, "intersection": PIXEL, "union": PIXEL}  # areas in pixels
+AVERAGED = (DSC, IOU, HD95)
+UNITS = {metric.name: metric.unit for metric in Segmentation.metrics} | {"intersection": PIXEL, "union": PIXEL}
 Spacing = tuple[float, float]
 PIXELS: Spacing = (1.0, 1.0)
 EMPTY_RULE = "both masks empty: DSC = IoU = 1, HD95 = 0; one empty: DSC = IoU = 0, HD95 = image diagonal"

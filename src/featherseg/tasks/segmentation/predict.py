@@ -1,17 +1,20 @@
 """Masks from a model: of pictures in memory, and of files for the command line."""
 
 import hashlib
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 
-from featherseg import adapters, checkpoint, models
+from featherseg import checkpoint
+from featherseg.checkpoint import load_model
 from featherseg.config import Run, plan_path, read_run
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, not_run_reason, refuse_own_source
@@ -20,7 +23,8 @@ from featherseg.data.images import EXTENSIONS, open_picture, read_image
 from featherseg.data.prepared import is_text
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
 from featherseg.models.readings import Readings, losses
-from featherseg.tasks.segmentation.features import batches, by_length, distinct
+from featherseg.tasks.objective import parts
+from featherseg.tasks.segmentation.features import by_length, distinct
 
 IMAGES_AT_ONCE = 8
 # numbers of the widest towers' states; more at once is slower on a CPU: states fall out of its cache, and short
@@ -28,27 +32,6 @@ IMAGES_AT_ONCE = 8
 STATES_ON_CPU, PROMPTS_ON_CPU = 1040 * 768, 4 * 512
 COLOUR = (255, 220, 0)
 _NAMED = 3  # of what is passed over
-
-
-def load_model(run: Run, train_dir: Path | str) -> SegmentationModel:
-    """A run's model as it was trained, in eval mode, on the accelerator where there is one.
-
-    Args:
-        run: the resolved run.
-        train_dir: its folder with `checkpoint.safetensors`; not read where nothing is trained.
-
-    Raises:
-        UserError: weights or checkpoint are absent, unreadable or those of another run, or nothing was trained
-            although the base weights lack a part of the model.
-    """
-    model = adapters.apply(models.build(run.model, run.seed), run.adapter, run.seed)
-    if run.train is None and model.untrained:
-        more = " and more" if len(model.untrained) > 1 else ""
-        raise UserError(f"run '{run.name}' trains nothing, but {run.model.weights} does not hold {model.untrained[0]}"
-                        f"{more}, which would stay random; train the run, or take weights of the whole model.")
-    if run.train is not None:
-        checkpoint.load(Path(train_dir) / "checkpoint.safetensors", model, run)
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def predict_probabilities(model: SegmentationModel, images: Sequence[np.ndarray], prompts: Sequence[str],
@@ -73,33 +56,110 @@ def predict_probabilities(model: SegmentationModel, images: Sequence[np.ndarray]
     return list(iterate_probabilities(model, images, prompts, batch_size))
 
 
-@torch.inference_mode()
 def iterate_probabilities(model: SegmentationModel, images: Sequence[np.ndarray], prompts: Sequence[str],
                           batch_size: int = 32) -> Iterator[np.ndarray]:
     """`predict_probabilities` one by one, for when the maps together would not fit into memory."""
-    device = next(model.parameters()).device
     images = list(images)
-    picture_of = _picture_of(images)
-    pictures = dict(zip(picture_of, images, strict=True)).values()
-    pixels = torch.stack([torch.from_numpy(model.resize.image(picture)) for picture in pictures]).to(device)
+    keys = _picture_of(images)
+    asked = [Asked(key, prompt, image.shape[:2]) for key, prompt, image in zip(keys, prompts, images, strict=True)]
+    pictures = list(dict(zip(keys, images, strict=True)).values())
+    return segment(model, Pictures(model, pictures, batch_size), asked, batch_size)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One map that is asked for: the key of its image, its prompt, and the map's (H, W)."""
+
+    key: int
+    prompt: str
+    size: tuple[int, int]
+
+
+class Source(Protocol):
+    """Where the features of images, by their keys, and of prompts come from, on the model's device."""
+
+    def images(self, keys: Sequence[int]) -> ImageFeatures:
+        """Features of images: a batch of len(keys)."""
+
+    def texts(self, prompts: Sequence[str]) -> TextFeatures:
+        """Features of prompts: a batch of len(prompts)."""
+
+    def pairs(self, keys: Sequence[int], prompts: Sequence[str]) -> tuple[ImageFeatures, TextFeatures]:
+        """Features of images, each with its prompt: two batches of len(keys)."""
+
+
+class Pictures:
+    """Pictures in memory as a `Source`; the key of each is its place.
+
+    Args:
+        model: in eval mode, on the device where it is used.
+        pictures: uint8 (H, W, 3) of any sizes.
+        batch_size: how many are encoded at once.
+    """
+
+    def __init__(self, model: SegmentationModel, pictures: Iterable[np.ndarray], batch_size: int) -> None:
+        self._model, self._batch_size = model, batch_size
+        self._device = next(model.parameters()).device
+        resized = [torch.from_numpy(model.resize.image(picture)) for picture in pictures]
+        self._pixels = torch.stack(resized).to(self._device)
+
+    def images(self, keys: Sequence[int]) -> ImageFeatures:
+        """Features of the pictures of these keys."""
+        pixels = self._pixels[list(keys)]
+        return ImageFeatures.concat([self._model.encode_image(self._model.normalise(some))
+                                     for some in pixels.split(self._batch_size)])
+
+    def texts(self, prompts: Sequence[str]) -> TextFeatures:
+        """Features of prompts."""
+        return self._model.encode_text(self._model.tokenize(prompts).to(self._device))
+
+    def pairs(self, keys: Sequence[int], prompts: Sequence[str]) -> tuple[ImageFeatures, TextFeatures]:
+        """Features of pictures, each with its prompt, of towers that exchange on their way."""
+        tokens = self._model.tokenize(prompts).to(self._device)
+        return self._model.encode(self._model.normalise(self._pixels[list(keys)]), tokens)
+
+
+@torch.inference_mode()
+def segment(model: SegmentationModel, source: Source, asked: Sequence[Asked], batch_size: int,
+            images_at_once: int | None = None) -> Iterator[np.ndarray]:
+    """Probability maps, float32 (H, W) at the images' own resolution, in the order in which they are asked for.
+
+    Each prompt and each image is encoded once, however many maps share it, or each pair of them where the towers
+    exchange on their way; what is encoded or decoded together depends on what is asked for alone.
+
+    Args:
+        model: in eval mode.
+        source: of the features.
+        asked: where `images_at_once` is given, those of one image stand together.
+        batch_size: how many are encoded or decoded at once, on a CPU at most.
+        images_at_once: of how many images features are in memory; None for all.
+    """
     if model.joint:
-        for some in batches(range(len(images)), batch_size):
-            tokens = model.tokenize([prompts[k] for k in some]).to(device)
-            features = model.encode(model.normalise(pixels[[picture_of[k] for k in some]]), tokens)
-            yield from model.original_resolution(model.decode(*features), [images[k].shape[:2] for k in some])
+        for some in parts(asked, batch_size):
+            features = source.pairs([one.key for one in some], [one.prompt for one in some])
+            yield from model.original_resolution(model.decode(*features), [one.size for one in some])
         return
-    vision = ImageFeatures.concat(
-        [model.encode_image(model.normalise(some)) for some in pixels.split(batch_size)])
-    text, text_of = encode_prompts(
-        prompts, lambda some: model.encode_text(model.tokenize(some).to(device)), device, batch_size, model.text.dim)
-    queries = [Query(picture, text_of[prompt], image.shape[:2])
-               for picture, prompt, image in zip(picture_of, prompts, images, strict=True)]
-    yield from decode_queries(model, vision, text, queries, batch_size)
+    device = next(model.parameters()).device
+    text, text_of = encode_prompts([one.prompt for one in asked], source.texts, device, batch_size, model.text.dim)
+    for some in _by_images(asked, images_at_once):
+        keys, places = distinct([one.key for one in some])
+        queries = [Query(place, text_of[one.prompt], one.size) for place, one in zip(places, some, strict=True)]
+        yield from decode_queries(model, source.images(keys), text, queries, batch_size)
+
+
+def _by_images(asked: Sequence[Asked], images_at_once: int | None) -> Iterator[list[Asked]]:
+    """What is asked of at most so many images, image by image; None: of all of them, in any order."""
+    if images_at_once is None:
+        yield list(asked)
+        return
+    of_images = [list(of_image) for _, of_image in itertools.groupby(asked, lambda one: one.key)]
+    for some in parts(of_images, images_at_once):
+        yield list(itertools.chain(*some))
 
 
 @dataclass(frozen=True)
 class Query:
-    """One map that is asked for: a row of image features, one of text features, and the map's (H, W)."""
+    """One map that is decoded: a row of image features, one of text features, and the map's (H, W)."""
 
     image: int
     text: int
@@ -118,7 +178,7 @@ def encode_prompts(prompts: Iterable[str], encode: Callable[[list[str]], TextFea
     """
     ordered = by_length(prompts)
     size = min(batch_size, max(1, PROMPTS_ON_CPU // max(width, 1))) if device.type == "cpu" else batch_size
-    text = TextFeatures.concat([encode(some) for some in batches(ordered, size)])
+    text = TextFeatures.concat([encode(some) for some in parts(ordered, size)])
     return text, {prompt: row for row, prompt in enumerate(ordered)}
 
 
@@ -135,7 +195,7 @@ def decode_queries(model: SegmentationModel, image: ImageFeatures, text: TextFea
     states = image.taps[0]
     places = states.shape[1] if states.ndim == 3 else states.shape[2:].numel()
     on_cpu = min(batch_size, max(1, STATES_ON_CPU // (places * states.shape[-1 if states.ndim == 3 else 1])))
-    for some in batches(queries, on_cpu if states.device.type == "cpu" else batch_size):
+    for some in parts(queries, on_cpu if states.device.type == "cpu" else batch_size):
         rows = [query.image for query in some]
         shared = len(set(rows)) == 1  # what the decoder does to the image alone is then done once
         logits = model.decode(image.index(torch.tensor(rows[:1] if shared else rows)),

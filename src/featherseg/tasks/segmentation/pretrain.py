@@ -17,13 +17,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from featherseg.config import LossConfig, PretrainParams
+from featherseg.config import PretrainParams
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, sha256_file, write_json
 from featherseg.data.synthetic import draw, scene_prompts
 from featherseg.models import small_model
 from featherseg.models.base import SegmentationModel
 from featherseg.models.weights import read_state
+from featherseg.tasks.segmentation.config import LossConfig
 from featherseg.tasks.segmentation.losses import per_sample_loss
 from featherseg.tasks.segmentation.metrics import dice
 

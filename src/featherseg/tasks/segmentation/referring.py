@@ -10,15 +10,16 @@ a mean finds the numbers of empty masks beside it. (The released code of ETRIS a
 as IoU 0; the referring sets hold none.)
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+from featherseg.tasks.base import Score
+from featherseg.tasks.segmentation.task import MIOU, OIOU, PRECISIONS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 THRESHOLDS = (0.35, 0.5)
-PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
-MIOU, OIOU = "mIoU", "oIoU"
 MEASURES = (MIOU, OIOU, *(f"P@{least}" for least in PRECISIONS))
 FIRST, ALL = "first", "all"
 RULE = ("mIoU: mean of the expressions' IoU; oIoU: sum of intersections / sum of unions; P@x: share of "
@@ -44,6 +45,21 @@ def measures(iou: Iterable[float], intersection: Iterable[float], union: Iterabl
         raise ValueError("there is no expression to measure")
     found = {MIOU: sum(iou) / len(iou), OIOU: covered / joined if joined else 1.0}
     return found | {f"P@{least}": sum(value > least for value in iou) / len(iou) for least in PRECISIONS}
+
+
+def scores(score: Callable[..., Score], row: Mapping[str, Any]) -> Iterator[Score]:
+    """What one expression adds to `MEASURES`, and to the empty masks beside them.
+
+    Args:
+        score: makes a `Score` of a metric, a value and a weight.
+        row: `iou`, `intersection`, `union`, `empty_truth` and `empty_prediction` of the expression.
+    """
+    yield score(MIOU, row["iou"])
+    yield score(OIOU, row["intersection"], weight=row["union"])
+    for least in PRECISIONS:
+        yield score(f"P@{least}", float(row["iou"] > least))
+    for name in ("empty_truth", "empty_prediction"):
+        yield score(f"n_{name}", float(row[name]))
 
 
 def summarise(per_sample: "pd.DataFrame") -> dict[str, dict[str, Any]]:
