@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tiny import tiny_data, tiny_environment, tiny_run, tiny_weights
 
 from featherseg import adapters, checkpoint, engine, predict
-from featherseg.config import LossConfig, ModelConfig, TrainConfig
+from featherseg.config import EvaluateConfig, LossConfig, ModelConfig, TrainConfig
 from featherseg.data.prepared import PreparedDataset
 from featherseg.engine import (
     make_optimizer,
@@ -390,6 +390,13 @@ def test_not_run_is_a_result(files, place, where):
     reason = {"run": "no weights here", "data": "no data here"}[where]
     assert read_json(place / "out/status.json") == {"status": "not_run", "reason": reason}
     assert [path.name for path in (place / "out").iterdir()] == ["status.json"]
+
+
+def test_a_split_that_is_scored_after_training_is_asked_for_before(files, place, monkeypatch):
+    monkeypatch.setattr(engine, "build", lambda *_: pytest.fail("a model was built"))
+    run = tiny_run(files[0], files[1]).model_copy(update={"evaluate": EvaluateConfig(splits=("fold3",))})
+    with pytest.raises(UserError, match="no samples in split 'fold3', which evaluate.splits names"):
+        train(run, files[2], place / "out", place / "out.json")
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
