@@ -32,7 +32,7 @@ from featherseg.models import build
 from featherseg.resume import forget
 from featherseg.tasks.objective import shuffled
 from featherseg.tasks.segmentation import Segmentation, predict
-from featherseg.tasks.segmentation.config import LossConfig, SegmentationTrain
+from featherseg.tasks.segmentation.config import LossConfig, SegmentationEvaluate, SegmentationTrain
 from featherseg.tasks.segmentation.objective import SegmentationObjective, choice_of, mask_losses, validation_scores
 
 
@@ -393,10 +393,17 @@ def test_not_run_is_a_result(files, place, where):
     assert [path.name for path in (place / "out").iterdir()] == ["status.json"]
 
 
+def test_a_split_that_is_scored_after_training_is_asked_for_before(files, place, monkeypatch):
+    monkeypatch.setattr(Segmentation, "build", lambda *_: pytest.fail("a model was built"))
+    run = tiny_run(files[0], files[1]).model_copy(update={"evaluate": SegmentationEvaluate(splits=("fold3",))})
+    with pytest.raises(UserError, match="no samples in split 'fold3', which evaluate.splits names"):
+        train(run, files[2], place / "out", place / "out.json")
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_split_without_samples_is_refused_before_a_model_is_built(files, place, monkeypatch, split):
     data = tiny_data(place / "data", **{split: 0})
-    monkeypatch.setattr(engine, "build", lambda *_: pytest.fail("a model was built"))
+    monkeypatch.setattr(Segmentation, "build", lambda *_: pytest.fail("a model was built"))
     with pytest.raises(UserError, match=f"no samples in split '{split}'"):
         train(tiny_run(files[0], files[1]), data, place / "out", place / "out.json")
     assert not (place / "out").exists()
