@@ -9,8 +9,8 @@ from reliance_data import halves
 from featherseg.core.errors import UserError
 from featherseg.models.readings import Reading, Readings, as_text
 from featherseg.reliance.image import IMAGE
-from featherseg.reliance.text import TEXT, Case, Peers
 from featherseg.reliance.trials import plan
+from featherseg.tasks.segmentation.text import TEXT, Case, Peers
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,8 @@ def case_of(data, image=0, target="left block", **changes):
     sample = next(one for one in samples if (one.image_id, one.target) == (f"im{image}", target))
     own[sample.sample_id] = changes.get("own", own[sample.sample_id])
     readings = Readings(changes.get("reader", as_text), own.values())
-    return Case(sample, own[sample.sample_id], Peers(samples, own, seed=0, readings=readings))
+    listed = {sample_id: [prompt] for sample_id, prompt in own.items()}
+    return Case(sample, own[sample.sample_id], Peers(samples, listed, seed=0, readings=readings))
 
 
 def first_words(count):

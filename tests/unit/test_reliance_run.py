@@ -19,10 +19,10 @@ from featherseg.models.clipseg.model import CLIPSeg
 from featherseg.plan import resolve_study
 from featherseg.reliance import page as reliance
 from featherseg.reliance.image import IMAGE
-from featherseg.reliance.text import TEXT
 from featherseg.tasks.segmentation import config
 from featherseg.tasks.segmentation.config import RelianceConfig, SegmentationEvaluate
 from featherseg.tasks.segmentation.predict import load_model, predict_probabilities
+from featherseg.tasks.segmentation.text import TEXT
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,6 @@ from featherseg.reliance.controls import BOTH, IMAGE_ONLY, LANGUAGE_ONLY, MUST_B
 from featherseg.reliance.predictor import segment_with
 from featherseg.reliance.scores import score
 from featherseg.reliance.statistics import Groups
-from featherseg.reliance.text import TEXT
 from featherseg.reliance.trials import plan
 from featherseg.reliance.verdict import (
     CANNOT_TELL,
@@ -26,6 +25,7 @@ from featherseg.reliance.verdict import (
     verdict,
     wrong_controls,
 )
+from featherseg.tasks.segmentation.text import TEXT
 
 SETS = ("lesions", "scenes", "organs")
 

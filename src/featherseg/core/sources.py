@@ -20,8 +20,8 @@ CODE = {
     "train": ("config.py", *_BOTH, "engine.py", "tasks/segmentation/config.py", "tasks/segmentation/losses.py",
               "tasks/segmentation/objective.py"),
     "evaluate": (*_BOTH, "data/prompts/wording.py", "data/facts.py", "evaluate.py", "tasks/segmentation/evaluate.py",
-                 "tasks/segmentation/predict.py", "tasks/segmentation/referring.py", "tasks/segmentation/trials.py",
-                 "reliance"),
+                 "tasks/segmentation/predict.py", "tasks/segmentation/referring.py", "tasks/segmentation/text.py",
+                 "tasks/segmentation/trials.py", "reliance"),
 }
 
 

@@ -19,7 +19,6 @@ from featherseg.reliance.image import BLUR, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.reliance.scores import NEAR_ZERO
 from featherseg.reliance.statistics import FEWEST
 from featherseg.reliance.suite import unpack
-from featherseg.reliance.text import NONE, OTHER_STRUCTURE, OWN, PERMUTED
 from featherseg.reliance.verdict import (
     CANNOT_TELL,
     LEAST_DROP,
@@ -38,6 +37,7 @@ from featherseg.reliance.verdict import (
 from featherseg.reporting import style
 from featherseg.reporting.page import page
 from featherseg.reporting.tables import show
+from featherseg.tasks.segmentation.text import NONE, OTHER_STRUCTURE, OWN, PERMUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from featherseg.reliance import image, text
+from featherseg.reliance import image
 from featherseg.reliance.image import BLUR, IMAGE, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.reliance.statistics import CONFIDENCE, Groups, holm, rank_biserial
-from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED, TEXT
+from featherseg.tasks.segmentation import text
 from featherseg.tasks.segmentation.metrics import EMPTY_RULE
+from featherseg.tasks.segmentation.text import NONE, OTHER_STRUCTURE, PERMUTED, TEXT
 
 DRAWS = 2000
 # what the verdict rests on

@@ -18,8 +18,8 @@ from featherseg.core.progress import progress
 from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.reliance.image import IMAGE
 from featherseg.reliance.image import OWN as OWN_IMAGE
-from featherseg.reliance.text import OWN as OWN_TEXT
 from featherseg.reliance.trials import ImageTrials, Trial
+from featherseg.tasks.segmentation.text import OWN as OWN_TEXT
 
 Segment = Callable[[Sequence[np.ndarray], Sequence[str]], Iterable[np.ndarray]]
 IMAGES_AT_ONCE, PIXELS_AT_ONCE = 8, 2**22

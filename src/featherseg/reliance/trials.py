@@ -4,6 +4,7 @@ The own prompt meets every image intervention, the own image every text interven
 text, which two-player Shapley shares need.
 """
 
+import itertools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -15,9 +16,9 @@ from featherseg.core.seeds import rng_of
 from featherseg.data.prepared import Sample
 from featherseg.models.readings import Reader, Readings, as_text
 from featherseg.reliance import image as images
-from featherseg.reliance import text as texts
 from featherseg.reliance.image import BLUR, IMAGE, MEAN_COLOUR, OTHER_IMAGE, OWN
-from featherseg.reliance.text import NONE, OTHER_STRUCTURE, PERMUTED, TEXT, Case, Peers
+from featherseg.tasks.segmentation import text as texts
+from featherseg.tasks.segmentation.text import NONE, OTHER_STRUCTURE, PERMUTED, TEXT, Case, Peers
 from featherseg.tasks.segmentation.trials import Trial
 from featherseg.tasks.segmentation.trials import own_prompt as drawn_prompt
 
@@ -64,11 +65,11 @@ def plan(samples: Sequence[Sample], policy: str, seed: int, *, text: Sequence[st
     order = _limited(sorted(by_image, key=lambda name: rng_of(seed, "order", name).random()),
                      {name: of[0].group for name, of in by_image.items()}, limit)
     taken = [sample for name in order for sample in by_image[name]]
-    own = {sample.sample_id: own_prompt(sample, policy, seed) for sample in taken}
-    peers = Peers(taken, own, seed, Readings(reader, own.values()))
+    own = {sample.sample_id: [own_prompt(sample, policy, seed)] for sample in taken}
+    peers = Peers(taken, own, seed, Readings(reader, itertools.chain(*own.values())))
     after = dict(zip(order, order[1:] + order[:1], strict=True))
     return [ImageTrials(name, [trial for sample in by_image[name]
-                               for trial in _trials(sample, own, peers, seed, text_names, image_names)],
+                               for trial in _trials(sample, peers, seed, text_names, image_names)],
                         by_image[after[name]][0] if after[name] != name else None) for name in order]
 
 
@@ -87,9 +88,8 @@ def own_prompt(sample: Sample, policy: str, seed: int) -> str:
     return drawn_prompt(sample, policy, _rng(seed, texts.OWN, sample))
 
 
-def _trials(sample: Sample, own: dict[str, str], peers: Peers, seed: int, text_names: list[str],
-            image_names: list[str]) -> list[Trial]:
-    case = Case(sample, own[sample.sample_id], peers)
+def _trials(sample: Sample, peers: Peers, seed: int, text_names: list[str], image_names: list[str]) -> list[Trial]:
+    own, case = peers.own, Case(sample, peers.own[sample.sample_id], peers)
     readings, structures = peers.readings, peers.structures(sample)
     readers = Counter(readings.same(own[other.sample_id]) for other in structures)
     owner = {same: other.target for other in structures if readers[same := readings.same(own[other.sample_id])] == 1}

@@ -8,7 +8,7 @@ from featherseg.models.readings import losses
 from featherseg.reliance.controls import BOTH, IMAGE_ONLY, LANGUAGE_ONLY, MUST_BE, NEITHER, ORACLE
 from featherseg.reliance.image import BLUR, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.reliance.statistics import FEWEST
-from featherseg.reliance.text import NONE, OTHER_STRUCTURE, OWN, PERMUTED
+from featherseg.tasks.segmentation.text import NONE, OTHER_STRUCTURE, OWN, PERMUTED
 
 MISLED = "image, though foreign prompts mislead"
 UNDECIDED = "too few to tell"

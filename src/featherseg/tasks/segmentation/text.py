@@ -5,12 +5,13 @@ sample (no second structure, no colour in its prompt, a change behind the last t
 counted and never scored as something else. Prompts are compared as the model reads them (`featherseg.models.readings`).
 """
 
+import bisect
 import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from featherseg.core.seeds import rng_of
 from featherseg.data.prepared import LEVELS, Sample
@@ -34,18 +35,20 @@ class Peers:
 
     Args:
         samples: those of the split that take part.
-        own: the own prompt by sample id.
+        own: the own prompts by sample id, the first of which others get.
         seed: decides the permutation of the prompts.
         readings: of the own prompts.
 
     Attributes:
-        own, readings: the same.
+        own: the first own prompt by sample id.
+        readings: the same.
         words: attribute -> the values that these samples have, sorted.
         next_prompt: sample id -> the own prompt of the sample whose prompt it gets when all are permuted.
     """
 
-    def __init__(self, samples: Sequence[Sample], own: dict[str, str], seed: int, readings: Readings) -> None:
-        self.own, self.readings = own, readings
+    def __init__(self, samples: Sequence[Sample], own: dict[str, list[str]], seed: int, readings: Readings) -> None:
+        self.own = {sample_id: prompts[0] for sample_id, prompts in own.items()}
+        self.readings, self._all_own = readings, own
         self._samples = sorted(samples, key=lambda sample: sample.sample_id)
         self._structures: dict[str, list[Sample]] = defaultdict(list)
         for sample in self._samples:
@@ -55,7 +58,7 @@ class Peers:
                       for name in ATTRIBUTES}
         order = [sample.sample_id for sample in self._samples]
         rng_of(seed, PERMUTED).shuffle(order)
-        self.next_prompt = {this: own[after] for this, after in zip(order, order[1:] + order[:1], strict=True)}
+        self.next_prompt = {this: self.own[after] for this, after in zip(order, order[1:] + order[:1], strict=True)}
 
     def structures(self, sample: Sample) -> list[Sample]:
         """All structures of the sample's image, itself among them, by sample id."""
@@ -67,6 +70,17 @@ class Peers:
         own = same(self.own[sample.sample_id])
         return [other for other in self._samples
                 if other.image != sample.image and same(self.own[other.sample_id]) != own]
+
+    def other(self, sample: Sample, rng: random.Random) -> str:
+        """Id of a sample whose prompt is another one than each of this one's: of another structure of the same image
+        where there is one, else of any other sample; its own id where all share one prompt."""
+        return self._others.draw(sample, rng)
+
+    @cached_property
+    def _others(self) -> "_Others":
+        same = self.readings.same
+        return _Others(self._samples, {sample_id: [same(prompt) for prompt in prompts]
+                                       for sample_id, prompts in self._all_own.items()})
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,12 @@ def other_sample(case: Case, rng: random.Random) -> list[str]:
     """The prompt of a sample of another image, one that differs from the own prompt."""
     found = case.peers.elsewhere(case.sample)
     return [case.peers.own[rng.choice(found).sample_id]] if found else []
+
+
+def other(case: Case, rng: random.Random) -> list[str]:
+    """The prompt of another structure of the same image, or else of any other sample, that the model reads as another
+    one; its own where all share one prompt. What an evaluation asks for beside the own prompt."""
+    return [case.peers.own[case.peers.other(case.sample, rng)]]
 
 
 def other_structure(case: Case, rng: random.Random) -> list[str]:
@@ -166,6 +186,7 @@ def random_words(case: Case, rng: random.Random) -> list[str]:
     return case.changed(" ".join(rng.choices(_UNRELATED, k=count))) if count else []
 
 
+# those of the reliance suite, in its order
 TEXT: dict[str, TextIntervention] = {
     OWN: own, NONE: none, PERMUTED: permuted, "other_sample": other_sample, OTHER_STRUCTURE: other_structure,
     "class_only": class_only, **{f"level_{name}": partial(level, name) for name in LEVELS if name.startswith("p")},
@@ -205,3 +226,37 @@ def _place(prompt: str, attribute: str, value: str) -> tuple[int, int] | None:
 
 def _words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.lower()))
+
+
+class _Others:
+    """Draws samples with another prompt, without looking at all samples each time.
+
+    Args:
+        samples: those to draw from.
+        own: by sample id its prompts, each as `Readings.same` gives it; the first one is what another sample gets.
+    """
+
+    def __init__(self, samples: list[Sample], own: dict[str, list[str]]) -> None:
+        self._own = own
+        self._by_image: dict[str, list[str]] = defaultdict(list)
+        for sample_id, image in sorted((sample.sample_id, sample.image) for sample in samples):
+            self._by_image[image].append(sample_id)
+        # equal prompts stand side by side, so the samples with another prompt are all but one stretch a prompt
+        self._ids = sorted(own, key=lambda sample_id: (own[sample_id][0], sample_id))
+        self._prompts = [own[sample_id][0] for sample_id in self._ids]
+
+    def draw(self, sample: Sample, rng: random.Random) -> str:
+        """Id of a sample with another prompt, of the same image if possible; its own id if there is none."""
+        prompts = sorted(set(self._own[sample.sample_id]))
+        nearby = [other for other in self._by_image[sample.image] if self._own[other][0] not in prompts]
+        if nearby:
+            return rng.choice(nearby)
+        stretches = [(bisect.bisect_left(self._prompts, prompt), bisect.bisect_right(self._prompts, prompt))
+                     for prompt in prompts]
+        remaining = len(self._ids) - sum(last - first for first, last in stretches)
+        if not remaining:
+            return sample.sample_id
+        place = rng.randrange(remaining)
+        for first, last in stretches:
+            place += last - first if place >= first else 0
+        return self._ids[place]
