@@ -392,6 +392,8 @@ def parse(kind: type[ConfigT], value: Any, source: str, section: str = "") -> Co
         return kind.model_validate(value)
     except ValidationError as error:
         raise UserError(f"{source}: {_sentence(kind, error, section)}") from None
+    except UserError as error:  # an unknown task
+        raise UserError(f"{source}: {error}") from None
 
 
 def _sentence(kind: type[BaseModel], error: ValidationError, section: str = "") -> str:

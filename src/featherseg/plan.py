@@ -61,6 +61,8 @@ def read_recipe(name: str) -> Recipe:
     if not path.is_file():
         raise unknown("recipe", name, recipe_names())
     recipe = parse(Recipe, read_yaml(path), str(path))
+    if recipe.task not in TASKS:
+        raise unknown(f"task in {path}", recipe.task, list(TASKS))
     if recipe.model not in MODELS:
         raise unknown(f"model in {path}", recipe.model, list(MODELS))
     _check_recipe_knobs(recipe, str(path))

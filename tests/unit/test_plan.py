@@ -361,6 +361,7 @@ def test_what_cannot_be_run_is_refused_in_one_sentence_and_nothing_is_written(pr
     ({"adapter": {}}, ["adapter.name", "missing", "lora"]),
     ({"adapter": {"name": "decoder", "dim": 8}}, ["'dim'"]),
     ({"model": "clipsegg"}, ["'clipsegg'", "'clipseg'"]),
+    ({"task": "segmentatoin"}, ["'segmentatoin'", "'segmentation'"]),
     ({"train": None}, ["'decoder' needs a section train"]),
     ({"adapter": {"name": "zero_shot"}}, ["'zero_shot'", "nothing to train"]),
     ({"titel": "x"}, ["'titel'", "did you mean 'title'?"]),
