@@ -31,7 +31,7 @@ from featherseg.models.base import parameters_of
 from featherseg.resume import Attempt, run_key
 from featherseg.split_check import require_splits
 from featherseg.tasks.base import TASKS
-from featherseg.tasks.objective import Batch, parts
+from featherseg.tasks.objective import Item, parts
 
 KNOWN = ("epoch", "loss", "lr")  # of every history, beside the task's validation scores
 POSITIONS = "positional_embedding"  # in the names of CLIP's and CRIS's parameters
@@ -192,7 +192,7 @@ class Trainer:
         main = score_names(self.history)[0]
         return {main: f"{self.history[-1][main]:.3f}"}
 
-    def _check_finite(self, values: Tensor, batch: Batch, where: str, what: str = "loss") -> None:
+    def _check_finite(self, values: Tensor, batch: Sequence[Item], where: str, what: str = "loss") -> None:
         if values.isfinite().all():
             return
         wrong = [item.sample_id for item, finite in zip(batch, values.isfinite().tolist(), strict=True) if not finite]

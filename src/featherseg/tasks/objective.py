@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -12,12 +12,14 @@ from featherseg.core.seeds import rng_of
 
 
 class Item(Protocol):
-    """One thing to learn from, or to be validated on; `sample_id` names it in messages."""
+    """One thing to learn from, or to be validated on."""
 
-    sample_id: str
+    @property
+    def sample_id(self) -> str:
+        """Names it in messages."""
 
 
-Batch = Sequence[Item]
+ItemT = TypeVar("ItemT", bound=Item)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Choice:
     plateau_mode: Literal["max", "min"] = "max"
 
 
-class Objective(nn.Module, ABC):
+class Objective(nn.Module, ABC, Generic[ItemT]):
     """What is minimised, and how it is validated. The engine owns all else: steps, schedule, processes, epochs.
 
     Attributes:
@@ -45,7 +47,7 @@ class Objective(nn.Module, ABC):
         choice: which validation scores decide what.
     """
 
-    held_out: Sequence[Item]
+    held_out: Sequence[ItemT]
     choice: Choice
 
     @abstractmethod
@@ -53,16 +55,16 @@ class Objective(nn.Module, ABC):
         """How many items the batches of an epoch hold, which may leave out a short last one."""
 
     @abstractmethod
-    def batches(self, epoch: int, size: int) -> Iterator[Batch]:
+    def batches(self, epoch: int, size: int) -> Iterator[Sequence[ItemT]]:
         """The batches of an epoch. The task owns order, prompts and negatives; all of it is a function of the run's
         seed, the epoch and the sample alone, so that neither processes nor a kill change it."""
 
     @abstractmethod
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Sequence[ItemT]) -> Tensor:
         """Losses (B,); the engine averages them, over processes too."""
 
     @abstractmethod
-    def measure(self, batch: Batch) -> Tensor:
+    def measure(self, batch: Sequence[ItemT]) -> Tensor:
         """What validation sums over items, float64 (quantities, B); NaN where an answer is not finite."""
 
     @abstractmethod

@@ -30,7 +30,7 @@ class Example:
     sample_id: str
 
 
-class SegmentationObjective(Objective):
+class SegmentationObjective(Objective[Example]):
     """Masks of samples, each asked for with a prompt that its policy draws.
 
     Args:
