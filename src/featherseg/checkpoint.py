@@ -105,7 +105,7 @@ def load_model(run: Run, train_dir: Path | str) -> nn.Module:
         UserError: weights or checkpoint are absent, unreadable or those of another run, or nothing was trained
             although the base weights lack a part of the model.
     """
-    model = TASKS[run.task].build(run)
+    model = TASKS[run.task]().build(run)
     if run.train is None and (missing := untrained(model)):
         more = " and more" if len(missing) > 1 else ""
         raise UserError(f"run '{run.name}' trains nothing, but {run.model.weights} does not hold {missing[0]}"

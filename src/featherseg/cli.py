@@ -130,7 +130,7 @@ def plan(study: str, list_runs: bool) -> None:
         print(f"{len(runs)} runs planned")
         _print_notes([*idle_knob_notes(study), *unlisted_run_notes(study, runs), *own_data_notes(study)])
     for task in sorted({run.task for run in runs}):
-        for note in TASKS[task].plan_notes([run for run in runs if run.task == task]):
+        for note in TASKS[task]().plan_notes([run for run in runs if run.task == task]):
             print(note, file=sys.stderr)
 
 

@@ -110,7 +110,7 @@ class Trainer:
 
     def __init__(self, run: Run, dataset: PreparedDataset, accelerator: Accelerator) -> None:
         self.run, self.config, self.accelerator = run, run.train, accelerator
-        task = TASKS[run.task]
+        task = TASKS[run.task]()
         self.model = task.build(run).to(accelerator.device)
         with accelerator.autocast():  # what is computed ahead is computed as in training
             self.objective = task.objective(run, self.model, dataset)

@@ -49,7 +49,7 @@ def evaluate(run: Run, data_dir: Path, train_dir: Path, out_dir: Path) -> None:
 def _score_run(run: Run, dataset: PreparedDataset, train_dir: Path, folder: Path) -> None:
     if run.threads:
         torch.set_num_threads(run.threads)
-    task, splits = TASKS[run.task], chosen_splits(run, dataset)
+    task, splits = TASKS[run.task](), chosen_splits(run, dataset)
     model = load_model(run, train_dir)
     table = score_table(task.evaluate(run, model, dataset, splits, folder), task.metrics)
     table.to_parquet(folder / "per_sample.parquet", index=False)

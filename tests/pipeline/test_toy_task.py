@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from featherseg.tasks.base import Metric, Score, Task
+from featherseg.tasks.base import TASKS, Metric, Score, Task
 from featherseg.tasks.objective import Choice, Objective, parts, shuffled
 
 CLASSES = ("small", "large")
@@ -68,8 +68,8 @@ class ColourObjective(Objective):
         return {"val_accuracy": sums[0] / len(self.held_out)}
 
 
+@TASKS.register("colours")
 class Colours(Task):
-    name = "colours"
     metrics = (Metric("accuracy", average="share", by_target=True),)
 
     def build(self, run):

@@ -1,12 +1,9 @@
 """What a run does, and all that the engine, the stages and the reports know of it.
 
-A task is one folder of `tasks/`. Nothing else lists it: `TASKS[name]` imports `featherseg.tasks.<name>`, which holds
-one subclass of `Task`.
+A task is one folder of `tasks/`. Nothing else lists it: `TASKS[name]` imports `featherseg.tasks.<name>`, which
+registers one subclass of `Task`.
 """
 
-import importlib
-import inspect
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from featherseg.config import EvaluateConfig, Run, TrainConfig
-from featherseg.core.errors import UserError
-from featherseg.core.registry import unknown
+from featherseg.core.registry import PackageRegistry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,12 +83,10 @@ class Task(ABC):
     """A kind of work on images: how a model is built for it, what is minimised, and what is measured.
 
     Attributes:
-        name: of its folder, and in recipes.
         metrics: every metric that its scores name, the main one first.
         train_settings, evaluate_settings: the keys of the sections `train` and `evaluate` of its recipes.
     """
 
-    name: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     train_settings: ClassVar[type[TrainConfig]] = TrainConfig
     evaluate_settings: ClassVar[type[EvaluateConfig]] = EvaluateConfig
@@ -121,26 +115,7 @@ class Task(ABC):
         return []
 
 
-class Tasks:
-    """The tasks by name, each imported when it is asked for."""
-
-    def __getitem__(self, name: str) -> Task:
-        if name not in self:
-            raise unknown("task", name, list(self))
-        module = importlib.import_module(f"featherseg.tasks.{name}")
-        for kind in vars(module).values():
-            if inspect.isclass(kind) and issubclass(kind, Task) and getattr(kind, "name", None) == name:
-                return kind()
-        raise UserError(f"{module.__file__} holds no Task of the name '{name}'; import or define it there.")
-
-    def __iter__(self) -> Iterator[str]:
-        return (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.ispkg)
-
-    def __contains__(self, name: object) -> bool:
-        return name in list(self)
-
-
-TASKS = Tasks()
+TASKS: PackageRegistry[type[Task]] = PackageRegistry("task", "featherseg.tasks", beside=("base", "objective"))
 
 
 def score_table(scores: Iterable[Score], metrics: Iterable[Metric]) -> "pd.DataFrame":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featherseg.config import Run
-from featherseg.tasks.base import Metric, Score, Task
+from featherseg.tasks.base import TASKS, Metric, Score, Task
 from featherseg.tasks.segmentation.config import SegmentationEvaluate, SegmentationTrain
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
 COUNTED = ("n_empty_truth", "n_empty_prediction", "n_own_prompt", "n_missed", "n_flooded")
 
 
+@TASKS.register("segmentation")
 class Segmentation(Task):
     """One mask for each image and prompt, compared with the true one at original resolution."""
 
-    name = "segmentation"
     metrics = (
         Metric(DSC, by_target=True),
         Metric(HD95, PIXEL, higher_is_better=False),
