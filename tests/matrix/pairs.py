@@ -52,7 +52,7 @@ def _biomedclipseg(name: str) -> SegmentationModel:
 SMALL: dict[str, Callable[[], SegmentationModel]] = {
     "clipseg": _clipseg, "etris_vit": _etris_vit, "etris_r50": _etris_r50, "cris": _cris,
     "detris_b": functools.partial(_detris, "detris_b"),
-    **{name: functools.partial(_biomedclipseg, name) for name in biomedclipseg_config.NAMES},
+    **{name: functools.partial(_biomedclipseg, name) for name in ("biomedclipseg", "biomedclipseg_d")},
     **{name: functools.partial(small_model, name, 64) for name in ("san", *cnn_config.NAMES)}}
 
 EVERYWHERE = [
