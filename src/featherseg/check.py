@@ -8,7 +8,9 @@ from typing import Any
 from featherseg.config import DataParams, read_params, study_params_path
 from featherseg.core.errors import UserError
 from featherseg.core.files import read_text
-from featherseg.plan import idle_knob_notes, read_recipe, recipe_names, resolve_study
+from featherseg.core.paths import PROCESSED
+from featherseg.plan import idle_knob_notes, read_recipe, resolve_study
+from featherseg.recipes import recipe_names
 from featherseg.split_check import missing_note, split_faults
 
 _MANY, _NAMED = 5, 3
@@ -167,7 +169,7 @@ def _texts(read: Callable[[Any], list[str]], place: Any) -> list[str]:
 
 
 def _prepared() -> list[Path]:
-    return sorted(path.parent for path in Path("data/processed").glob("[!.]*/status.json"))
+    return sorted(path.parent for path in PROCESSED.glob("[!.]*/status.json"))
 
 
 def _faults_of(read, name: str) -> list[str]:
@@ -196,7 +198,7 @@ def _dataset_faults(notes: list[str]) -> list[str]:
         notes += [f"data.folders.{name}: {note}" for note in known]
     if data.mirror and not Path(data.mirror).is_dir():
         faults.append(f"data.mirror: the folder {data.mirror} does not exist; name an existing one or null.")
-    for folder in sorted(Path("data/processed").glob("[!.]*/")):
+    for folder in sorted(PROCESSED.glob("[!.]*/")):
         faults += _faults_of(PreparedDataset.read, folder) or card_faults(folder)
     # a member that cannot be read is a fault of its own, and not of every pool that it is in
     return faults + [fault for name, pool in data.pooled.items() for fault in pool_faults(name, pool)

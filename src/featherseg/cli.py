@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from featherseg.core import paths
 from featherseg.core.errors import NotRun, UserError
 from featherseg.core.files import cache_root, check_name, check_run_name, explained
 from featherseg.core.terminal import printable, printable_output, shortened
@@ -135,10 +136,10 @@ def plan(study: str, list_runs: bool) -> None:
 
 
 def code() -> None:
-    """Write into runs/code which code decides trainings and evaluations, as digests that no comment changes."""
-    from featherseg.core.sources import write_code
+    """Write into runs/code which code decides each recipe's runs, as digests that no comment changes."""
+    from featherseg.run_code import write_code
 
-    write_code(Path("runs/code"))
+    _print_notes(write_code(paths.CODE))
 
 
 def train(run: str, study: str) -> None:
@@ -147,8 +148,8 @@ def train(run: str, study: str) -> None:
     from featherseg.core.files import not_run_reason, write_not_run
 
     resolved = read_run(plan_path(study, run))
-    data, folder = Path("data/processed") / resolved.dataset, Path("runs") / study
-    out, info = folder / "train" / run, folder / "info" / f"{run}.json"
+    data = paths.processed(resolved.dataset)
+    out, info = paths.trained(study, run), paths.info(study, run)
     if reason := resolved.not_run or not_run_reason(data):
         write_not_run(out, reason, info)
         print(f"not run: {reason}")
@@ -164,15 +165,14 @@ def evaluate(run: str, study: str) -> None:
     from featherseg.core.files import not_run_reason, write_not_run
 
     resolved = read_run(plan_path(study, run))
-    folder = Path("runs") / study
-    trained, out = folder / "train" / run, folder / "evaluate" / run
+    trained, out = paths.trained(study, run), paths.evaluated(study, run)
     if reason := not_run_reason(trained):
         write_not_run(out, reason)
         print(f"not run: {reason}")
         return
     from featherseg.evaluate import evaluate as evaluate_run
 
-    evaluate_run(resolved, Path("data/processed") / resolved.dataset, trained, out)
+    evaluate_run(resolved, paths.processed(resolved.dataset), trained, out)
 
 
 def collect(study: str) -> None:
@@ -212,8 +212,15 @@ def pretrain(name: str, start: Path | None) -> None:
     pretrain_model(params, source / "weights" / name, start)
 
 
-def describe(recipe: str, params: str | None, as_json: bool) -> None:
+def describe(recipe: str, params: str | None, as_json: bool, resolved: bool) -> None:
     """Print a recipe's parameters by group and its multiply-adds; with --params those of that file's model."""
+    if resolved:
+        from featherseg.plan import read_recipe
+        from featherseg.recipes import as_text
+
+        read_recipe(recipe)
+        print(as_text(recipe), end="")
+        return
     from featherseg.describe import describe_with, table
 
     described = describe_with(recipe, params)
@@ -236,8 +243,11 @@ def reliance(predictor: str | None, run: str | None, data: Path | None, split: s
     examine(predictor, run, data, split, limit, out)
 
 
-def check(study: list[str] | None, params_only: bool, out: Path | None) -> None:
+def check(study: list[str] | None, recipe: str | None, params_only: bool, out: Path | None) -> None:
     """Read every YAML and dataset and say what is wrong, without running anything."""
+    if recipe is not None:
+        describe(recipe, params=None, as_json=False, resolved=True)
+        return
     from featherseg.check import check_project, data_notes, knob_notes, list_notes
     from featherseg.core.files import write_json
 
@@ -314,6 +324,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("recipe", type=named("recipe"))
     sub.add_argument("--params", metavar="FILE", help="describe the model of this params file, not the full-size one")
     sub.add_argument("--json", action="store_true", dest="as_json")
+    sub.add_argument("--resolved", action="store_true", help="print its keys, with those of the file that it extends")
     sub = command(predict)
     sub.add_argument("--run", required=True, help="<run> or <study>/<run>")
     sub.add_argument("--image", required=True, nargs="+", type=Path, help="images, or one folder of images")
@@ -331,13 +342,14 @@ def _parser() -> argparse.ArgumentParser:
                           "data.folders; for a run its own by default")
     sub.add_argument("--split", default="test", help="test by default; all for every one")
     sub.add_argument("--limit", type=int, metavar="N", help="at most N images, of as many patients as can be")
-    sub.add_argument("--out", type=Path, default=Path("reports/reliance"), metavar="FOLDER")
+    sub.add_argument("--out", type=Path, default=paths.reports("reliance"), metavar="FOLDER")
     sub = command(check)
     sub.add_argument("--study", type=named("study"), action="append", help="only these studies")
+    sub.add_argument("--recipe", type=named("recipe"), help="only this recipe, which is printed with what it extends")
     sub.add_argument("--params-only", action="store_true", help="leave datasets and weights out")
     sub.add_argument("--out", type=Path, metavar="FILE", help="written if nothing is wrong, for stages that wait")
     sub = command(agreement)
     sub.add_argument("--data", required=True, nargs="+", type=Path, metavar="FOLDER", help="prepared datasets")
     sub.add_argument("--split", default="test")
-    sub.add_argument("--out", type=Path, default=Path("reports/prompt_engine"))
+    sub.add_argument("--out", type=Path, default=paths.reports("prompt_engine"))
     return parser

@@ -23,6 +23,7 @@ from ruamel.yaml.tokens import FlowMappingEndToken, FlowMappingStartToken, FlowS
 
 from featherseg.core.errors import UserError
 from featherseg.core.files import DEEPEST, atomic_path, check_name, check_nesting, read_text
+from featherseg.core.paths import plans
 from featherseg.core.registry import unknown
 from featherseg.core.terminal import shortened
 
@@ -421,7 +422,7 @@ def _keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
 
 def plan_path(study: str, run: str) -> Path:
     """The plan file of a run, relative to the project root."""
-    return Path("runs") / study / "plan" / f"{run}.yaml"
+    return plans(study) / f"{run}.yaml"
 
 
 def write_run(folder: Path | str, run: Run) -> None:

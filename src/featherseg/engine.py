@@ -29,7 +29,7 @@ from featherseg.core.seeds import rng_of
 from featherseg.data.prepared import PreparedDataset
 from featherseg.models.base import parameters_of
 from featherseg.resume import Attempt, run_key
-from featherseg.split_check import require_splits
+from featherseg.run_splits import require_splits
 from featherseg.tasks.base import TASKS
 from featherseg.tasks.objective import Item, parts
 

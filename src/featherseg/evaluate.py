@@ -21,7 +21,7 @@ from featherseg.config import Run
 from featherseg.core.files import atomic_path, not_run_reason, write_json, write_status
 from featherseg.data.prepared import PreparedDataset
 from featherseg.resume import forget
-from featherseg.split_check import chosen_splits
+from featherseg.run_splits import chosen_splits
 from featherseg.tasks.base import TASKS, records, score_table
 
 

@@ -23,13 +23,13 @@ from featherseg.config import (
     Strict,
     parse,
     read_params,
-    read_yaml,
     study_params_path,
     task_settings,
     write_run,
 )
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, check_name, not_run_reason
+from featherseg.core.paths import RUNS, plans, processed
 from featherseg.core.provenance import git
 from featherseg.core.registry import unknown
 from featherseg.core.terminal import first_names
@@ -40,15 +40,9 @@ from featherseg.data.synthetic import NAMES
 from featherseg.models import MODELS, check_knobs, having
 from featherseg.models.knobs import ModelKnobs
 from featherseg.models.weights import RANDOM, is_random, weights_sha256
+from featherseg.recipes import declared, recipe_names, recipe_path
 from featherseg.split_check import split_faults
 from featherseg.tasks.base import TASKS
-
-RECIPES = Path("recipes")
-
-
-def recipe_names() -> list[str]:
-    """Names of all recipes."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def read_recipe(name: str) -> Recipe:
@@ -57,10 +51,7 @@ def read_recipe(name: str) -> Recipe:
     Raises:
         UserError: unknown recipe, model, method or knob, a pair that does not fit, or a name that no recipe may have.
     """
-    path = RECIPES / f"{check_name('recipe', name)}.yaml"
-    if not path.is_file():
-        raise unknown("recipe", name, recipe_names())
-    recipe = parse(Recipe, read_yaml(path), str(path))
+    path, recipe = recipe_path(name), declared(name)
     if recipe.task not in TASKS:
         raise unknown(f"task in {path}", recipe.task, list(TASKS))
     if recipe.model not in MODELS:
@@ -152,7 +143,7 @@ def resolve_study(study: str) -> list[Run]:
 
 def unlisted_run_notes(study: str, runs: list[Run]) -> list[str]:
     """What to do where trained runs are on disk that the study does not list."""
-    trained = {path.parent.name for path in (Path("runs") / study / "train").glob("*/checkpoint.safetensors")}
+    trained = {path.parent.name for path in (RUNS / study / "train").glob("*/checkpoint.safetensors")}
     unlisted = sorted(trained - {run.name for run in runs})
     if not unlisted:
         return []
@@ -190,7 +181,7 @@ def write_plan(study: str) -> list[Run]:
     if faults:
         more = f" ({len(faults) - 1} more faults: `featherseg check` lists them.)" if len(faults) > 1 else ""
         raise UserError(f"{study_params_path(study)}: {faults[0]}{more}")
-    with atomic_path(Path("runs") / study / "plan") as folder:
+    with atomic_path(plans(study)) as folder:
         folder.mkdir()
         for run in runs:
             write_run(folder, run)
@@ -214,7 +205,7 @@ def missing(run: Run, pools: dict[str, PoolParams]) -> str | None:
 
 
 def _lack(dataset: str) -> str | None:
-    folder = Path("data/processed") / dataset
+    folder = processed(dataset)
     if (folder / "status.json").is_file():
         return not_run_reason(folder)
     fetched = dataset in SPECS or dataset in read_params("study").data.as_published

@@ -28,13 +28,14 @@ from featherseg.core.caches import key_of
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, cache_root, read_object, sha256_file, write_json
 from featherseg.core.locks import exclusive
-from featherseg.core.sources import CODE, digests
+from featherseg.core.sources import closure
+from featherseg.run_code import training_code
 
 
 def run_key(run: Run, data: str) -> str:
     """Key of what decides a training: the run without its evaluation, its data's fingerprint, the code."""
-    return key_of(run.model_dump(mode="json", exclude={"evaluate"}), data,
-                  digests(*CODE["train"], "resume.py"))
+    code = training_code(run) | closure("resume.py")
+    return key_of(run.model_dump(mode="json", exclude={"evaluate"}), data, code)
 
 
 class Attempt:

@@ -1,33 +1,14 @@
 """Whether the runs of a study find the splits that they are trained, validated and scored on, before any is trained."""
 
-import sys
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable
 
 from featherseg.config import DataParams, Run
 from featherseg.core.errors import UserError
 from featherseg.core.files import not_run_reason
+from featherseg.core.paths import processed
 from featherseg.data.pool import TRAINING
-from featherseg.data.prepared import PreparedDataset, Sample, read_splits
-from featherseg.data.splits import missing_splits
-
-PROCESSED = Path("data/processed")
-TRAIN = "train"
-_PREPARE = "prepare it with such samples"
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The splits of a dataset.
-
-    Attributes:
-        names: those that have samples.
-        remedy: how the dataset gets another one.
-    """
-
-    names: Collection[str]
-    remedy: str
+from featherseg.data.prepared import read_splits
+from featherseg.run_splits import PREPARE, Splits, split_fault
 
 
 def dataset_splits(name: str, data: DataParams) -> Splits | None:
@@ -41,41 +22,10 @@ def dataset_splits(name: str, data: DataParams) -> Splits | None:
         return _synthetic_splits(name, data)
     if name in data.pooled:
         return _pooled_splits(name, data)
-    folder = PROCESSED / name
+    folder = processed(name)
     if not (folder / "status.json").is_file() or not_run_reason(folder):
         return None
-    return Splits(read_splits(folder), _PREPARE)
-
-
-def split_fault(run: Run, splits: Splits) -> str | None:
-    """Why a dataset's splits do not suffice for a run, and what to do; None where they do."""
-    present = ", ".join(sorted(splits.names)) or "(none)"
-
-    def fault(missing: Iterable[str], purpose: str, knob: str | None) -> str:
-        setting = f", or set {knob} to what it has" if knob else ""
-        names = ", ".join(map(repr, missing))
-        return (f"dataset '{run.dataset}' has no samples in split {names}, {purpose}; its splits are {present}; "
-                f"{splits.remedy}{setting}.")
-
-    if run.train is not None:
-        if TRAIN not in splits.names:
-            return fault([TRAIN], "which training needs", None)
-        if run.train.val_split not in splits.names:
-            return fault([run.train.val_split], "on which training chooses the best epoch", "train.val_split")
-    if missing := missing_splits(run.evaluate.splits, splits.names):
-        return fault(missing, "which evaluate.splits names", "evaluate.splits")
-    return None
-
-
-def require_splits(run: Run, dataset: PreparedDataset) -> None:
-    """Refuse, before anything is trained, a dataset that lacks a split that the run needs, now or when it is scored.
-
-    Raises:
-        UserError: a split is missing.
-    """
-    names = {sample.split for sample in dataset.samples}
-    if fault := split_fault(run, Splits(names, _PREPARE)):
-        raise UserError(fault)
+    return Splits(read_splits(folder), PREPARE)
 
 
 def split_faults(runs: Iterable[Run], data: DataParams) -> dict[str, str]:
@@ -138,24 +88,3 @@ def _pooled_splits(name: str, data: DataParams) -> Splits | None:
     trained = {split for member in pool.train for split in members[member].names if split in TRAINING}
     tested = {split for member in pool.test for split in members[member].names if split not in TRAINING}
     return Splits(trained | tested, f"add a member that has it to data.pooled.{name}")
-
-
-def chosen_splits(run: Run, dataset: PreparedDataset) -> dict[str, list[Sample]]:
-    """The samples of each split that is to be scored, in the order of `evaluate.splits`.
-
-    Data sets differ in their splits, so one of `splits.USUAL` that this one lacks is left out, with a message.
-
-    Raises:
-        UserError: a split is unknown, or none of them has samples.
-    """
-    wanted = run.evaluate.splits
-    chosen = {split: samples for split in wanted if (samples := dataset.split(split))}
-    lacking = [split for split in wanted if split not in chosen]
-    present = ", ".join(sorted({sample.split for sample in dataset.samples})) or "(none)"
-    fault = f"dataset '{run.dataset}' has no samples in split {', '.join(map(repr, lacking))}"
-    if missing_splits(wanted, chosen):
-        raise UserError(f"{fault}; set evaluate.splits to those that it has ({present}), or prepare it with such "
-                        "samples.")
-    if lacking:
-        print(f"{fault}; scored are {', '.join(chosen)}, and its splits are {present}", file=sys.stderr)
-    return chosen

@@ -6,9 +6,46 @@ STUDY = {"plan", "code", "collect", "notebook@00_overview", "index",
          *(f"{stage}@{run}" for stage in ("train", "evaluate") for run in (DECODER, DENSE))}
 
 
+METHOD = """
+from featherseg.adapters.base import METHODS, AdapterConfig, Method
+
+
+@METHODS.register("mine")
+class Mine(Method):
+    def apply(self, model, config: AdapterConfig):
+        pass
+"""
+FAMILY = """
+from featherseg.models.knobs import ModelKnobs
+
+MODELS = {"mine": {"text"}}
+
+
+class Knobs(ModelKnobs):
+    mine: int = 1
+"""
+TASK = """
+from featherseg.tasks.base import TASKS, Metric, Task
+
+
+@TASKS.register("mine")
+class Mine(Task):
+    metrics = (Metric("accuracy"),)
+
+    def build(self, run): ...
+    def objective(self, run, model, dataset): ...
+    def evaluate(self, run, model, dataset, splits, out): ...
+"""
+NEW = {"src/featherseg/adapters/mine.py": METHOD, "src/featherseg/models/mine/config.py": FAMILY,
+       "src/featherseg/models/mine/model.py": "def build(config, knobs): ...\n",
+       "src/featherseg/tasks/mine/__init__.py": TASK, "src/featherseg/papers/mine/table.py": "ROWS = ()\n",
+       "src/featherseg/data/official/mine.py": '"""Another set."""\n', "notebooks/99_mine.ipynb": "{}\n",
+       "recipes/mine.yaml": "title: Mine\nmodel: mine\nadapter: {name: mine}\n"}
+
+
 def would_run(workspace) -> set[str]:
-    """The stages that a `dvc repro` would run once the code's digests are taken, which it does first."""
-    workspace.dvc("repro", "code")
+    """The stages that a `dvc repro` would run once the code's digests are taken and runs are planned."""
+    workspace.dvc("repro", "plan")
     return ran(workspace.dvc("repro", "--dry"))
 
 
@@ -35,19 +72,28 @@ def test_what_git_ignores_is_what_dvc_keeps(reproduced):
 def test_changed_code_reaches_what_uses_it_and_nothing_else(workspace):
     workspace.append("README.md", "\nA remark.\n")
     workspace.append("src/featherseg/data/raw/fetch.py", "\n# a remark\n")
-    (workspace.path / "src/featherseg/data/official/mine.py").write_text('"""Another set."""\n')
     assert would_run(workspace) == set()
     workspace.append("src/featherseg/reporting/figures.py", "\n# a remark\n")
     assert would_run(workspace) == {"notebook@00_overview"}
     for module in ("tasks/segmentation/predict", "tasks/segmentation/losses", "models/base"):
         workspace.append(f"src/featherseg/{module}.py", "\n# a remark\n")
     assert would_run(workspace) == {"notebook@00_overview"}
+    workspace.append("src/featherseg/adapters/vlsm_dense.py", "\nCHANGED = True\n")
+    assert would_run(workspace) == {f"train@{DENSE}", f"evaluate@{DENSE}", "notebook@00_overview"}
     workspace.append("src/featherseg/tasks/segmentation/predict.py", "\nCHANGED = True\n")
     scored = {f"evaluate@{DECODER}", f"evaluate@{DENSE}"}
-    assert would_run(workspace) == scored | {"notebook@00_overview"}
+    assert would_run(workspace) == scored | {f"train@{DENSE}", "notebook@00_overview"}
     workspace.append("src/featherseg/tasks/segmentation/losses.py", "\nCHANGED = True\n")
     trained = {f"train@{DECODER}", f"train@{DENSE}"}
     assert would_run(workspace) == trained | scored | {"notebook@00_overview"}
+
+
+def test_whatever_is_new_reaches_no_stage_of_a_run(workspace):
+    for name, text in NEW.items():
+        (workspace.path / name).parent.mkdir(exist_ok=True)
+        (workspace.path / name).write_text(text)
+    assert would_run(workspace) == set()
+    assert (workspace.path / "runs/code/train/mine.json").is_file()
 
 
 def test_an_evaluation_setting_scores_again_and_trains_nothing(workspace):

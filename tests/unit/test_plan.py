@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dvc.exceptions import InvalidArgumentError
+from dvc.utils.hydra import apply_overrides
 from PIL import Image
 
 from featherseg.adapters import METHODS
@@ -14,22 +16,23 @@ from featherseg.check import check_project, studies
 from featherseg.cli import main
 from featherseg.config import Params, PretrainParams, parse, read_run, read_yaml, write_yaml
 from featherseg.core.errors import UserError
-from featherseg.core.sources import CODE
 from featherseg.data.prepared import PreparedWriter
 from featherseg.models import MODELS
 from featherseg.plan import (
     idle_knob_notes,
     missing,
     read_recipe,
-    recipe_names,
     resolve_study,
     section_of,
     uncommitted_lock_notes,
     write_plan,
 )
+from featherseg.recipes import recipe_names, resolved
 from featherseg.tasks.segmentation.config import LossConfig, SegmentationEvaluate, SegmentationTrain
 
 ROOT = Path(__file__).parents[2]
+STUDIES = ("study", *sorted(path.parent.name for path in ROOT.glob("pipelines/*/dvc.yaml")
+                            if "featherseg plan" in path.read_text()))
 ALL_NULL = {"positions": None, "dim": None, "cond_dim": None, "rank": None, "alpha": None, "targets": None}
 KNOBLESS = {"clipseg-zero_shot", "clipseg-decoder", "clipseg-decoder-published", "clipseg-full"}
 
@@ -388,25 +391,45 @@ def test_a_refused_plan_leaves_the_earlier_one(project):
     assert {path.name: path.read_bytes() for path in Path("runs/study/plan").iterdir()} == before
 
 
-@pytest.mark.parametrize("path", ["params.yaml", *sorted(
-    str(path.relative_to(ROOT)) for path in ROOT.glob("pipelines/*/params.yaml") if "pretrain" not in str(path))])
-def test_every_knob_stands_in_the_params_file_since_set_refuses_others(path):
-    params = read_yaml(ROOT / path)
-    parse(Params, params, path)
-    knobs = {knob for name in METHODS for knob in METHODS[name].Config.model_fields} - {"name"}
-    assert set(params["adapter"]) == knobs
+def test_every_knob_stands_in_the_root_params_since_set_refuses_others():
+    params = read_yaml(ROOT / "params.yaml")
+    parse(Params, params, "params.yaml")
+    adapters = {knob for name in METHODS for knob in METHODS[name].Config.model_fields} - {"name"}
+    models = {knob for name in MODELS for knob in MODELS[name].knobs.model_fields}
+    assert set(params["adapter"]) == adapters
+    assert set(params["model"]) == models | {"weights"}
     assert set(params["train"]) == set(SegmentationTrain.model_fields)
     assert set(params["train"]["loss"]) == set(LossConfig.model_fields)
     assert set(params["evaluate"]) == set(SegmentationEvaluate.model_fields)
+
+
+@pytest.mark.parametrize("study", [study for study in STUDIES if study != "study"])
+def test_a_papers_params_state_differences_only(study):
+    text = (ROOT / "pipelines" / study / "params.yaml").read_text()
+    assert "null" not in text
+    assert f"dvc exp run -S 'pipelines/{study}/params.yaml:+adapter.dim=8'" in text
+
+
+def test_a_knob_that_a_papers_params_lack_is_appended_and_reaches_its_runs(project):
+    shutil.copytree(ROOT / "pipelines", "pipelines", ignore=shutil.ignore_patterns("weights"))
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    path = Path("pipelines/etris/params.yaml")
+    before = {run.name: run.adapter for run in resolve_study("etris")}
+    with pytest.raises(InvalidArgumentError) as refused:
+        apply_overrides(path, ["adapter.dim=16"])
+    assert "use +adapter.dim=16" in str(refused.value.__cause__)
+    apply_overrides(path, ["+adapter.dim=16"])
+    for run in resolve_study("etris"):
+        assert run.adapter == before[run.name] | ({"dim": 16} if "dim" in run.adapter else {})
 
 
 @pytest.mark.parametrize("path", ["dvc.yaml", *(f"pipelines/{study}/dvc.yaml" for study in (
     "vlsm_adapter", "etris", "medvlsm", "prompt_levels", "referring"))])
 def test_runs_depend_on_the_digests_of_their_code_and_on_no_source(path):
     stages = read_yaml(ROOT / path)["stages"]
-    for stage in CODE:
-        assert [dep for dep in stages[stage]["deps"] if dep.startswith(("src", "runs/code"))] == [
-            f"runs/code/{stage}.json"]
+    for stage, code in (("plan", "plan.json"), ("train", "train/${item.recipe}.json"),
+                        ("evaluate", "evaluate/${item.recipe}.json")):
+        assert [dep for dep in stages[stage]["deps"] if dep.startswith(("src", "runs/code"))] == [f"runs/code/{code}"]
     assert read_yaml(ROOT / "dvc.yaml")["stages"]["code"]["outs"] == ["runs/code"]
 
 
@@ -475,7 +498,7 @@ def test_a_papers_params_cannot_declare_datasets(project):
 
 
 def test_the_word_length_is_the_recipes_the_data_sets_or_the_params(project):
-    recipe = read_yaml("recipes/etris_vit-decoder.yaml")
+    recipe = resolved("etris_vit-decoder")
     write_yaml("recipes/words.yaml", recipe | {"word_length": {"default": 17, "organs": 22}})
     declare(recipes=["words", "clipseg-decoder"], datasets=["lesions", "organs"])
     lengths = {run.name: run.model.knobs.get("word_length") for run in resolve_study("study")}

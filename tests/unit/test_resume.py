@@ -234,7 +234,7 @@ def test_the_key_follows_what_decides_a_training(files, place, monkeypatch):
     assert run_key(run.model_copy(update={"seed": 2}), "data") != key
     weights = run.model.model_copy(update={"sha256": "0" * 64})
     assert run_key(run.model_copy(update={"model": weights}), "data") != key
-    monkeypatch.setattr(resume, "digests", lambda *names: {"tasks/segmentation/losses.py": "changed"})
+    monkeypatch.setattr(resume, "training_code", lambda run: {"tasks/segmentation/losses.py": "changed"})
     assert run_key(run, "data") != key
 
 

@@ -15,11 +15,11 @@ from featherseg.config import PoolParams
 from featherseg.core.errors import UserError
 from featherseg.core.files import not_run_reason, refuse_own_source, write_not_run
 from featherseg.core.locks import exclusive, lock_of
+from featherseg.core.paths import PROCESSED
 from featherseg.core.registry import unknown
 from featherseg.data.card import About, summary, write_card
 from featherseg.data.prepared import UNNAMED, PreparedWriter, Sample, read_samples
 
-PROCESSED = Path("data/processed")
 TRAINING = ("train", "val")
 
 

@@ -5,17 +5,17 @@ library is repaired one day, the verdict says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from featherseg import adapters
-from featherseg.config import Recipe, parse, read_yaml
 from featherseg.models.base import SegmentationModel, parameters_of
 from featherseg.models.clipseg.model import CLIPSeg, small_config
+from featherseg.recipes import declared, recipe_names
 from featherseg.reporting import style
+from featherseg.reporting.published import AS_RELEASED
 from featherseg.tasks.segmentation.config import LossConfig
 from featherseg.tasks.segmentation.losses import per_sample_loss
 
@@ -62,10 +62,12 @@ def differences() -> "pd.DataFrame":
                 "positions": "positional embeddings, below", "last_batch": "the last batch, below",
                 "count": "a parameter that is counted, below", "dropout": "frozen, and dropping out, below"}
     lines = []
-    for path in sorted(Path("recipes").glob("*-published.yaml")):
-        for field, what in parse(Recipe, read_yaml(path), str(path)).published.items():
+    for name in recipe_names():
+        if not name.endswith(AS_RELEASED):
+            continue
+        for field, what in declared(name).published.items():
             evidence = sections.get(field, "named, not measured here")
-            lines.append({"recipe": path.stem, "field": field, "what the released code does": what,
+            lines.append({"recipe": name, "field": field, "what the released code does": what,
                           "evidence": evidence})
     return pd.DataFrame(lines)
 

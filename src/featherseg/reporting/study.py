@@ -6,11 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from featherseg.config import Recipe, Run, parse, read_run, read_yaml
+from featherseg.config import Run, read_run
 from featherseg.core.errors import UserError
 from featherseg.core.files import read_object
 from featherseg.core.markup import from_csv_cell
 from featherseg.core.registry import unknown
+from featherseg.recipes import declared
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,8 +167,7 @@ def first_split(results: "pd.DataFrame") -> "pd.DataFrame":
 
 def title_of(recipe: str) -> str:
     """A recipe's title, as tables and figures call it."""
-    path = Path("recipes") / f"{recipe}.yaml"
-    return parse(Recipe, read_yaml(path), str(path)).title
+    return declared(recipe).title
 
 
 def find_root(start: Path | None = None) -> Path:

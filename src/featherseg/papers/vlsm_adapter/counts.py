@@ -3,7 +3,7 @@
 import pandas as pd
 
 from featherseg.describe import parameter_groups, without_weights
-from featherseg.plan import recipe_names
+from featherseg.recipes import recipe_names
 from featherseg.reporting.published import AS_RELEASED
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from featherseg.core.caches import RowFile, RowWriter, cached_folder, key_of
 from featherseg.core.files import cache_root
 from featherseg.core.progress import progress
-from featherseg.core.sources import digests
+from featherseg.core.sources import closure, code_of
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, Tower, within
 from featherseg.tasks.objective import parts
 from featherseg.tasks.segmentation.pixels import PixelDataset
@@ -122,7 +122,7 @@ class FeatureBank:
             return lambda places: tuple(tensor[places] for tensor in stored)
         precision = str(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else None
         key = key_of(tower, _tower_hash(self._model, tower), data, items, per_pass, precision,
-                     digests("models", "tasks/segmentation/features.py", "core/caches.py"), torch.__version__,
+                     closure("tasks/segmentation/features.py") | code_of(type(self._model)), torch.__version__,
                      torch.get_num_threads())
         if not (cache_root() / "features" / key).is_dir() and need + _SPARE_DISK > _free_disk():
             return _no_room(tower, need, "disk space")

@@ -1,18 +1,17 @@
 """What the models of planned runs do not read of the prompts that are prepared for them."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from featherseg.config import ModelConfig, Run
 from featherseg.core.errors import UserError
 from featherseg.core.files import not_run_reason
+from featherseg.core.paths import processed
 from featherseg.data.prepared import SENTENCES, PreparedDataset, Sample, prompt_of
 from featherseg.models import MODELS
 from featherseg.models.readings import Readings, losses
 
-PROCESSED = Path("data/processed")
 _NAMED = 3
 
 
@@ -40,7 +39,7 @@ def _policies(run: Run) -> frozenset[str]:
 
 
 def _losses(model: ModelConfig, dataset: str, policies: frozenset[str]) -> list[str]:
-    folder = PROCESSED / dataset
+    folder = processed(dataset)
     try:
         if not (folder / "status.json").is_file() or not_run_reason(folder):
             return []

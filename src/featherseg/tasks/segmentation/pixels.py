@@ -9,7 +9,7 @@ from torch import Tensor
 
 from featherseg.core.caches import RowFile, RowWriter, cached_folder, key_of
 from featherseg.core.progress import progress
-from featherseg.core.sources import digests
+from featherseg.core.sources import closure
 from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.data.transforms import Resize
 
@@ -35,7 +35,7 @@ class PixelDataset:
         self.fingerprint = key_of(dataset.fingerprint(), resize.key)
         rows: dict[str, int] = {}
         self.image_rows = [rows.setdefault(sample.image, len(rows)) for sample in self.samples]
-        code = digests("data/images.py", "data/transforms.py", "tasks/segmentation/pixels.py", "core/caches.py")
+        code = closure("tasks/segmentation/pixels.py")
         folder = cached_folder("pixels", key_of(self.fingerprint, code),
                                lambda partial: _fill(partial, dataset, resize))
         self._images, self._masks = RowFile(folder / "images.npy"), RowFile(folder / "masks.npy")

@@ -18,6 +18,8 @@ from featherseg.checkpoint import load_model
 from featherseg.config import Run, plan_path, read_run
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, not_run_reason, refuse_own_source
+from featherseg.core.paths import RUNS
+from featherseg.core.paths import trained as trained_folder
 from featherseg.core.registry import unknown
 from featherseg.data.images import EXTENSIONS, open_picture, read_image
 from featherseg.data.prepared import is_text
@@ -259,10 +261,10 @@ def find_run(name: str) -> tuple[Run, Path]:
         UserError: no such run (the message lists those that exist), one of several studies, or one that was
             not run, with the reason.
     """
-    plans = {path for path in Path("runs").glob("*/plan/*.yaml") if not path.stem.endswith(".evaluate")}
+    plans = {path for path in RUNS.glob("*/plan/*.yaml") if not path.stem.endswith(".evaluate")}
     planned = {(path.parent.parent.name, path.stem) for path in plans}
     trained = {(path.parent.parent.parent.name, path.parent.name)
-               for path in Path("runs").glob("*/train/*/checkpoint.safetensors")}
+               for path in RUNS.glob("*/train/*/checkpoint.safetensors")}
     runs = sorted(planned | trained)
     matching = [(study, run) for study, run in runs if name in (run, f"{study}/{run}")]
     if not runs:
@@ -272,7 +274,7 @@ def find_run(name: str) -> tuple[Run, Path]:
     if len(matching) > 1:
         raise UserError(f"run '{name}' belongs to several studies; name one of {', '.join(map('/'.join, matching))}.")
     [(study, stem)] = matching
-    train_dir = Path("runs") / study / "train" / stem
+    train_dir = trained_folder(study, stem)
     if (study, stem) not in planned:
         print(f"run '{name}' is no longer in the study '{study}'; it is read as its checkpoint describes it",
               file=sys.stderr)

@@ -1,0 +1,83 @@
+"""The code that decides one run's training and one run's evaluation: the import closure of its stage, task, model and
+method, and of nothing that only other runs use. Beside it that of plans and of each notebook.
+
+`featherseg code` writes it for DVC, a small file for each recipe and stage, since DVC copies every dependency of every
+run into dvc.lock and writes that file anew after each stage.
+"""
+
+from pathlib import Path
+
+from featherseg.config import Recipe, Run
+from featherseg.core.errors import UserError
+from featherseg.core.files import atomic_path, read_object, sha256_file, write_json
+from featherseg.core.sources import PACKAGE, closure, imported_by
+from featherseg.models import MODELS
+from featherseg.recipes import declared, recipe_names
+
+ENTRY = {"train": "engine.py", "evaluate": "evaluate.py"}
+CALLED = {"train": ("build", "objective"), "evaluate": ("build", "evaluate")}  # of the task's methods
+PLANNING = ("plan.py", "config.py", "models/*/config.py", "adapters/*.py", "tasks/*/__init__.py", "tasks/*/config.py")
+
+
+def stage_code(stage: str, task: str, model: str, method: str) -> dict[str, str]:
+    """Digests of the modules that decide a training (`train`) or its scores (`evaluate`), by path.
+
+    Raises:
+        UserError: an unknown model.
+    """
+    family = f"models/{MODELS[model].family}"
+    return closure(ENTRY[stage], f"tasks/{task}/__init__.py", family, f"adapters/{method}.py", calling=CALLED[stage])
+
+
+def training_code(run: Run) -> dict[str, str]:
+    """`stage_code` of a run's training."""
+    return stage_code("train", run.task, run.model.name, run.adapter["name"])
+
+
+def write_code(folder: Path) -> list[str]:
+    """Write `<stage>/<recipe>.json` for every recipe of the project, `plan.json`, the code that resolves them, and
+    `notebook/<name>.json` for every notebook.
+
+    Returns:
+        Why recipes are left out, one sentence each: what is not a recipe has no code.
+    """
+    faults = []
+    with atomic_path(folder) as partial:
+        for stage in ENTRY:
+            (partial / stage).mkdir(parents=True)
+        write_json(partial / "plan.json", _planning_code())
+        (partial / "notebook").mkdir()
+        for notebook in Path("notebooks").glob("*.ipynb"):
+            write_json(partial / "notebook" / f"{notebook.stem}.json", notebook_code(notebook))
+        for name in recipe_names():
+            try:
+                recipe = declared(name)
+                for stage in ENTRY:
+                    write_json(partial / stage / f"{name}.json", _code_of(stage, recipe))
+            except UserError as error:
+                faults.append(str(error))
+    return faults
+
+
+def notebook_code(notebook: Path) -> dict[str, str]:
+    """Digests of the modules that a notebook imports, directly or not, and of the pages' templates beside them, by
+    path.
+
+    Raises:
+        UserError: the file is no notebook.
+    """
+    cells = [cell for cell in read_object(notebook).get("cells", []) if cell.get("cell_type") == "code"]
+    sources = ["".join(cell["source"]) for cell in cells]
+    code = closure(*imported_by("\n".join(sources)), numbers_only=False)
+    folders = {(PACKAGE / name).parent for name in code}
+    templates = sorted(file for folder in folders for file in folder.glob("*.html"))
+    return code | {file.relative_to(PACKAGE).as_posix(): sha256_file(file) for file in templates}
+
+
+def _planning_code() -> dict[str, str]:
+    roots = [path.relative_to(PACKAGE).as_posix() for pattern in PLANNING for path in PACKAGE.glob(pattern)]
+    return closure(*roots)
+
+
+def _code_of(stage: str, recipe: Recipe) -> dict[str, str]:
+    return stage_code(stage, recipe.task, recipe.model, recipe.adapter.get("name", ""))
