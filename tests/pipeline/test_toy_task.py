@@ -70,6 +70,7 @@ class ColourObjective(Objective):
 
 @TASKS.register("colours")
 class Colours(Task):
+    name = "colours"
     metrics = (Metric("accuracy", average="share", by_target=True),)
 
     def build(self, run):

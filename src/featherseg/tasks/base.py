@@ -83,10 +83,12 @@ class Task(ABC):
     """A kind of work on images: how a model is built for it, what is minimised, and what is measured.
 
     Attributes:
+        name: under which it is registered, and which recipes give.
         metrics: every metric that its scores name, the main one first.
         train_settings, evaluate_settings: the keys of the sections `train` and `evaluate` of its recipes.
     """
 
+    name: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     train_settings: ClassVar[type[TrainConfig]] = TrainConfig
     evaluate_settings: ClassVar[type[EvaluateConfig]] = EvaluateConfig

@@ -29,6 +29,7 @@ COUNTED = ("n_empty_truth", "n_empty_prediction", "n_own_prompt", "n_missed", "n
 class Segmentation(Task):
     """One mask for each image and prompt, compared with the true one at original resolution."""
 
+    name = "segmentation"
     metrics = (
         Metric(DSC, by_target=True),
         Metric(HD95, PIXEL, higher_is_better=False),
