@@ -59,11 +59,11 @@ def killed_in(files, place: Path, run, monkeypatch, batch: int) -> None:
     """Train until the given batch, counted over epochs: three of training and two of validation in each."""
     logits, calls = SegmentationObjective.logits, []
 
-    def until(self, batch):
-        calls.append(batch)
+    def until(self, items):
+        calls.append(items)
         if len(calls) == batch:
             raise Killed
-        return logits(self, batch)
+        return logits(self, items)
 
     monkeypatch.setattr(SegmentationObjective, "logits", until)
     with pytest.raises(Killed):
