@@ -88,4 +88,4 @@ class PackageRegistry(Registry[T]):
         return iter(sorted(names.difference(self._beside)))
 
     def __contains__(self, name: object) -> bool:
-        return name in set(self)
+        return isinstance(name, str) and name in set(self)
