@@ -39,13 +39,13 @@ class Mine(Task):
 NEW = {"src/featherseg/adapters/mine.py": METHOD, "src/featherseg/models/mine/config.py": FAMILY,
        "src/featherseg/models/mine/model.py": "def build(config, knobs): ...\n",
        "src/featherseg/tasks/mine/__init__.py": TASK, "src/featherseg/papers/mine/table.py": "ROWS = ()\n",
-       "src/featherseg/data/official/mine.py": '"""Another set."""\n', "notebooks/99_mine.ipynb": "{}\n",
+       "notebooks/99_mine.ipynb": "{}\n",
        "recipes/mine.yaml": "title: Mine\nmodel: mine\nadapter: {name: mine}\n"}
 
 
 def would_run(workspace) -> set[str]:
-    """The stages that a `dvc repro` would run once the code's digests are taken and runs are planned."""
-    workspace.dvc("repro", "plan")
+    """The stages that a `dvc repro` would run once params are checked, code's digests are taken and runs are planned."""
+    workspace.dvc("repro", "plan", CHECK)
     return ran(workspace.dvc("repro", "--dry"))
 
 

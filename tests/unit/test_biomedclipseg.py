@@ -21,7 +21,7 @@ from featherseg.describe import describe, parameter_groups
 from featherseg.evaluate import evaluate
 from featherseg.models import public
 from featherseg.models.biomedclipseg import config as biomedclipseg_config
-from featherseg.models.biomedclipseg.config import NAMES, Architecture, small_config
+from featherseg.models.biomedclipseg.config import MODELS, Architecture, small_config
 from featherseg.models.biomedclipseg.model import BiomedCLIPSeg
 from featherseg.models.clipseg.model import CLIPSeg
 from featherseg.models.clipseg.model import small_config as small_clipseg
@@ -307,7 +307,7 @@ def small_full(monkeypatch):
     monkeypatch.setattr(biomedclipseg_config, "FULL", TINY)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_packages_own_folder(name, tmp_path):
     folder = own_folder(tmp_path, tiny(seed=4))
     model = build(name, folder)
