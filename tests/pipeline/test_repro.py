@@ -44,7 +44,7 @@ NEW = {"src/featherseg/adapters/mine.py": METHOD, "src/featherseg/models/mine/co
 
 
 def would_run(workspace) -> set[str]:
-    """The stages that a `dvc repro` would run once params are checked, code's digests are taken and runs are planned."""
+    """The stages that a `dvc repro` would run after its check, the digests of code and the plan."""
     workspace.dvc("repro", "plan", CHECK)
     return ran(workspace.dvc("repro", "--dry"))
 
