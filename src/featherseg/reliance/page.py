@@ -4,7 +4,6 @@ A record is what `reliance.measure` gives; drops are shown as changes of DSC in 
 """
 
 import base64
-import html
 import io
 import itertools
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from featherseg.data.prepared import PreparedDataset
 from featherseg.reliance.controls import BOTH, IMAGE_ONLY, LANGUAGE_ONLY, NEITHER
@@ -35,7 +35,7 @@ from featherseg.reliance.verdict import (
     wrong_controls,
 )
 from featherseg.reporting import style
-from featherseg.reporting.page import page
+from featherseg.reporting.page import render
 from featherseg.reporting.tables import show
 from featherseg.tasks.segmentation.text import NONE, OTHER_STRUCTURE, OWN, PERMUTED
 
@@ -56,12 +56,10 @@ SHOWN = ("own", NONE, "class_only", OTHER_STRUCTURE, "other_sample", PERMUTED, "
          "flip_size", "flip_shape", "contradictory", "random_words")
 MOST_SHOWN = 8
 _MOST_COMMON = 60  # letters
-_HIT = ("<p>Hit: how often the mask lies most on the structure that was asked for. Moved: how often the prompt of "
-        "another structure takes it along.</p>")
 
 
 def effects(record: Record) -> pd.DataFrame:
-    """One line an intervention: DSC, its change with interval, test and effect sizes, and how the mask changed; one
+    """One line per intervention: DSC, its change with interval, test and effect sizes, and how the mask changed; one
     that asks for the same prompts as another has no line."""
     own = record["own"]
     between = "–" if own["low"] is None else f"{100 * own['low']:.1f} to {100 * own['high']:.1f}"
@@ -83,25 +81,25 @@ def effects(record: Record) -> pd.DataFrame:
 
 
 def comparison(records: Mapping[str, Record]) -> pd.DataFrame:
-    """One line a model or control, by name: what decides, and the scores behind it, those that the data allow.
+    """One line per model or control, by name: what decides, and the scores behind it, those that the data allow.
 
     `hit`: how often the mask lies most on the structure that was asked for; `moved`: how often a swapped prompt takes
     it along.
     """
     lines = []
     for name, record in records.items():
-        found = {(one["modality"], one["condition"]): one for one in record["conditions"]}
+        conditions = {(one["modality"], one["condition"]): one for one in record["conditions"]}
         shares, following = record["shapley"]["shares"], record["following"]
         hit = f"{_percent(following, 'accuracy')} / {_percent(following, 'moved')}" if following else "–"
         lines.append({
             "model": name, "what decides": verdict({"controls": {}} | record), "DSC %": 100 * record["own"]["value"],
-            "prompts permuted": _change(found.get(("text", PERMUTED))),
-            "another structure's prompt": _change(found.get(("text", OTHER_STRUCTURE))),
-            "no prompt": _change(found.get(("text", NONE))),
-            "class only": _change(found.get(("text", "class_only"))),
-            "images permuted": _change(found.get(("image", OTHER_IMAGE))),
-            "mean colour": _change(found.get(("image", MEAN_COLOUR))),
-            "blurred": _change(found.get(("image", BLUR))),
+            "prompts permuted": _change(conditions.get(("text", PERMUTED))),
+            "another structure's prompt": _change(conditions.get(("text", OTHER_STRUCTURE))),
+            "no prompt": _change(conditions.get(("text", NONE))),
+            "class only": _change(conditions.get(("text", "class_only"))),
+            "images permuted": _change(conditions.get(("image", OTHER_IMAGE))),
+            "mean colour": _change(conditions.get(("image", MEAN_COLOUR))),
+            "blurred": _change(conditions.get(("image", BLUR))),
             "image / text share %": f"{_percent(shares, 'image')} / {_percent(shares, 'text')}" if shares else "none",
             "hit / moved %": hit})
     frame = pd.DataFrame(lines)
@@ -114,8 +112,8 @@ def with_controls(record: Record) -> dict[str, Record]:
 
 
 def changes(records: Mapping[str, Record]) -> "Figure":
-    """The change of DSC under every intervention with its interval: a panel a record, filled where the loss or the gain
-    is statistically significant."""
+    """The change of DSC under every intervention with its interval: one panel per record, filled where the loss or the
+    gain is statistically significant."""
     figure, axes = style.panels(len(records), width=8.4 if len(records) == 1 else 6.4, height=1.2 + 0.23 * max(
         len(tested(record)) for record in records.values()), columns=2)
     for axis, (name, record) in zip(axes, records.items(), strict=True):
@@ -168,8 +166,8 @@ def shares(records: Mapping[str, Record]) -> "Figure":
 
 
 def following(records: Mapping[str, Record]) -> "Figure | None":
-    """IoU between the mask for each structure's prompt (rows) and each structure's truth (columns), a panel a record;
-    None where no record has such a matrix."""
+    """IoU between the mask for each structure's prompt (rows) and each structure's truth (columns), one panel per
+    record; None where no record has such a matrix."""
     matrices = {name: record["following"]["matrix"] for name, record in records.items()
                 if record["following"] and record["following"]["matrix"]}
     if not matrices:
@@ -247,33 +245,13 @@ def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> st
     """The page of one model: the answer, the table behind it, figures, overlays, controls, and how it was made."""
     compared = with_controls(record)
     matrices = following({record["model"]: record, "control: text-blind": record["controls"]["text-blind"]})
-    overlays = [_figure(style.picture(figure).data, "jpeg") for figure in same_image(trials, dataset)]
-    sections = [
-        f"<h1>{_text(headline(record))}</h1>",
-        f"<p>{_text(record['paragraph'])}</p>",
-        "<h2>What each change costs</h2>",
-        "<p>Each image is segmented with its own prompt, then with one thing changed: the prompt, or the image. The "
-        "change of DSC is that of the same samples, in points; bars are its 95 % intervals. The table's first line has "
-        "that of DSC itself.</p>",
-        _figure(_png(changes({"": record}))), _table(effects(record), "effects"),
-        "<h2>Beside models whose answer is known</h2>",
-        "<p>The controls are made from the true masks of these data, need no training, and are examined in the same "
-        f"way on {record['controls']['oracle']['n_images']} of the images. {_meanings(record)}"
-        f"{_text(_unfit(record))}</p>",
-        _table(comparison(compared), "comparison"), _figure(_png(shares(compared))),
-        f"{_HIT if record['following'] else ''}"
-        "<p>A bar is the gain in DSC of image and prompt together over neither, split into what is due to each "
-        "(Shapley values of two players). Absent are "
-        f"{_text(' and '.join(record['shapley']['absent'].values()))}.</p>"]
-    if record["following"]:
-        sections += ["<h2>Does the mask go where the prompt says?</h2>", f"<p>{_text(_followed(record))}</p>"]
-        sections += [_figure(_png(matrices))] if matrices else []
-    if overlays:
-        sections += ["<h2>The same image under different prompts</h2>",
-                     "<p>Solid yellow: the truth of what the first prompt asks for. Dashed blue: the mask.</p>",
-                     *overlays]
-    sections += ["<h2>How this was made</h2>", _conventions(record)]
-    return page(f"Reliance of {record['model']}", "\n".join(sections), record["paragraph"])
+    overlays = [_embedded(style.picture(figure).data, "jpeg") for figure in same_image(trials, dataset)]
+    return render(
+        "reliance/page.html", title=f"Reliance of {record['model']}", summary=record["paragraph"], record=record,
+        headline=headline(record), unfit=_unfit(record), conventions=_conventions(record),
+        effects=_table(effects(record), "effects"), comparison=_table(comparison(compared), "comparison"),
+        changes=_png(changes({"": record})), shares=_png(shares(compared)),
+        matrices=_png(matrices) if matrices else "", overlays=overlays)
 
 
 def headline(record: Record) -> str:
@@ -283,31 +261,16 @@ def headline(record: Record) -> str:
     return f"{record['model']}: {HEADLINES[verdict(record)]}{but}"
 
 
-def _meanings(record: Record) -> str:
-    controls = record["controls"].items()
-    return " ".join(f"<i>{_text(name)}</i> {_text(control['meaning'])}." for name, control in controls)
-
-
-def _unfit(record: Record) -> str:
-    """Which controls show that these data cannot tell; empty where none does."""
+def _unfit(record: Record) -> list[str]:
+    """Which controls show that these data cannot tell, one sentence each."""
     wrong = wrong_controls(record["controls"])
-    return "".join(f" {name} must come out as “{right}”, but comes out as “{answer}”: no verdict is drawn from these "
-                   "data." for name, (answer, right) in wrong.items())
+    return [f"{name} must come out as “{right}”, but comes out as “{answer}”: no verdict is drawn from these data."
+            for name, (answer, right) in wrong.items()]
 
 
-def _followed(record: Record) -> str:
-    found = record["following"]
-    return (f"On {found['n_images']} images with several structures, the mask for a structure's prompt has a mean IoU "
-            f"of {100 * found['on_diagonal']:.1f} % with that structure and of {100 * found['off_diagonal']:.1f} % "
-            f"with another one. It lies most on the asked one in {100 * found['accuracy']['value']:.1f} % of "
-            f"{found['n_structures']} cases (at random {100 * found['chance']:.0f} %); in "
-            f"{100 * found['moved']['value']:.1f} % of {found['n_pairs']} ordered pairs a swapped prompt takes the "
-            f"mask along (at random 25 % at most, without listening 0 %). Left out: {found['n_left_out']} structures "
-            "that are alone, empty, or share their prompt.")
-
-
-def _conventions(record: Record) -> str:
-    said = [
+def _conventions(record: Record) -> list[str]:
+    """How the numbers were made, one sentence or more each."""
+    return [
         f"{record['n_samples']} structures in {record['n_images']} images of {record['n_groups']} groups (patients, or "
         f"images where those are not known); {record['n_empty_truth']} true masks are empty.",
         f"Own prompts are those of level “{record['prompts']}”; a pixel belongs to the mask above "
@@ -333,7 +296,6 @@ def _conventions(record: Record) -> str:
         "“Mask changed” is 1 minus the IoU between the masks with and without the change, which needs no truth.",
         *remarks(record),
         f"Everything drawn follows from seed {record['seed']}. reliance.parquet holds every trial with its prompt."]
-    return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in said)}</ul>"
 
 
 def points(drop: float) -> str:
@@ -367,20 +329,17 @@ def _p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _table(frame: pd.DataFrame, name: str) -> str:
+def _table(frame: pd.DataFrame, name: str) -> Markup:
     """A table under a name of its own, where pandas would draw one, so that equal records give equal pages."""
-    return f'<div class="scroll">{show(frame, digits=1).to_html(table_uuid=name)}</div>'
+    return Markup(show(frame, digits=1).to_html(table_uuid=name))
 
 
-def _figure(data: bytes, kind: str = "png") -> str:
-    return f'<p><img alt="" src="data:image/{kind};base64,{base64.b64encode(data).decode()}"></p>'
-
-
-def _png(figure: "Figure") -> bytes:
+def _png(figure: "Figure") -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return _embedded(buffer.getvalue(), "png")
 
 
-def _text(value: str) -> str:
-    return html.escape(value)
+def _embedded(picture: bytes, kind: str) -> str:
+    """A picture as the address of an image that is inside its page."""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

@@ -1,52 +1,29 @@
 """Self-contained HTML pages: no script, nothing fetched, readable on paper and on a phone.
 
-Text is escaped where it becomes markup (`featherseg.core.markup`). Behind that stands a policy in every page, under
-which a browser runs no script and fetches nothing, but for pictures beside a page that has some
-(`reporting.pictures`).
+Text is escaped where it becomes markup: by the templates, and by `featherseg.core.markup` in what notebooks show.
+Behind that stands a policy in every page, under which a browser runs no script and fetches nothing, but for
+pictures beside a page that has some (`reporting.pictures`).
 """
 
 import html
 import re
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from featherseg.core.errors import UserError
-from featherseg.core.markup import html_text
+from featherseg.core.markup import html_text, one_line
 from featherseg.core.terminal import shortened
 from featherseg.reporting.pictures import folder_of
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from jinja2.runtime import Context
     from nbformat import NotebookNode
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 BESIDE = "'self' file:"  # browsers differ in whether 'self' covers the files beside a page that is a file
-
-CSS = """
-:root { color-scheme: light; }
-body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif;
-  color: #1c1c1c; background: #fff; margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 80rem; }
-h1 { font-size: 1.75rem; line-height: 1.25; margin: 0 0 1rem; }
-h2 { font-size: 1.3rem; margin: 2.4rem 0 .6rem; padding-top: .8rem; border-top: 1px solid #ddd; }
-h3 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
-p, li { max-width: 46rem; }
-a { color: #0b5cad; }
-a.anchor-link { display: none; }
-code { background: #f3f3f3; padding: .1em .3em; border-radius: 3px; font-size: .9em; }
-.output, .scroll { overflow-x: auto; }
-img { max-width: 100%; height: auto; }
-table { border-collapse: collapse; font-size: .86rem; margin: .6rem 0 1.2rem;
-  font-variant-numeric: tabular-nums; }
-caption { caption-side: top; text-align: left; color: #555; padding: .2rem 0 .5rem; }
-th { text-align: right; vertical-align: bottom; border-bottom: 2px solid #444; padding: .3rem .7rem;
-  font-weight: 600; }
-td { text-align: right; vertical-align: top; padding: .28rem .7rem; border-bottom: 1px solid #e6e6e6; }
-tr:hover td { background: #f7fafd; }
-nav { font-size: .9rem; margin-bottom: 1.5rem; }
-.muted { color: #666; font-size: .9rem; }
-@media print { body { max-width: none; padding: 0; } }
-"""
 
 
 def notebook_page(notebook: Path) -> str:
@@ -80,7 +57,7 @@ def read_notebook(path: Path) -> "NotebookNode":
     """A Jupyter notebook.
 
     Raises:
-        UserError: the file is none, or is damaged.
+        UserError: the file is not a notebook, or is damaged.
     """
     import nbformat
 
@@ -130,8 +107,8 @@ def title_and_summary(notebook: Path) -> tuple[str, str]:
 def page_title_and_summary(path: Path) -> tuple[str, str]:
     """The title and the description that `page` wrote into an HTML page; empty where it has none."""
     text = path.read_text(encoding="utf-8", errors="replace")
-    found = (re.search(pattern, text) for pattern in ("<title>(.*?)</title>", '"description" content="(.*?)">'))
-    title, summary = (html.unescape(match[1]) if match else "" for match in found)
+    matches = (re.search(pattern, text) for pattern in ("<title>(.*?)</title>", '"description" content="(.*?)">'))
+    title, summary = (html.unescape(match[1]) if match else "" for match in matches)
     return title or path.stem, summary
 
 
@@ -144,12 +121,30 @@ def page(title: str, body: str, summary: str = "", images: str = "") -> str:
         summary: one paragraph of text.
         images: where images may be loaded from, as sources of the policy, beside those inside.
     """
-    policy = f"{POLICY} {images}".rstrip()
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html_text(title)}</title>\n"
-        f'<meta name="description" content="{html_text(summary)}">\n<style>{CSS}</style>\n</head>\n'
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
+    from markupsafe import Markup
+
+    return render("reporting/page.html", title=title, summary=summary, body=Markup(body), images=images)
+
+
+def render(template: str, images: str = "", **values: Any) -> str:
+    """A page from one of the package's templates; text is escaped where it is filled in.
+
+    Args:
+        template: its path within the package; it extends `reporting/page.html`.
+        images: as in `page`.
+        values: what it shows; `title` and `summary` are those of every page. HTML is given as `markupsafe.Markup`.
+    """
+    return _templates().get_template(template).render(policy=f"{POLICY} {images}".rstrip(), **values)
+
+
+@cache
+def _templates() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(loader=FileSystemLoader(Path(__file__).parents[1]), autoescape=True, undefined=StrictUndefined,
+                       trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, finalize=_on_one_line)
+
+
+def _on_one_line(value: Any) -> Any:
+    """Text without line breaks and control characters; HTML, and what is not text, as it is."""
+    return one_line(value) if type(value) is str else value
