@@ -221,7 +221,8 @@ def describe(recipe: str, params: str | None, as_json: bool, resolved: bool) -> 
         read_recipe(recipe)
         print(as_text(recipe), end="")
         return
-    from featherseg.describe import describe_with, table
+    from featherseg.describe import table
+    from featherseg.papers.counts import describe_with
 
     described = describe_with(recipe, params)
     print(json.dumps(described, indent=2) if as_json else table(described))

@@ -4,6 +4,7 @@ A key that is not declared here, a wrong type or a value out of range is a `User
 and the key.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -22,7 +23,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.tokens import FlowMappingEndToken, FlowMappingStartToken, FlowSequenceEndToken, FlowSequenceStartToken
 
 from featherseg.core.errors import UserError
-from featherseg.core.files import DEEPEST, atomic_path, check_name, check_nesting, read_text
+from featherseg.core.files import DEEPEST, atomic_path, check_name, check_nesting, read_text, write_json
 from featherseg.core.paths import plans
 from featherseg.core.registry import unknown
 from featherseg.core.terminal import shortened
@@ -30,6 +31,7 @@ from featherseg.core.terminal import shortened
 LONGEST_YAML = 1 << 20  # bytes; a second or two for the parser per 100,000 of them
 MOST_YAML_VALUES = 1_000_000  # counted as often as an alias repeats them
 DEFAULT_TASK = "segmentation"
+RECIPES_FILE = "recipes.json"  # in a study's plan folder
 ResizeKind = Literal["squash", "letterbox", "published_warp"]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Depth = Annotated[int, Field(gt=0, le=256)]  # blocks of a tower
@@ -433,6 +435,13 @@ def write_run(folder: Path | str, run: Run) -> None:
     write_yaml(path, plan | {"model": run.model.model_dump(mode="json", exclude_none=True),
                              "train": run.train.knobs() if run.train else None})
     write_yaml(path.with_suffix(".evaluate.yaml"), run.evaluate.model_dump(mode="json"))
+
+
+def write_recipes(folder: Path | str, recipes: Mapping[str, Recipe]) -> None:
+    """Write what reports say of a plan's recipes into `folder`: their titles, and the fields in which they follow
+    released code. It stands apart from the runs' plan files, since it decides no number."""
+    said = {name: {"title": recipe.title, "published": list(recipe.published)} for name, recipe in recipes.items()}
+    write_json(Path(folder) / RECIPES_FILE, said)
 
 
 def read_run(path: Path | str) -> Run:

@@ -6,25 +6,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from featherseg import adapters
-from featherseg.config import ModelConfig, Params, parse, read_yaml
+from featherseg.config import ModelConfig
 from featherseg.models import MODELS
 from featherseg.models.base import SegmentationModel, parameters_of
-from featherseg.plan import knobs_of, read_recipe, resolve_adapter, resolve_model
-from featherseg.reporting.published import (
-    DETRIS_TOWERS,
-    TABLE_1,
-    detris_shares,
-    published_millions,
-    read,
-    released_counts,
-)
+from featherseg.plan import knobs_of, read_recipe
 
 GROUPS = ("vision", "text", "positions", "decoder", "adapter", "unused")
 METHODS_OWN = ("image_neck.", "text_neck.", "vision_prompt.", "text_prompt.", "exchange.")
-ETRIS_VARIANTS = {"etris_r50-bridger": "CLIP ResNet-50", "etris_r101-bridger": "CLIP ResNet-101",
-                  "etris_vit-bridger": "CLIP ViT-B/16"}
-DETRIS_VARIANTS = {f"{model}-dense_aligner": towers for model, towers in DETRIS_TOWERS.items()}
-ADDED = ("Bridger", "Dense Aligners", "Text Adapters")  # as data/published/derived.csv calls what the methods add
 SHARES = {"bridger": "Bridger", "dense_aligner": "DETRIS's adapters", "with_positions": "with positional embeddings"}
 NOT_IN_CLIP = ".attnpool.connect."
 
@@ -44,12 +32,12 @@ def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, A
         `positions` are the positional embeddings of ETRIS's towers, which it trains; `unused` counts what never
         reaches the mask.
     """
-    network = without_weights(recipe, model, adapter)
-    groups = parameter_groups(network)
-    return {"recipe": recipe, "title": read_recipe(recipe).title, "image_size": network.image_size, "groups": groups,
+    settings, network = read_recipe(recipe), without_weights(recipe, model, adapter)
+    groups, method = parameter_groups(network), (adapter or settings.adapter)["name"]
+    return {"recipe": recipe, "title": settings.title, "image_size": network.image_size, "groups": groups,
             "total": sum(group["total"] for group in groups.values()),
             "trainable": sum(group["trainable"] for group in groups.values()),
-            "decoder_parts": decoder_parts(network), "backbone_share": backbone_share(network),
+            "decoder_parts": decoder_parts(network), "backbone_share": backbone_share(network, method),
             "prompt_tokens": _prompt_tokens(network), "multiply_adds": multiply_adds(network)}
 
 
@@ -92,9 +80,9 @@ def decoder_parts(model: SegmentationModel) -> dict[str, dict[str, int]]:
         for name, of in parts.items()}
 
 
-def backbone_share(model: SegmentationModel) -> dict[str, float] | None:
-    """What an exchange adds to the towers' own parameters, alone (`bridger` or `dense_aligner`) and, where positions
-    are trained, `with_positions`; None without one.
+def backbone_share(model: SegmentationModel, method: str) -> dict[str, float] | None:
+    """What an exchange adds to the towers' own parameters, alone (under the name of the method that set it) and, where
+    positions are trained, `with_positions`; None without an exchange.
 
     The branch of a ResNet's attention pool that CLIP's weights lack is not counted as CLIP's.
     """
@@ -104,7 +92,7 @@ def backbone_share(model: SegmentationModel) -> dict[str, float] | None:
     own = sum(parameter.numel() for name, parameter in model.named_parameters()
               if name.startswith("net.backbone.") and NOT_IN_CLIP not in name)
     added, positions = groups["adapter"]["trainable"], groups["positions"]["trainable"]
-    shares = {"dense_aligner" if model.name in DETRIS_TOWERS else "bridger": added / own}
+    shares = {method: added / own}
     return shares | ({"with_positions": (added + positions) / own} if positions else {})
 
 
@@ -118,43 +106,6 @@ def multiply_adds(model: SegmentationModel) -> int:
         model(torch.empty(1, 3, model.image_size, model.image_size),
               torch.zeros(1, _prompt_tokens(model), dtype=torch.long))
     return counter.get_total_flops() // 2
-
-
-def describe_with(recipe: str, params_file: str | None) -> dict[str, Any]:
-    """`describe`, of the full-size model or of the model that a params file chooses for this recipe."""
-    if params_file is None:
-        return describe(recipe) | {"published": published_parameters(recipe), "released_code": released_code(recipe)}
-    params = parse(Params, read_yaml(params_file), params_file)
-    settings = read_recipe(recipe)
-    model, _ = resolve_model(settings, params, params_file)
-    described = describe(recipe, model, resolve_adapter(settings, params, params_file))
-    return described | {"published": None, "released_code": {}}
-
-
-def published_parameters(recipe: str) -> str | None:
-    """Trainable parameters of a recipe's row in its paper's table, as printed there; None without a row."""
-    name = recipe.removesuffix("-published")
-    for method in TABLE_1:
-        if method.recipe == name:
-            return f"{published_millions()[method.title]:g} M (VLSM-Adapter, Table 1: {method.title})"
-    if name in ETRIS_VARIANTS:
-        rows = read("etris")
-        (printed,) = set(rows[(rows.model == "ETRIS") & (rows.variant == ETRIS_VARIANTS[name])].train_params_m)
-        return f"{float(printed):g} M (ETRIS, {ETRIS_VARIANTS[name]}, without the head)"
-    if name in DETRIS_VARIANTS:
-        return "{:g} % to {:g} % of the backbone (DETRIS, abstract)".format(*detris_shares())
-    return None
-
-
-def released_code(recipe: str) -> dict[str, int]:
-    """Trainable parameters of the released code by group or module, for the recipes whose model it builds."""
-    name = recipe.removesuffix("-published")
-    if name not in ETRIS_VARIANTS | DETRIS_VARIANTS:
-        return {}
-    counted = (released_counts("ETRIS")[ETRIS_VARIANTS[name]] if name in ETRIS_VARIANTS
-               else released_counts("DETRIS")[DETRIS_VARIANTS[name]])
-    return {"adapter": sum(counted.get(part, 0) for part in ADDED), "decoder": counted["HA+GA+Projector"],
-            "  neck": counted["HA (neck)"], "  decoder": counted["GA (decoder)"], "  proj": counted["Projector"]}
 
 
 def table(described: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from featherseg.config import (
     read_params,
     study_params_path,
     task_settings,
+    write_recipes,
     write_run,
 )
 from featherseg.core.errors import UserError
@@ -171,7 +172,7 @@ def own_data_notes(study: str) -> list[str]:
 
 
 def write_plan(study: str) -> list[Run]:
-    """Resolve a study into `runs/<study>/plan/`, two small files a run.
+    """Resolve a study into `runs/<study>/plan/`, two small files a run, and what reports say of its recipes.
 
     Raises:
         UserError: as `resolve_study`, or a dataset that is known by now lacks a split that its runs need.
@@ -185,6 +186,7 @@ def write_plan(study: str) -> list[Run]:
         folder.mkdir()
         for run in runs:
             write_run(folder, run)
+        write_recipes(folder, {name: read_recipe(name) for name in dict.fromkeys(run.recipe for run in runs)})
     return runs
 
 

@@ -16,8 +16,8 @@ MINUTES = 60
 def test_another_width_trains_exactly_the_runs_that_have_it(workspace):
     done = workspace.dvc("exp", "run", "-S", "adapter.dim=64", "collect")
     assert ran(done) == {CHECK, "plan", f"train@{DENSE}", f"evaluate@{DENSE}", "collect"}
-    with open(workspace.path / "reports/study/results.csv", encoding="utf-8") as file:
-        widths = {(row["run"], row["dim"]) for row in csv.DictReader(file)}
+    with open(workspace.path / "reports/study/runs.csv", encoding="utf-8") as file:
+        widths = {(row["run"], row["adapter.dim"]) for row in csv.DictReader(file)}
     assert {(run, width and float(width)) for run, width in widths} == {(DECODER, ""), (DENSE, 64.0)}
 
     shown = workspace.dvc("exp", "show", "--only-changed", "--drop", "runs|reports", "--csv")

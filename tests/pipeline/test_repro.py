@@ -54,7 +54,8 @@ def test_a_fresh_clone_checks_first_and_runs_every_stage_once(reproduced):
     drawn = "pipelines/data/dvc.yaml:synthetic@lesions"
     assert order.index(CHECK) < order.index(drawn) < min(order.index(f"train@{run}") for run in (DECODER, DENSE))
     assert sorted(order) == sorted({*STUDY, CHECK, drawn})
-    for name in ("index.html", "study/00_overview.html", "study/00_overview.ipynb", "study/results.csv"):
+    for name in ("index.html", "study/00_overview.html", "study/00_overview.ipynb", "study/runs.csv",
+                 "study/results.csv"):
         assert (reproduced.path / "reports" / name).stat().st_size > 0
 
 
@@ -110,7 +111,7 @@ def test_further_seeds_run_only_the_new_runs_and_one_target_only_that_run(worksp
     assert ran(workspace.dvc("repro", "collect")) == {
         f"train@{new[1]}", *(f"evaluate@{run}" for run in new), "collect"}
     results = (workspace.path / "reports/study/results.csv").read_text()
-    assert all(f",{run}," in results for run in (DECODER, DENSE, *new))
+    assert all(f"\n{run}," in results for run in (DECODER, DENSE, *new))
 
 
 def test_metrics_plots_and_experiments_answer_readably(workspace):

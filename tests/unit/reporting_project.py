@@ -1,18 +1,21 @@
 """A small project with fabricated scores, in the form that the pipeline writes them, to test reports on."""
 
+import io
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from featherseg.config import ModelConfig, Run, read_params, write_run
-from featherseg.core.files import write_json, write_status
+from featherseg.config import RECIPES_FILE, ModelConfig, Run, read_params, write_recipes, write_run
+from featherseg.core.files import read_json, write_json, write_status
 from featherseg.data.pool import pool_dataset
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
+from featherseg.plan import read_recipe
+from featherseg.tasks.base import TASKS, records, score_table
 from featherseg.tasks.segmentation.config import SegmentationEvaluate, SegmentationTrain
-from featherseg.tasks.segmentation.evaluate import long_table, prediction_row, score_rows, summarise
-from featherseg.tasks.segmentation.trials import plan_trials
+from featherseg.tasks.segmentation.evaluate import long_table, prediction_row, score_rows, scores_of, summarise
+from featherseg.tasks.segmentation.trials import Trial, own_prompts, plan_trials
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ADAPTERS = {
@@ -91,7 +94,17 @@ def declare(study: str, recipe: str, dataset: str, seed: int = 0, **adapter) -> 
     folder = Path("runs") / study / "plan"
     folder.mkdir(parents=True, exist_ok=True)
     write_run(folder, run)
+    describe_recipe(study, recipe)
     return run
+
+
+def describe_recipe(study: str, recipe: str) -> None:
+    """Add to a study's plan what reports say of a recipe."""
+    folder = Path("runs") / study / "plan"
+    path = folder / RECIPES_FILE
+    declared = read_json(path) if path.is_file() else {}
+    write_recipes(folder, {recipe: read_recipe(recipe)})
+    write_json(path, declared | read_json(path))
 
 
 def make_run(study: str, recipe: str, dataset: str, seed: int = 0, weights: str | None = None, **adapter) -> Run:
@@ -151,29 +164,56 @@ def _make_referred(name: str, images: int) -> None:
                                   prompts={"sentences": [f"the {side} disc of {k}", f"disc on the {side}, image {k}"]})
 
 
+def write_scores(out: Path, run: Run, answers: list[tuple[Trial, np.ndarray, np.ndarray]]) -> None:
+    """What an evaluation leaves behind, from trials with their answers (probabilities) and truths."""
+    out.mkdir(parents=True, exist_ok=True)
+    rows, masks, scores = [], [], []
+    for trial, probabilities, truth in answers:
+        of_trial = score_rows(trial, probabilities, truth, run.evaluate)
+        own = trial.prompt in own_prompts(trial.sample, run.evaluate.prompts, run.seed)
+        rows += of_trial
+        scores += scores_of(trial, of_trial, own, run)
+        masks.append(prediction_row(trial, probabilities > run.evaluate.threshold, of_trial[0]))
+    per_sample, threshold = long_table(rows), run.evaluate.threshold
+    metrics = TASKS["segmentation"].metrics
+    records(score_table(scores, metrics), metrics).to_parquet(out / "results.parquet")
+    pd.DataFrame(masks).to_parquet(out / "predictions.parquet")
+    parameters = {"trainable_parameters": TRAINABLE[run.recipe], "total_parameters": 4_000_000}
+    write_json(out / "model.json", parameters)
+    write_json(out / "metrics.json", {
+        "threshold": threshold,
+        "splits": {split: summarise(part, threshold) for split, part in per_sample.groupby("split")}})
+
+
+def rescore(run: str, metric: str, study: str = "study", **columns) -> None:
+    """Change columns of a run's records of one metric, such as `value` or `unit`, under the own prompt."""
+    path = Path("runs") / study / "evaluate" / run / "results.parquet"
+    table = pd.read_parquet(path)
+    for column, value in columns.items():
+        table.loc[(table.metric == metric) & (table.condition == "own"), column] = value
+    table.to_parquet(path)
+
+
+def with_column(table: str, column: str, value: float) -> str:
+    """The text of a CSV table in which a column has this value wherever it has one."""
+    frame = pd.read_csv(io.StringIO(table))
+    frame.loc[frame[column].notna(), column] = value
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
 def scored_run(study: str, recipe: str, dataset: str, seed: int = 0) -> None:
     """What train and evaluate leave behind: predictions are the truth moved down, more in later images."""
     run, data = make_run(study, recipe, dataset, seed), PreparedDataset.read(Path("data/processed") / dataset)
     train, out = Path("runs") / study / "train" / run.name, Path("runs") / study / "evaluate" / run.name
-    scores, masks = [], []
+    answers = []
     for split in run.evaluate.splits:
-        trials = plan_trials(data.split(split), run.evaluate.prompts, seed)
-        for trial in trials:
+        for trial in plan_trials(data.split(split), run.evaluate.prompts, seed):
             k, truth = int(trial.sample.image_id.removeprefix("image")), data.mask(trial.sample)
             moved = {"own": 0, "class_name": 2, "empty": 4, "other": 9}[trial.condition]
             moved += 2 * k + len(recipe) % 5 + trial.sentence
             sure = np.roll(truth, moved, axis=0)
-            probabilities = np.maximum(0.9 * sure, 0.4 * np.roll(sure, 3, axis=1))
-            rows = score_rows(trial, probabilities, truth, run.evaluate)
-            scores += rows
-            masks.append(prediction_row(trial, probabilities > run.evaluate.threshold, rows[0]))
-    out.mkdir(parents=True, exist_ok=True)
-    per_sample, threshold = long_table(scores), run.evaluate.threshold
-    per_sample.to_parquet(out / "per_sample.parquet")
-    pd.DataFrame(masks).to_parquet(out / "predictions.parquet")
-    write_json(out / "metrics.json", {
-        "trainable_parameters": TRAINABLE[recipe], "total_parameters": 4_000_000, "threshold": threshold,
-        "splits": {split: summarise(rows, threshold) for split, rows in per_sample.groupby("split")}})
+            answers.append((trial, np.maximum(0.9 * sure, 0.4 * np.roll(sure, 3, axis=1)), truth))
+    write_scores(out, run, answers)
     write_status(out)
     write_status(train)
     if recipe != "clipseg-zero_shot":

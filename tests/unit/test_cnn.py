@@ -16,13 +16,14 @@ from featherseg.adapters import METHODS
 from featherseg.config import ModelConfig, Run
 from featherseg.core.errors import UserError
 from featherseg.core.files import sha256_file
-from featherseg.describe import describe, describe_with
+from featherseg.describe import describe
 from featherseg.engine import train
 from featherseg.models import small_model
 from featherseg.models.cnn import config as cnn_config
 from featherseg.models.cnn.config import NAMES, Architecture, small_config
 from featherseg.models.cnn.model import CNN, NETS
 from featherseg.models.towers.batchnorm import BatchNorm1d, BatchNorm2d
+from featherseg.papers.counts import describe_with
 from featherseg.resume import forget
 from featherseg.tasks.segmentation.config import SegmentationTrain
 from featherseg.tasks.segmentation.predict import load_model, predict_probabilities

@@ -7,7 +7,8 @@ import pytest
 
 from featherseg import cli
 from featherseg.core.errors import UserError
-from featherseg.describe import describe, describe_with
+from featherseg.describe import describe
+from featherseg.papers.counts import describe_with
 
 
 def test_groups_add_up_and_no_weights_are_allocated():

@@ -27,9 +27,10 @@ from featherseg.reliance.controls import Controls
 from featherseg.reliance.measure import Settings, measure
 from featherseg.reporting import overlays, overview, tables
 from featherseg.reporting.collect import collect
+from featherseg.reporting.frames import read_runs
 from featherseg.reporting.index import write_index
 from featherseg.reporting.notebook import to_html
-from featherseg.reporting.study import Study, read_results
+from featherseg.reporting.study import Study
 
 RECIPES = ("clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vl", "etris_vit-bridger")
 MEASURED, ABSENT = "clipseg-decoder", "clipseg-lora"
@@ -129,12 +130,13 @@ def test_a_card_runs_nothing_and_keeps_its_tables(study):
 
 
 def test_a_spreadsheet_runs_no_cell_and_the_text_comes_back(study):
-    with open("reports/study/results.csv", newline="", encoding="utf-8") as file:
+    with open("reports/study/runs.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    texts = {value for row in rows for name, value in row.items() if name in ("reason", "weights", "recipe", "data")}
+    named = ("reason", "model.weights", "recipe", "title", "dataset")
+    texts = {value for row in rows for name, value in row.items() if name in named}
     assert any(text.startswith("'=1+1<script>") for text in texts)
     assert not [text for text in texts if text.lstrip().startswith(("=", "+", "-", "@"))]
-    reasons = set(read_results(Path("reports/study/results.csv")).reason)
+    reasons = set(read_runs(Path("reports/study/runs.csv")).reason)
     assert one_line(HOSTILE) in reasons
 
 

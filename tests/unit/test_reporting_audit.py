@@ -2,7 +2,8 @@
 
 import pytest
 
-from featherseg.reporting import audit
+from featherseg.papers.vlsm_adapter import audit
+from featherseg.reporting.audit import differences
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_a_tower_of_ours_without_its_mask_would_be_found_out():
 
 def test_every_difference_of_a_published_recipe_is_listed(request, monkeypatch):
     monkeypatch.chdir(request.config.rootpath)
-    listed = audit.differences()
+    listed = differences()
     assert {"towers", "loss", "rate"} <= set(listed.field)
     assert listed[listed.field == "rate"].evidence.eq("trap 7, below").all()
     assert listed[listed.field == "loss"].evidence.eq("trap 2, below").all()

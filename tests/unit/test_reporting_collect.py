@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -9,11 +10,15 @@ import pytest
 import reporting_project
 from reporting_project import declare, make_project, scored_run
 
+import featherseg.tasks
+from featherseg.config import ModelConfig, Run, write_run
 from featherseg.core.errors import UserError
-from featherseg.core.files import write_status
+from featherseg.core.files import write_json, write_status
 from featherseg.reporting import overview
 from featherseg.reporting.collect import collect
 from featherseg.reporting.study import Study, find_root
+from featherseg.tasks import base
+from featherseg.tasks.base import Score
 from featherseg.tasks.segmentation.referring import MEASURES
 
 RECIPES = ("clipseg-decoder", "clipseg-vlsm_dense-vl")
@@ -110,12 +115,15 @@ def test_test_comes_first_whatever_the_order_of_the_settings(project, monkeypatc
 
 def test_results_of_an_older_form_are_named(project):
     collect("study")
-    file = Path("reports/study/results.csv")
-    table = pd.read_csv(file)
-    for column in ("split", "head_parts", "member", "target", "n_missed"):
-        table.drop(columns=column).to_csv(file, index=False)
-        with pytest.raises(UserError, match=f"lacks the column '{column}'; collect the study again"):
-            _ = Study("study").results
+    for name, columns in (("results.csv", ("split", "scope", "member", "target")),
+                          ("runs.csv", ("run", "title", "data.kind", "weights.kind"))):
+        file = Path("reports/study") / name
+        table = pd.read_csv(file)
+        for column in columns:
+            table.drop(columns=column).to_csv(file, index=False)
+            with pytest.raises(UserError, match=f"{name} lacks the column '{column}'; collect the study again"):
+                _ = Study("study").results
+        table.to_csv(file, index=False)
 
 
 def test_a_run_that_was_not_made_appears_with_its_reason():
@@ -138,7 +146,7 @@ def test_a_declared_run_without_scores_is_an_error():
 
 
 def test_equal_runs_give_equal_bytes():
-    files = [Path("reports/study") / name for name in ("results.csv", "metrics.json", "curves.csv")]
+    files = [Path("reports/study") / name for name in ("runs.csv", "results.csv", "metrics.json", "curves.csv")]
     collect("study")
     first = [file.read_bytes() for file in files]
     collect("study")
@@ -185,16 +193,21 @@ def test_the_project_root_is_found_from_a_folder_below(project, tmp_path_factory
 
 
 @pytest.mark.parametrize("break_it", [
-    lambda metrics: [metrics], lambda metrics: {**metrics, "splits": []}, lambda metrics: {**metrics, "splits": {}},
-    lambda metrics: {**metrics, "splits": {"test": {"conditions": {"own": 5}}}},
-    lambda metrics: {**metrics, "splits": {"test": []}},
-    lambda metrics: {key: value for key, value in metrics.items() if key != "total_parameters"}])
+    lambda path: path.unlink(), lambda path: path.write_bytes(b"PAR1"),
+    lambda path: pd.read_parquet(path).drop(columns="scope").to_parquet(path),
+    lambda path: pd.read_parquet(path).assign(split="val").to_parquet(path)])
 def test_scores_of_another_form_are_one_sentence(break_it):
-    path = Path("runs/study/evaluate/clipseg-decoder-organs-0/metrics.json")
-    path.write_text(json.dumps(break_it(json.loads(path.read_text()))))
-    with pytest.raises(UserError, match=r"clipseg-decoder-organs-0/metrics\.json") as error:
+    path = Path("runs/study/evaluate/clipseg-decoder-organs-0/results.parquet")
+    break_it(path)
+    with pytest.raises(UserError, match=r"clipseg-decoder-organs-0/results\.parquet") as error:
         collect("study")
     assert "\n" not in str(error.value) and not Path("reports").exists()
+
+
+def test_counts_of_another_form_are_one_sentence():
+    Path("runs/study/evaluate/clipseg-decoder-organs-0/model.json").write_text("{}")
+    with pytest.raises(UserError, match=r"clipseg-decoder-organs-0/model\.json.*trainable_parameters"):
+        collect("study")
 
 
 @pytest.mark.parametrize("text", [b"", b"a,b\n1,2\n", b"\xff\xfe\0"])
@@ -215,4 +228,55 @@ def test_a_target_named_like_a_missing_value_is_a_target(word):
     cells[place] = word
     file.write_text("\n".join([rows[0], ",".join(cells), *rows[2:]]) + "\n")
     study = Study("study")
-    assert list(study.by_target.target) == [word] and len(study.every_result) == len(rows) - 2
+    assert list(study.by_target.target) == [word]
+
+
+TOY = """
+from featherseg.tasks.base import TASKS, Metric, Task
+
+@TASKS.register("toy")
+class Toy(Task):
+    metrics = (Metric("accuracy"), Metric("error", "deg", higher_is_better=False))
+    def build(self, run): ...
+    def objective(self, run, model, dataset): ...
+    def evaluate(self, run, model, dataset, splits, out): ...
+"""
+
+
+@pytest.fixture
+def toy(project, monkeypatch):
+    """A task of another kind: numbers per image, without prompts, targets or thresholds."""
+    (project / "tasks/toy").mkdir(parents=True)
+    (project / "tasks/toy/__init__.py").write_text(TOY)
+    monkeypatch.setattr(base.TASKS, "_entries", dict(base.TASKS._entries))
+    monkeypatch.setattr(featherseg.tasks, "__path__", [*featherseg.tasks.__path__, str(project / "tasks")])
+    yield
+    sys.modules.pop("featherseg.tasks.toy")
+
+
+def test_another_task_is_collected_and_has_a_table(toy):
+    run = Run(task="toy", study="study", recipe="clipseg-full", dataset="lesions", model=ModelConfig(name="clipseg"),
+              adapter={"name": "full"})
+    declare("study", run.recipe, run.dataset)
+    write_run("runs/study/plan", run)
+    out = Path("runs/study/evaluate") / run.name
+    out.mkdir()
+    scores = [score for k in range(4) for score in (
+        Score(f"s{k}", "test", "accuracy", k % 2), Score(f"s{k}", "test", "error", k))]
+    metrics = base.TASKS["toy"].metrics
+    base.records(base.score_table(scores, metrics), metrics).to_parquet(out / "results.parquet")
+    write_json(out / "model.json", {"trainable_parameters": 3, "total_parameters": 9})
+    write_status(out)
+    train = Path("runs/study/train") / run.name
+    train.mkdir()
+    (train / "history.csv").write_text("epoch,loss,val_accuracy,lr\n1,0.5,0.25,0.1\n")
+    collect("study")
+    study = Study("study")
+    assert json.loads(Path("reports/study/metrics.json").read_text())["accuracy"] == {"clipseg-full": 0.5}
+    assert study.curves.set_index("run").loc[run.name, "val_accuracy"] == 0.25
+    assert run.name not in set(study.every_result.run) and run.name in set(study.every_task.run)
+    line = overview.metrics_of("toy", study.every_task[study.every_task.task == "toy"]).iloc[0]
+    assert (line.method, line.accuracy, line.error, line.samples) == ("full fine-tuning", 0.5, 1.5, 4)
+    heading, _ = overview.other_tasks(study)
+    assert heading.data == "### toy" and "clipseg-full" in set(overview.runs(study).recipe)
+    assert "clipseg-full" not in set(overview.scores(study).recipe) and overview.verdict(study)

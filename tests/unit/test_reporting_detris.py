@@ -4,10 +4,10 @@ import pytest
 from reporting_project import declare, make_project
 
 from featherseg.core.files import write_status
+from featherseg.papers.detris import published
 from featherseg.papers.detris import table as detris
 from featherseg.papers.etris import table as etris
 from featherseg.reporting.collect import collect
-from featherseg.reporting.published import detris_shares
 from featherseg.reporting.study import Study
 
 RECIPES = ("detris_b-dense_aligner", "detris_b-decoder")
@@ -54,7 +54,7 @@ def test_head_only_and_the_adapters_stand_among_the_tuning_methods(study):
 
 
 def test_parameters_stand_beside_the_released_codes():
-    assert detris_shares() == (0.9, 1.8)
+    assert published.shares() == (0.9, 1.8)
     frame = detris.parameters().set_index("model")
     assert list(frame.equal) == ["yes", "yes"]
     assert frame.loc["DETRIS-B", "Dense Aligners"] == 2_297_376 and frame.loc["DETRIS-L", "head"] == 23_195_649

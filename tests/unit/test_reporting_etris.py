@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from reporting_project import ADAPTERS, REFERRED, TRAINABLE, declare, make_project, scored_run
+from reporting_project import ADAPTERS, REFERRED, TRAINABLE, declare, make_project, scored_run, with_column
 
 from featherseg.config import write_run
 from featherseg.core.files import read_json, write_json, write_status
+from featherseg.papers.etris import figures, published
 from featherseg.papers.etris import table as etris
-from featherseg.reporting import figures, overlays, published
-from featherseg.reporting.collect import SYNTHETIC, collect
+from featherseg.reporting import overlays
+from featherseg.reporting.collect import collect
+from featherseg.reporting.records import DATA_LABELS
 from featherseg.reporting.study import Study
 
+STAND_IN = DATA_LABELS["synthetic"]
 METHODS = ("etris_vit-decoder", "etris_vit-bridger", "etris_vit-bridger-text_to_vision", "etris_vit-lora")
 PARTS = ("hierarchical_alignment", "global_alignment", "projector")
 RECIPES = (*METHODS, "clipseg-decoder", "etris_vit-bridger-published")
@@ -43,7 +46,7 @@ def test_every_line_says_where_it_comes_from_and_stand_ins_carry_their_label(stu
     assert (frame["where from"] != "").all()
     numbers = frame[frame.dataset == "scenes_ref"]
     numbers = numbers[~numbers["where from"].str.startswith("not run")]
-    assert len(numbers) and numbers["where from"].str.contains(SYNTHETIC).all()
+    assert len(numbers) and numbers["where from"].str.contains(STAND_IN).all()
 
 
 def test_every_measure_of_every_scored_run_stands_under_its_name(study):
@@ -99,7 +102,7 @@ def test_published_numbers_stand_above_what_was_made_with_the_distance(project):
 
 
 def test_numbers_that_are_not_verified_stay_out(study):
-    values = published.etris()
+    values = published.by_split(published.rows(), published.COLUMNS)
     assert values.shape == (9, 3) and values.notna().sum().to_dict() == {
         "ETRIS RN50": 3, "ETRIS RN101": 8, "ETRIS ViT-B/16": 9}
     file = Path("data/published/etris.csv")
@@ -153,8 +156,6 @@ def test_what_a_method_trains_beyond_the_head_and_its_memory(study):
                                  "ViT-B/16, LoRA"]
     assert list(frame["beyond the head"]) == [50_000, 30_000, 0, 10_000]
     assert frame.loc["ViT-B/16, LoRA", "memory (MiB)"] == 503 and frame.loc["ViT-B/16, LoRA", "images/s"] == 30
-    assert etris.memory_of({"peak_memory_mib": {"process": 7, "accelerator": 9}}) == 9
-    assert etris.memory_of({}) is None
     assert set(frame.measure) == {"mIoU at 0.35, all sentences"}
 
 
@@ -177,9 +178,9 @@ def test_counts_are_those_of_the_released_code_to_the_digit(study):
 
 
 def test_a_head_of_another_size_would_be_found_out(study, monkeypatch):
-    counts = published.etris_counts()
+    counts = published.released_counts()
     counts["ETRIS RN50"]["HA+GA+Projector"] += 1
-    monkeypatch.setattr(published, "etris_counts", lambda: counts)
+    monkeypatch.setattr(published, "released_counts", lambda: counts)
     assert list(etris.parameters().equal) == ["NO", "yes", "yes"]
 
 
@@ -193,7 +194,7 @@ def ablated(recipe: str, parts: tuple[str, ...] | None = None, seed: int = 0, **
 def test_ablations_hold_everything_else_alike(project):
     ablated("etris_vit-bridger", seed=1, dim=64)
     ablated("etris_vit-bridger", seed=2, dim=32, stages=2)
-    ablated("etris_vit-bridger", ("projector", "hierarchical_alignment"), seed=3)
+    ablated("etris_vit-bridger", ("hierarchical_alignment", "projector"), seed=3)
     ablated("etris_vit-bridger", ("projector",), seed=4)
     ablated("etris_vit-bridger", ("global_alignment", "projector"), seed=5, dim=64)
     collect("study")
@@ -251,7 +252,7 @@ def git(*arguments: str) -> str:
 
 
 def test_ablations_take_experiments_that_changed_these_knobs_alone(study, project):
-    file, results = project / "params.yaml", project / "reports/study/results.csv"
+    file, results = project / "params.yaml", project / "reports/study/runs.csv"
     params = file.read_text() + "adapter: {dim: 16, stages: 3}\ntrain: {epochs: 5}\n"
     file.write_text(params)
     git("init", "-q")
@@ -260,7 +261,7 @@ def test_ablations_take_experiments_that_changed_these_knobs_alone(study, projec
     baseline, own = git("rev-parse", "HEAD"), results.read_text()
     for name, stages, epochs in (("fewer", 2, 5), ("longer", 1, 9)):
         file.write_text(params.replace("stages: 3", f"stages: {stages}").replace("epochs: 5", f"epochs: {epochs}"))
-        results.write_text(own.replace(",16.0,3.0,", f",16.0,{stages}.0,"))
+        results.write_text(with_column(own, "adapter.stages", stages))
         git("commit", "-q", "-a", "-m", name)
         git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}", "HEAD")
         git("reset", "-q", "--hard", baseline)
@@ -281,7 +282,7 @@ def test_a_study_in_which_nothing_ran_gives_reasons(tmp_path, monkeypatch):
     assert etris.ablations(study)["where from"].iloc[0] == "not run: COCO is absent"
     assert "No tuning method" in etris.equal_budget(study)
     assert "No tuning method" in figures.accuracy_and_cost(study).data
-    assert "No run" in overlays.two_sentences(study)[0].data
+    assert "No run" in figures.two_sentences(study)[0].data
 
 
 def test_the_panels_draw_what_the_table_says(study):
@@ -291,13 +292,15 @@ def test_the_panels_draw_what_the_table_says(study):
         drawn = sorted(tuple(points.get_offsets()[0]) for points in axis.collections)
         assert drawn == [pytest.approx(pair) for pair in sorted(zip(costs, table.accuracy, strict=True))]
     assert "mIoU at 0.35, all sentences (%)" == parameters.get_ylabel() == memory.get_ylabel()
-    assert f"scenes_ref ({SYNTHETIC}), testA" == parameters.get_title()
+    assert f"scenes_ref ({STAND_IN}), testA" == parameters.get_title()
     assert table.trainable.max() < 10 * table.trainable.min() and parameters.get_xscale() == "linear"
     assert "memory" in memory.get_xlabel()
 
 
 def test_memory_that_was_not_recorded_is_said(study, project):
     shutil.rmtree(project / "runs/study/info")
+    collect("study")
+    study = Study("study")
     _, memory = figures.accuracy_and_cost(study).axes
     assert [text.get_text() for text in memory.texts] == ["not recorded here"]
 
@@ -307,8 +310,8 @@ def test_two_sentences_on_one_image_are_of_that_image(study, monkeypatch):
     monkeypatch.setattr(overlays.style, "picture", figures_seen.append)
     monkeypatch.setattr(overlays, "draw_outlines",
                         lambda axis, image, truth, prediction: drawn.append((image, prediction)))
-    heading, _ = overlays.two_sentences(study)
-    assert heading.data == f"### scenes_ref ({SYNTHETIC}), split testA: ETRIS ViT-B/16"
+    heading, _ = figures.two_sentences(study)
+    assert heading.data == f"### scenes_ref ({STAND_IN}), split testA: ETRIS ViT-B/16"
     axes = figures_seen[0].axes
     ranks = [axis.get_title(loc="left").split(" pair")[0] for axis in axes]
     assert ranks == ["best", "best", "median", "median", "worst", "worst"]
@@ -323,7 +326,7 @@ def test_two_sentences_on_one_image_are_of_that_image(study, monkeypatch):
 def test_a_set_with_one_target_an_image_has_no_pairs(project):
     make_project(project, ("etris_vit-bridger",), ("lesions",))
     collect("study")
-    shown = [item.data for item in overlays.two_sentences(Study("study")) if isinstance(item.data, str)]
+    shown = [item.data for item in figures.two_sentences(Study("study")) if isinstance(item.data, str)]
     assert "No image of this split has two targets with different prompts." in shown
 
 

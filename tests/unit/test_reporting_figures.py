@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import reporting_project
 from matplotlib.figure import Figure
-from reporting_project import declare, make_project, scored_run
+from reporting_project import declare, make_project, scored_run, with_column
 
 from featherseg.data.prepared import PreparedDataset
+from featherseg.papers.vlsm_adapter import figures as vlsm_adapter
 from featherseg.reporting import figures, overlays, overview
 from featherseg.reporting.collect import collect
 from featherseg.reporting.study import Study
@@ -128,24 +129,24 @@ def test_the_language_check_draws_what_its_table_says(study):
 
 
 def test_zero_shot_is_a_line_since_it_trains_nothing(study):
-    published, here = figures.parameters_and_dsc(study).axes
+    published, here = vlsm_adapter.parameters_and_dsc(study).axes
     assert "synthetic stand-in" in here.get_title() and "published" in published.get_title()
     assert [line.get_label() for line in here.lines] == ["zero-shot"]
     assert {float(p.get_offsets()[0, 0]) for p in here.collections} == {260_000, 46_000}
 
 
 def test_one_width_is_said_and_two_are_drawn(study):
-    assert "Only dim 16 has been run here" in figures.dim_lines(study).data
+    assert "Only dim 16 has been run here" in vlsm_adapter.dim_lines(study).data
     declare("study", "clipseg-vlsm_dense-vl", "lesions", seed=1, dim=64)
     scored_run("study", "clipseg-vlsm_dense-vl", "lesions", seed=1)
     collect("study")
-    (axis,) = figures.dim_lines(Study("study")).axes
+    (axis,) = vlsm_adapter.dim_lines(Study("study")).axes
     assert list(axis.lines[0].get_xdata()) == [16, 64]
 
 
 def test_widths_of_experiments_count_where_nothing_else_differs(study):
     """An experiment is a commit under refs/exps/<baseline>, with its own params and results."""
-    file, results = Path("params.yaml"), Path("reports/study/results.csv")
+    file, results = Path("params.yaml"), Path("reports/study/runs.csv")
     params = file.read_text() + "adapter: {dim: 16}\ntrain: {epochs: 5}\n"
     file.write_text(params)
     git("init", "-q")
@@ -154,24 +155,24 @@ def test_widths_of_experiments_count_where_nothing_else_differs(study):
     baseline, own = git("rev-parse", "HEAD"), results.read_text()
     for name, dim, epochs in (("wide", "64", "5"), ("long", "32", "9")):
         file.write_text(params.replace("16", dim).replace("epochs: 5", f"epochs: {epochs}"))
-        results.write_text(own.replace(",VL,16.0,", f",VL,{dim}.0,"))
+        results.write_text(with_column(own, "adapter.dim", int(dim)))
         git("commit", "-q", "-a", "-m", name)
         git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}", "HEAD")
         git("reset", "-q", "--hard", baseline)
-    (axis,) = figures.dim_lines(Study("study")).axes
+    (axis,) = vlsm_adapter.dim_lines(Study("study")).axes
     assert list(axis.lines[0].get_xdata()) == [16, 64]
 
 
 def test_the_committed_width_stands_beside_another_in_the_workspace(study):
     """As `dvc exp run -S adapter.dim=64` leaves the workspace."""
-    file, results = Path("params.yaml"), Path("reports/study/results.csv")
+    file, results = Path("params.yaml"), Path("reports/study/runs.csv")
     file.write_text(file.read_text() + "adapter: {dim: 16}\n")
     git("init", "-q")
     git("add", "params.yaml", "reports")
     git("commit", "-q", "-m", "baseline")
     file.write_text(file.read_text().replace("dim: 16", "dim: 64"))
-    results.write_text(results.read_text().replace(",VL,16.0,", ",VL,64.0,"))
-    (axis,) = figures.dim_lines(Study("study")).axes
+    results.write_text(with_column(results.read_text(), "adapter.dim", 64))
+    (axis,) = vlsm_adapter.dim_lines(Study("study")).axes
     assert list(axis.lines[0].get_xdata()) == [16, 64]
 
 
@@ -186,8 +187,8 @@ def test_a_study_without_scores_says_so(tmp_path, monkeypatch):
     empty = Study("study")
     assert "No run" in figures.language_check(empty).data
     assert "No run" in figures.training_curves(empty).data
-    assert "No dense or shallow" in figures.position_bars(empty).data
-    assert "No dense or shallow" in figures.dim_lines(empty).data
+    assert "No dense or shallow" in vlsm_adapter.position_bars(empty).data
+    assert "No dense or shallow" in vlsm_adapter.dim_lines(empty).data
     assert "No run" in overlays.gallery(empty)[0].data
     assert "No run" in overview.verdict(empty)
-    assert len(figures.parameters_and_dsc(empty).axes) == 1
+    assert len(vlsm_adapter.parameters_and_dsc(empty).axes) == 1

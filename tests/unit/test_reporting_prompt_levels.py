@@ -4,18 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reporting_project import REPOSITORY, declare, make_project
+from reporting_project import REPOSITORY, declare, describe_recipe, make_project
 
 from featherseg.config import write_run
 from featherseg.core.files import write_json
 from featherseg.papers.medvlsm import prompt_levels
 from featherseg.plan import resolve_study
-from featherseg.reporting.collect import SYNTHETIC, collect
+from featherseg.reporting.collect import collect
+from featherseg.reporting.records import DATA_LABELS
 from featherseg.reporting.study import Study
 from featherseg.tasks.segmentation.config import PROMPT_LEVELS
 
 DECODER, DENSE, ZERO_SHOT = "clipseg-decoder", "clipseg-vlsm_dense-vl", "clipseg-zero_shot"
 RECIPES = {level: f"{DECODER}-{level}" for level in PROMPT_LEVELS}
+
+STAND_IN = DATA_LABELS["synthetic"]
 
 
 @pytest.fixture
@@ -34,6 +37,7 @@ def measured(study: Study, recipe: str, dsc: dict[str, float], policy: str | Non
         run = run.model_copy(update={"recipe": recipe, "train": run.train.model_copy(
             update={"prompts": policy, "val_prompts": policy})})
         write_run(Path("runs/study/plan"), run)
+        describe_recipe("study", recipe)
     conditions = [{"condition": f"level_{level}", "modality": "text", "dsc": value} for level, value in dsc.items()]
     write_json(study.evaluate(run.name) / "reliance.json", {
         "test": {"n_images": 4, "own": {"value": 0.5}, "conditions": [
@@ -49,7 +53,7 @@ def whole_grid(study: Study, cell) -> None:
     for run in Study("study").runs:
         folder = study.evaluate(run.name)
         if not (folder / "status.json").is_file():
-            for name in ("status.json", "metrics.json"):
+            for name in ("status.json", "model.json", "results.parquet"):
                 (folder / name).write_bytes((study.evaluate(f"{DECODER}-organs-0") / name).read_bytes())
     collect("study")
 
@@ -61,7 +65,7 @@ def test_the_grid_has_a_line_a_run_and_the_levels_that_were_scored(study):
     assert list(frame.columns) == ["dataset", "method", "P0", "P1", "P6", "images", "where from"]
     assert (frame.loc["random", "P6"], frame.loc["nothing", "P1"]) == (62, 30)
     assert np.isnan(frame.loc["random", "P1"]) and (frame.images == 4).all()
-    assert frame["where from"].str.startswith(SYNTHETIC).all()
+    assert frame["where from"].str.startswith(STAND_IN).all()
 
 
 def test_the_figure_has_every_cell_and_frames_a_levels_own(study):

@@ -9,19 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import reporting_project
-from reporting_project import declare, make_project, make_run, scored_run
+from reporting_project import declare, make_project, make_run, rescore, scored_run, write_scores
 
 from featherseg.core.errors import UserError
-from featherseg.core.files import write_json, write_status
+from featherseg.core.files import write_status
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.papers.vlsm_adapter import counts
+from featherseg.papers.vlsm_adapter import published as vlsm_adapter
 from featherseg.papers.vlsm_adapter import table as paper
 from featherseg.reporting import overview, published, tables
-from featherseg.reporting.collect import SYNTHETIC, collect
-from featherseg.reporting.study import Study, read_results
-from featherseg.tasks.segmentation.evaluate import long_table, prediction_row, score_rows, summarise
+from featherseg.reporting.collect import collect
+from featherseg.reporting.frames import read_scores
+from featherseg.reporting.records import DATA_LABELS
+from featherseg.reporting.study import Study
 from featherseg.tasks.segmentation.trials import plan_trials
 
+STAND_IN = DATA_LABELS["synthetic"]
 NOT_COMPARABLE = "not comparable: stand-in"
 RECIPES = ("clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vl", "clipseg-vlsm_shallow-vlc")
 
@@ -41,16 +44,16 @@ def test_every_line_made_here_carries_its_label(study, table):
     assert (frame["where from"] != "").all()
     here = frame[frame["where from"].str.contains(r"lesions|organs|stand-in") |
                  frame.get("dataset", pd.Series("", frame.index)).isin(["lesions", "organs"])]
-    assert len(here) and here["where from"].str.contains(SYNTHETIC).all()
+    assert len(here) and here["where from"].str.contains(STAND_IN).all()
 
 
 def test_a_stand_in_without_its_label_is_refused(study, monkeypatch):
-    frame = pd.DataFrame([{"published": 89.1, "here": 71.2, "where from": "Table 1", "data": SYNTHETIC}])
+    frame = pd.DataFrame([{"published": 89.1, "here": 71.2, "where from": "Table 1", "data": STAND_IN}])
     with pytest.raises(ValueError, match="lacks that label"):
         tables.honest(frame)
     with pytest.raises(ValueError, match="does not say where it comes from"):
         tables.honest(frame.assign(**{"where from": "", "data": ""}))
-    monkeypatch.setattr(paper, "made_here", lambda study, row: f"weights {row.weights}")
+    monkeypatch.setattr(paper, "made_here", lambda row: f"weights {row.weights}")
     with pytest.raises(ValueError, match="lacks that label"):
         paper.table_1(study)
 
@@ -73,10 +76,10 @@ def test_rows_that_are_not_verified_stay_out_of_every_table(study):
 
 
 def test_table_1_is_the_papers(study):
-    table = published.table_1("DSC")
+    table = vlsm_adapter.table_1("DSC")
     assert table.shape == (8, 5) and table.notna().all().all()
     assert table.loc["busi", "DA (dense, VL)"] == 65.02
-    assert published.table_1("HD95").loc["chexlocalize", "SAN"] == 724.55
+    assert vlsm_adapter.table_1("HD95").loc["chexlocalize", "SAN"] == 724.55
 
 
 def test_a_number_on_the_papers_data_stands_below_the_published_one_with_the_distance(study, tmp_path):
@@ -102,7 +105,7 @@ def test_a_distance_in_millimetres_is_not_compared_with_one_in_pixels(study, tmp
     pixels = paper.table_1(Study("study"), "HD95")
     path = Study("study").reports / "results.csv"
     rows = pd.read_csv(path)
-    assert set(rows[rows.metric == "hd95"].unit) == {"px"} and set(rows[rows.metric != "hd95"].unit) == {"1"}
+    assert set(rows[rows.metric == "hd95"].unit) == {"px"} and set(rows[rows.metric == "dsc"].unit) == {"1"}
     rows.unit = rows.unit.replace("px", "mm")
     rows.to_csv(path, index=False)
     study = Study("study")
@@ -157,7 +160,7 @@ def test_the_best_method_of_a_dataset_comes_first_and_wins(study):
     best = lesions[lesions.trainable > 0].iloc[0]
     said = overview.verdict(study)
     assert f"**{best.method}**: DSC {best.DSC:.1f} % at {best.trainable:,} trainable parameters" in said
-    assert "one seed" in said and SYNTHETIC in said
+    assert "one seed" in said and STAND_IN in said
 
 
 def test_seeds_are_averaged_and_their_spread_shown(study):
@@ -194,7 +197,7 @@ def test_a_table_shows_a_dash_and_never_a_zero_for_what_is_absent():
 
 def test_an_absent_table_names_the_command(study):
     shutil.rmtree("reports")
-    with pytest.raises(UserError, match=r"results.csv does not exist; .*featherseg collect"):
+    with pytest.raises(UserError, match=r"runs.csv does not exist; .*featherseg collect"):
         overview.scores(Study("study"))
 
 
@@ -221,18 +224,12 @@ def test_a_line_says_why_each_of_its_cells_is_empty(study, tmp_path):
 def degenerate_run(recipe: str, dataset: str, answer, share_of_truths: float = 1.0) -> None:
     """What a collapsed model leaves behind: `answer` for every sample, whatever its image; some truths are empty."""
     run, data = make_run("study", recipe, dataset), PreparedDataset.read(f"data/processed/{dataset}")
-    out, scores, masks = Path("runs/study/evaluate") / run.name, [], []
+    answers = []
     for trial in plan_trials(data.split("test"), run.evaluate.prompts, 0):
         k, truth = int(trial.sample.image_id.removeprefix("image")), data.mask(trial.sample)
         truth = truth & (k < share_of_truths * 9)
-        rows = score_rows(trial, np.full(truth.shape, answer, float), truth, run.evaluate)
-        scores += rows
-        masks.append(prediction_row(trial, np.full(truth.shape, answer > 0.5), rows[0]))
-    per_sample = long_table(scores)
-    per_sample.to_parquet(out / "per_sample.parquet")
-    pd.DataFrame(masks).to_parquet(out / "predictions.parquet")
-    measured = json.loads((out / "metrics.json").read_text()) | {"splits": {"test": summarise(per_sample, 0.5)}}
-    write_json(out / "metrics.json", measured)
+        answers.append((trial, np.full(truth.shape, answer, float), truth))
+    write_scores(Path("runs/study/evaluate") / run.name, run, answers)
 
 
 @pytest.mark.parametrize(("answer", "said"), [
@@ -271,10 +268,7 @@ def test_where_there_is_nothing_to_find_no_method_wins(study):
 
 def test_the_unit_of_distances_stands_in_the_main_table(study):
     assert "HD95 (px)" in overview.scores(study)
-    path = Path("runs/study/evaluate/clipseg-decoder-organs-0/metrics.json")
-    metrics = json.loads(path.read_text())
-    metrics["splits"]["test"]["conditions"]["own"]["hd95"]["unit"] = "mm"
-    path.write_text(json.dumps(metrics))
+    rescore("clipseg-decoder-organs-0", "hd95", unit="mm")
     collect("study")
     units = overview.scores(Study("study")).set_index(["dataset", "recipe"])["unit of HD95"]
     assert units["organs", "clipseg-decoder"] == "mm" and units["lesions", "clipseg-decoder"] == "px"
@@ -346,7 +340,9 @@ def test_runs_that_the_study_no_longer_lists_are_named_once(study):
 
 @pytest.mark.parametrize("name", ["NA", "nan", "null", "None"])
 def test_a_set_may_be_called_like_nothing(name):
-    table = read_results(io.StringIO(f"run,dataset,member,mean\nr,{name},,0.5\ns,{name},{name},\n"))
-    assert table.dataset.tolist() == [name, name]
+    head = "run,split,member,target,condition,scope,threshold,metric,value,std,n,unit"
+    rows = f"r,{name},,,own,,0.5,dsc,0.5,,9,1\ns,test,{name},,own,,0.5,dsc,,,9,1\n"
+    table = read_scores(io.StringIO(f"{head}\n{rows}"))
+    assert table.split.tolist() == [name, "test"]
     assert table.member.tolist() == ["", name]
     assert table["mean"].isna().tolist() == [False, True]

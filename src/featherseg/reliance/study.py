@@ -20,8 +20,8 @@ from featherseg.reliance import page as reliance
 from featherseg.reliance.measure import Settings, measure_controls
 from featherseg.reliance.verdict import is_drop, is_gain, paragraph, verdict
 from featherseg.reporting import pictures, style
-from featherseg.reporting.collect import data_of
-from featherseg.reporting.study import Study, title_of
+from featherseg.reporting.records import JOIN, data_kinds, data_label
+from featherseg.reporting.study import Study
 from featherseg.reporting.tables import show
 
 if TYPE_CHECKING:
@@ -51,7 +51,12 @@ class Measured:
     @property
     def data(self) -> str:
         """The dataset with where it comes from."""
-        return f"{self.run.dataset} ({data_of(self.run.dataset)})"
+        return with_origin(self.run.dataset)
+
+
+def with_origin(dataset: str) -> str:
+    """A dataset with where it comes from: `lesions (synthetic stand-in)`."""
+    return f"{dataset} ({data_label(JOIN.join(data_kinds(dataset)))})"
 
 
 def measured(study: Study) -> list[Measured]:
@@ -67,34 +72,34 @@ def measured(study: Study) -> list[Measured]:
 
 def quote(study: Study) -> str:
     """For each dataset the paragraph of its most accurate run, and which answer how many runs have."""
-    said = []
+    paragraphs = []
     for dataset, runs in by_dataset(study):
         best = _most_accurate(runs)
         answers = pd.Series([verdict(one.record) for one in runs]).value_counts()
         counts = ", ".join(f"{answer} in {count}" for answer, count in answers.items())
-        best_run = markdown_text(paragraph(best.record, title_of(best.run.recipe), best.data))
-        said.append(f"**{markdown_text(dataset)}**: {best_run} "
-                    f"What decides, over the {len(runs)} runs measured here: {counts}.")
-    return "\n\n".join(said) or HOW
+        best_run = markdown_text(paragraph(best.record, study.title(best.run.recipe), best.data))
+        paragraphs.append(f"**{markdown_text(dataset)}**: {best_run} "
+                          f"What decides, over the {len(runs)} runs measured here: {counts}.")
+    return "\n\n".join(paragraphs) or HOW
 
 
 def compared(study: Study) -> dict[str, dict[str, dict[str, Any]]]:
     """By dataset, with where it comes from: records of its runs by title, and those of its controls, which were given
     the prompts of the most accurate run."""
-    found = {}
+    by_name = {}
     for dataset, runs in by_dataset(study):
         controls = {f"control: {name}": one for name, one in _most_accurate(runs).record["controls"].items()}
-        found[dataset] = {title_of(one.run.recipe): one.record for one in runs} | controls
-    if found:
-        return found
+        by_name[dataset] = {study.title(one.run.recipe): one.record for one in runs} | controls
+    if by_name:
+        return by_name
     for dataset in sorted({run.dataset for run in study.runs}):
         folder = Path("data/processed") / dataset
         if (folder / "status.json").is_file() and not not_run_reason(folder):
             data = PreparedDataset.read(folder)
             samples = data.split("test") or data.samples
             controls = measure_controls(data, samples, Settings(limit=ON_THE_SPOT))
-            found[f"{dataset} ({data_of(dataset)})"] = {f"control: {name}": one for name, one in controls.items()}
-    return found
+            by_name[with_origin(dataset)] = {f"control: {name}": one for name, one in controls.items()}
+    return by_name
 
 
 def decisions(study: Study) -> list:
@@ -110,14 +115,14 @@ def attributes(study: Study) -> pd.DataFrame:
     for dataset, runs in by_dataset(study):
         for one in runs:
             flips = _flips(one.record)
-            lines.append({"dataset": dataset, "method": title_of(one.run.recipe)} | {
+            lines.append({"dataset": dataset, "method": study.title(one.run.recipe)} | {
                 name: _cell(flips.get(name)) for name in ATTRIBUTES})
     return pd.DataFrame(lines, columns=["dataset", "method", *ATTRIBUTES])
 
 
 def attribute_changes(study: Study) -> "Figure | Markdown":
-    """The same as a chart: a panel a dataset, a line a run, a colour an attribute, filled where the loss or the gain is
-    significant."""
+    """The same as a chart: one panel per dataset, one line per run, one colour per attribute, filled where the loss or
+    the gain is significant."""
     datasets = list(by_dataset(study))
     if not datasets:
         return style.note(HOW)
@@ -130,7 +135,7 @@ def attribute_changes(study: Study) -> "Figure | Markdown":
                 reliance.whisker(axis, place + 0.15 * (number - 2), flips[name], COLOURS[name])
         axis.axvline(0, color="#555555", linewidth=1)
         axis.set(title=dataset, xlabel="change of DSC (points)", ylim=(len(runs) - 0.5, -0.5))
-        axis.set_yticks(range(len(runs)), [title_of(one.run.recipe) for one in runs])
+        axis.set_yticks(range(len(runs)), [study.title(one.run.recipe) for one in runs])
         axis.grid(axis="y", visible=False)
     for name, colour in COLOURS.items():
         axes[0].plot([], [], "o", color=colour, label=f"{name} changed")
@@ -148,7 +153,7 @@ def gallery(study: Study) -> list:
         data = PreparedDataset.read(f"data/processed/{best.run.dataset}")
         figures = reliance.same_image(trials, data)[:1]
         for figure in figures:
-            shown += [style.heading(f"{dataset}: {title_of(best.run.recipe)}"),
+            shown += [style.heading(f"{dataset}: {study.title(best.run.recipe)}"),
                       *pictures.shown(figure, study, best.run.dataset, "same_image")]
     return shown or [style.note(HOW)]
 

@@ -139,31 +139,31 @@ def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
         model: how the model is called.
         data: how the data are called, with where they come from.
     """
-    found = {(one["modality"], one["condition"]): one for one in scores["conditions"]}
+    conditions = {(one["modality"], one["condition"]): one for one in scores["conditions"]}
     own, answer = scores["own"], verdict({"controls": {}} | scores)
     empty = f", {scores['n_empty_truth']} with an empty mask" if scores["n_empty_truth"] else ""
-    said = [f"On {data} ({_count(scores['n_samples'], 'structure')}{empty} in {_count(scores['n_images'], 'image')}), "
-            f"{_ANSWERS[answer].format(model=model)}"]
+    structures, images = _count(scores["n_samples"], "structure"), _count(scores["n_images"], "image")
+    sentences = [f"On {data} ({structures}{empty} in {images}), {_ANSWERS[answer].format(model=model)}"]
     if answer == CANNOT_TELL:
-        said.append(_why_not(scores))
-    said.append(f"Its DSC is {_percent(own)} with each image's own prompt.")
+        sentences.append(_why_not(scores))
+    sentences.append(f"Its DSC is {_percent(own)} with each image's own prompt.")
     if own["value"] < POOR:
-        said.append("That is so little that nothing about its reliance should be read from it.")
-    lost = [f"{_change(found[key])} when {words}" for key, words in (
+        sentences.append("That is so little that nothing about its reliance should be read from it.")
+    lost = [f"{_change(conditions[key])} when {words}" for key, words in (
         (("text", PERMUTED), "prompts are permuted among the samples"),
         (("text", OTHER_STRUCTURE), "the prompt of another structure of the same image is given"),
         (("text", NONE), "the prompt is left empty"),
         (("image", OTHER_IMAGE), "images are permuted"),
         (("image", BLUR), "images are blurred"),
         (("image", MEAN_COLOUR), "nothing is left of the image but its mean colour"))
-        if key in found and found[key]["same_as"] != OWN]
+        if key in conditions and conditions[key]["same_as"] != OWN]
     over = _count(scores["n_groups"], "patient or image", "patients or images")
     how = f"95 % bootstrap intervals over {over}" if own["low"] is not None else f"{over}: too few for intervals"
     if lost:
-        said.append(f"It changes by {_listed(lost)} ({how}).")
-    said += [*_gained(scores), *_not_excluded(found)]
-    said += [_shared(scores["shapley"]), *_followed(scores["following"]), *_attributes(found)]
-    return " ".join(said)
+        sentences.append(f"It changes by {_listed(lost)} ({how}).")
+    sentences += [*_gained(scores), *_not_excluded(conditions)]
+    sentences += [_shared(scores["shapley"]), *_followed(scores["following"]), *_attributes(conditions)]
+    return " ".join(sentences)
 
 
 _ANSWERS = {
@@ -200,14 +200,14 @@ def _change(condition: dict[str, Any]) -> str:
 
 def _not_excluded(found: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
     """For each modality that no exchange shows to decide: the largest loss that its intervals allow, if one counts."""
-    said = []
+    sentences = []
     for words, modality, names in (("prompts", "text", (PERMUTED, OTHER_STRUCTURE)),
                                    ("images", "image", (OTHER_IMAGE, MEAN_COLOUR, BLUR))):
         made = [found[modality, name] for name in names if (modality, name) in found]
         largest = max((one["high"] for one in made if one["high"] is not None), default=0.0)
         if largest >= LEAST_DROP and not any(is_drop(one) for one in made):
-            said.append(f"A loss of up to {100 * largest:.1f} points when {words} are exchanged is not excluded.")
-    return said
+            sentences.append(f"A loss of up to {100 * largest:.1f} points when {words} are exchanged is not excluded.")
+    return sentences
 
 
 def _points(drop: float) -> str:

@@ -27,11 +27,11 @@ def described(row: Any) -> str:
         row: the counts that `collapsed` reads, and `n_empty_prediction`.
     """
     n = round(row.n)
-    said = [f"{round(row.n_empty_prediction)} of {n} masks are empty ({row.n_empty_prediction / row.n:.0%}), where "
-            f"{round(_present(row))} have something to find"] if row.n_missed else []
+    counts = [f"{round(row.n_empty_prediction)} of {n} masks are empty ({row.n_empty_prediction / row.n:.0%}), where "
+              f"{round(_present(row))} have something to find"] if row.n_missed else []
     if row.n_flooded:
-        said.append(f"{round(row.n_flooded)} of {n} cover nearly all of the image ({row.n_flooded / row.n:.0%})")
-    return "; ".join(said)
+        counts.append(f"{round(row.n_flooded)} of {n} cover nearly all of the image ({row.n_flooded / row.n:.0%})")
+    return "; ".join(counts)
 
 
 def _present(row: Any) -> float:

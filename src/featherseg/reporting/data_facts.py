@@ -1,20 +1,17 @@
 """What the data of a study say of themselves: leaks between splits, prompts alike, targets that vanish."""
 
-from pathlib import Path
-
 from featherseg.core.files import read_object
 from featherseg.core.markup import markdown_text
+from featherseg.core.paths import processed
 from featherseg.data.facts import FACTS, read_facts
 from featherseg.reporting.study import Study
 
-PROCESSED = Path("data/processed")
-
 
 def summary(study: Study) -> str:
-    """One line a dataset with its `facts.json`, and what its runs met of it at their input sizes."""
+    """One line per dataset: its `facts.json`, and what its runs met of it at their input sizes."""
     lines = []
     for dataset in dict.fromkeys(run.dataset for run in study.runs):
-        folder = PROCESSED / dataset
+        folder = processed(dataset)
         counted = (folder / FACTS).is_file()
         sentences = read_facts(folder).sentences() if counted else ["Not prepared here."]
         text = " ".join([*sentences, *_met_by_runs(study, dataset)])
@@ -36,7 +33,7 @@ def _met_by_runs(study: Study, dataset: str) -> list[str]:
 
 def _sentences(split: str, counts: dict[str, int], size: int | None) -> list[str]:
     place = f"an input of {size} px" if size else "the model's input size"
-    of = f"of {counts['n']} samples of the split {split}"
-    alike = f"As scored, {counts['alike']} {of} share their prompt with another target of their image."
-    vanishing = f"{counts['vanishing']} {of} have no pixel left at {place}."
+    samples = f"of {counts['n']} samples of the split {split}"
+    alike = f"As scored, {counts['alike']} {samples} share their prompt with another target of their image."
+    vanishing = f"{counts['vanishing']} {samples} have no pixel left at {place}."
     return [sentence for sentence, count in ((alike, counts["alike"]), (vanishing, counts["vanishing"])) if count]

@@ -3,12 +3,14 @@
 import io
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
 from featherseg.config import study_params_path
-from featherseg.reporting.study import Study, read_results, whole_sets
+from featherseg.reporting.frames import joined, read_runs, read_scores, whole_sets
+from featherseg.reporting.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,17 +21,17 @@ def with_experiments(study: Study, knobs: Sequence[str] = ("adapter.dim",)) -> "
     workspace's in these knobs only (`section.key`); a setting that was run twice counts once."""
     import pandas as pd
 
-    params, frames = study_params_path(study.name).as_posix(), [study.every_result]
-    own = _without(knobs, study_params_path(study.name).read_text())
+    params, frames = study_params_path(study.name), [study.every_result]
+    own = _without(knobs, params.read_text())
     for commit in _commit_and_experiments():
-        text = _git("show", f"{commit}:{params}")
-        results = _git("show", f"{commit}:{(study.reports / 'results.csv').as_posix()}")
-        if text and results and _without(knobs, text) == own:
-            frames.append(whole_sets(read_results(io.StringIO(results))))
+        text, runs, scores = (_committed(commit, path) for path in (
+            params, study.reports / "runs.csv", study.reports / "results.csv"))
+        if text and runs and scores and _without(knobs, text) == own:
+            rows = joined(read_runs(io.StringIO(runs)), read_scores(io.StringIO(scores)))
+            frames.append(whole_sets(rows))
     columns = [knob.partition(".")[2] for knob in knobs]
     once = ["run", *columns, "split", "text_condition", "sentences", "threshold", "metric"]
-    found = pd.concat(frames).fillna({"head_parts": ""})  # which older results lack
-    return found.drop_duplicates(once).reset_index(drop=True)
+    return pd.concat(frames).drop_duplicates(once).reset_index(drop=True)
 
 
 def _commit_and_experiments() -> list[str]:
@@ -47,6 +49,11 @@ def _without(knobs: Sequence[str], text: str) -> Any:
         section, _, key = knob.partition(".")
         (params.get(section) or {}).pop(key, None)
     return params
+
+
+def _committed(commit: str, path: Path) -> str:
+    """A file's text in a commit; the empty string where it is not in it."""
+    return _git("show", f"{commit}:{path.as_posix()}")
 
 
 def _git(*arguments: str) -> str:

@@ -1,9 +1,7 @@
 """Predictions to look at: the best, the median and the worst sample of a run, from its stored masks."""
 
-import itertools
 import textwrap
 import unicodedata
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +9,7 @@ import numpy as np
 from featherseg.core.glyphs import drawable
 from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.reporting import pictures, style
-from featherseg.reporting.published import AS_RELEASED
-from featherseg.reporting.study import Study, title_of
+from featherseg.reporting.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,17 +48,13 @@ def overlays(study: Study, dataset: str) -> list:
     figure.get_layout_engine().set(h_pad=0.09, w_pad=0.05)
     rows = zip(runs.items(), [axes[k : k + 3] for k in range(0, len(axes), 3)], strict=True)
     for (recipe, run), row in rows:
-        predictions = _predictions(study, run)
-        of_something = predictions[~(predictions.empty_truth & predictions.empty_prediction)]
-        chosen = extremes((predictions if of_something.empty else of_something).dsc)
+        stored = predictions(study, run)
+        of_something = stored[~(stored.empty_truth & stored.empty_prediction)]
+        chosen = extremes((stored if of_something.empty else of_something).dsc)
         for spare in row[len(chosen):]:
             spare.remove()
         for axis, (rank, sample_id) in zip(row, chosen.items(), strict=False):
-            shown, sample = predictions.loc[sample_id], samples[sample_id]
-            draw_outlines(axis, data.image(sample), data.mask(sample), _decode(shown))
-            title = f"{title_of(recipe)}: {rank}, {_scored(shown)}"
-            axis.set_title(title, fontsize=8.5, loc="left")
-            axis.set_xlabel(caption(shown.prompt), fontsize=8, loc="left")
+            draw_prediction(axis, data, samples[sample_id], stored.loc[sample_id], f"{study.title(recipe)}: {rank}, ")
     return pictures.shown(figure, study, dataset, "predictions")
 
 
@@ -75,52 +68,30 @@ def gallery(study: Study) -> list:
     return [item for items in shown for item in items]
 
 
-def two_sentences(study: Study) -> list:
-    """For every dataset with several targets an image, the best, the median and the worst pair of predictions that
-    two prompts give on one image, by the lower DSC of the two; of the Bridger where one was scored, else of the most
-    accurate run. Each after a line that names dataset and method."""
-    from featherseg.papers.etris.table import accuracy  # needs torch, which outlines do not
-
-    rows, shown = accuracy(study.every_result), []
-    for dataset, of in rows.groupby("dataset"):
-        bridgers = of[(of.adapter == "bridger") & ~of.recipe.str.endswith(AS_RELEASED)]
-        best = of.loc[(of if bridgers.empty else bridgers).accuracy.idxmax()]
-        heading = style.heading(f"{dataset} ({best.data}), split {best.split}: {title_of(best.recipe)}")
-        data, predictions = PreparedDataset.read(f"data/processed/{dataset}"), _predictions(study, best.run)
-        samples = {sample.sample_id: sample for sample in data.samples}
-        pairs = _pairs(predictions, samples)
-        if pairs.empty:
-            shown += [heading, style.note("No image of this split has two targets with different prompts.")]
-            continue
-        chosen = extremes(pairs)
-        figure, axes = style.panels(2 * len(chosen), width=2.05, height=3.0, columns=6)
-        for place, (rank, pair) in enumerate(chosen.items()):
-            for axis, sample_id in zip(axes[2 * place : 2 * place + 2], pair, strict=True):
-                prediction, sample = predictions.loc[sample_id], samples[sample_id]
-                draw_outlines(axis, data.image(sample), data.mask(sample), _decode(prediction))
-                axis.set_title(f"{rank} pair, {_scored(prediction)}", fontsize=8.5, loc="left")
-                axis.set_xlabel(caption(prediction.prompt, 30), fontsize=8, loc="left")
-        shown += [heading, *pictures.shown(figure, study, dataset, "two_sentences")]
-    return shown or [style.note("No run of this study has been scored, so there is nothing to show.")]
-
-
-def _pairs(predictions: "pd.DataFrame", samples: Mapping[str, Sample]) -> "pd.Series":
-    """The lower DSC of each pair of samples on one image whose prompts differ, by the pair of sample ids."""
-    import pandas as pd
-
-    by_image = predictions.groupby([samples[sample_id].image for sample_id in predictions.index])
-    lower = {pair: of.dsc[list(pair)].min() for _, of in by_image
-             for pair in itertools.combinations(sorted(of.index), 2) if of.prompt[pair[0]] != of.prompt[pair[1]]}
-    return pd.Series(lower.values(), index=pd.Index(lower, tupleize_cols=False), dtype=float)
-
-
-def _predictions(study: Study, run: str) -> "pd.DataFrame":
+def predictions(study: Study, run: str) -> "pd.DataFrame":
     """Stored predictions of a run's first split with the own prompt (the first sentence), and their DSC, by sample."""
     import pandas as pd
 
     split = study.results[study.results.run == run].split.iloc[0]
     folder, own = study.evaluate(run), [("text_condition", "=", "own"), ("split", "=", split), ("sentence", "=", 0)]
     return pd.read_parquet(folder / "predictions.parquet", filters=own).set_index("sample_id")
+
+
+def draw_prediction(axis: "Axes", data: PreparedDataset, sample: Sample, prediction: "pd.Series", heading: str,
+                    width: int = 42) -> None:
+    """An image with the outlines of its truth and of a prediction, its DSC above and its prompt below.
+
+    Args:
+        axis: where it is drawn.
+        data: the dataset of the sample.
+        sample: what was segmented.
+        prediction: a row of `predictions`.
+        heading: what stands before the DSC.
+        width: of a line of the prompt, in letters.
+    """
+    draw_outlines(axis, data.image(sample), data.mask(sample), _decode(prediction))
+    axis.set_title(f"{heading}{_scored(prediction)}", fontsize=8.5, loc="left")
+    axis.set_xlabel(caption(prediction.prompt, width), fontsize=8, loc="left")
 
 
 def _scored(prediction: "pd.Series") -> str:

@@ -7,8 +7,11 @@ import pandas as pd
 from featherseg.core.markup import markdown_text
 from featherseg.reporting import style
 from featherseg.reporting.collapse import MARK, collapsed, described
-from featherseg.reporting.study import Study, title_of
+from featherseg.reporting.frames import first_split
+from featherseg.reporting.records import SEGMENTATION
+from featherseg.reporting.study import Study
 from featherseg.reporting.tables import FROM, METRICS, honest, made_here, own_means, show, source_of, unit_of
+from featherseg.tasks.base import TASKS
 
 COUNTED = ["seeds", "samples", "empty truth", "empty prediction"]
 SPREAD = "± of DSC over seeds"
@@ -20,12 +23,41 @@ NOTABLE = 5.0  # points of DSC that the class name alone must gain to be named
 
 
 def runs(study: Study) -> pd.DataFrame:
-    """What ran: one line a run with its data, weights, hardware and commit, or the reason why it did not."""
+    """What ran: one line per run with its data, weights, hardware and commit, or the reason why it did not."""
     epochs = study.curves.groupby("run").epoch.max()
     lines = [{"recipe": row.recipe, "dataset": row.dataset, "seed": row.seed, "epochs": epochs.get(row.run),
-              FROM: made_here(study, row), "data": row.data if row.status == "ok" else ""}
-             for row in study.results.drop_duplicates("run").itertuples()]
+              FROM: made_here(row), "data": row.data if row.status == "ok" else ""}
+             for row in study.every_task.drop_duplicates("run").itertuples()]
     return honest(pd.DataFrame(lines).astype({"epochs": "Int64"}))
+
+
+def other_tasks(study: Study) -> list:
+    """For each task but segmentation its metrics by dataset and recipe, on each run's first split, mean over seeds,
+    after a line that names the task; nothing where every run segments."""
+    rows = first_split(study.every_task)
+    shown = []
+    for task in sorted(set(rows.task) - {SEGMENTATION}):
+        shown += [style.heading(task), show(metrics_of(task, rows[rows.task == task]))]
+    return shown
+
+
+def metrics_of(task: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """The metrics of one task: one line per dataset, recipe and condition, one column per metric.
+
+    Args:
+        task: its name.
+        rows: records of its runs.
+    """
+    names = [metric.name for metric in TASKS[task].metrics if metric.average != "count"]
+    lines = []
+    for (dataset, _, condition), part in rows.groupby(["dataset", "recipe", "text_condition"], sort=False):
+        first, means = part.iloc[0], part.groupby("metric")["mean"].mean()
+        lines.append({"dataset": dataset, "method": first.title, "condition": condition,
+                      **{name: means.get(name) for name in names}, "samples": first.n,
+                      FROM: made_here(first), "data": first.data if first.status == "ok" else ""})
+    frame = pd.DataFrame(lines, columns=["dataset", "method", "condition", *names, "samples", FROM, "data"])
+    frame = frame.drop(columns="condition") if frame.condition.eq("").all() else frame
+    return honest(frame.astype(dict.fromkeys(names, float) | {"samples": "Int64"}))
 
 
 def unlisted(study: Study) -> str:
@@ -51,18 +83,18 @@ def scores(study: Study) -> pd.DataFrame:
 
 
 def verdict(study: Study) -> str:
-    """One sentence a dataset: which method wins, at how many trainable parameters, by how much; collapsed models
+    """One sentence per dataset: which method wins, at how many trainable parameters, by how much; collapsed models
     cannot win."""
     seeds = study.results.groupby("dataset").seed.nunique()
-    said = [_winner(dataset, rows, seeds[dataset])
-            for dataset, rows in _scores(study).dropna(subset=["DSC"]).groupby("dataset")]
-    return "\n\n".join(said) or "No run of this study has been made, so no method wins; the table says why."
+    sentences = [_winner(dataset, rows, seeds[dataset])
+                 for dataset, rows in _scores(study).dropna(subset=["DSC"]).groupby("dataset")]
+    return "\n\n".join(sentences) or "No run of this study has been made, so no method wins; the table says why."
 
 
 def collapses(study: Study) -> str:
     """What the mark in the main table means, and for each marked line how many of its masks are empty or cover nearly
     all of the image; nothing where no model has collapsed."""
-    lines = [f"{title_of(row.recipe)} on {row.dataset}: {described(row)}"
+    lines = [f"{row.title} on {row.dataset}: {described(row)}"
              for row in _own_rows(study).itertuples() if collapsed(row)]
     if not lines:
         return ""
@@ -81,10 +113,10 @@ def language(study: Study) -> pd.DataFrame:
     """
     scored = study.results[study.results.metric == "dsc"]
     lines = []
-    for (dataset, recipe), rows in scored.groupby(["dataset", "recipe"]):
+    for (dataset, _), rows in scored.groupby(["dataset", "recipe"]):
         mean = 100 * rows.groupby("text_condition")["mean"].mean()
         kept = rows[rows.text_condition == "other"].n_own_prompt.mean()
-        lines.append({"dataset": dataset, "split": rows.split.iloc[0], "method": title_of(recipe),
+        lines.append({"dataset": dataset, "split": rows.split.iloc[0], "method": rows.title.iloc[0],
                       "own prompt": mean["own"], "class name only": mean.get("class_name"),
                       "empty prompt": mean["empty"], "another's prompt": mean["other"],
                       "lost without prompt": mean["own"] - mean["empty"],
@@ -101,22 +133,23 @@ def structures(study: Study) -> list:
     class name alone, and which structures a method does not find; each dataset after a line that names it."""
     rows = study.by_target[study.by_target.status == "ok"]
     shown = []
-    for dataset, of in rows.groupby("dataset"):
-        shown += [style.heading(f"{dataset} ({of.data.iloc[0]})"), *_by_structure(of)]
+    for dataset, part in rows.groupby("dataset"):
+        shown += [style.heading(f"{dataset} ({part.data.iloc[0]})"), *_by_structure(part)]
     return shown or [style.note("No dataset of this study that was scored has several structures.")]
 
 
 def by_structure(rows: pd.DataFrame, condition: str) -> pd.DataFrame:
-    """DSC in % of one dataset under one text condition, mean over seeds: a line a structure with its number of
-    samples, a column a method, the best mean first.
+    """DSC in % of one dataset under one text condition, mean over seeds: one line per structure with its number of
+    samples, one column per method, the best mean first.
 
     Args:
         rows: those of `Study.by_target`.
     """
     part = rows[rows.text_condition == condition]
+    titles = dict(zip(part.recipe, part.title, strict=True))
     grid = 100 * part.pivot_table("mean", "target", "recipe", aggfunc="mean", sort=False)
-    grid = grid[grid.mean().sort_values(ascending=False).index].rename(columns=title_of)
-    grid.insert(0, "samples", part.groupby("target").n.first())
+    grid = grid[grid.mean().sort_values(ascending=False).index].rename(columns=titles)
+    grid.insert(0, "samples", part.groupby("target").n.first().astype(int))
     return grid.rename_axis("structure").rename_axis(None, axis="columns").sort_index().reset_index()
 
 
@@ -152,7 +185,7 @@ def _own_rows(study: Study) -> pd.DataFrame:
     """DSC with the own prompt of every dataset and recipe that was scored, means over seeds."""
     made = study.results[(study.results.text_condition == "own") & (study.results.metric == "dsc")]
     counts = ["mean", "n", "n_empty_truth", "n_empty_prediction", "n_missed", "n_flooded"]
-    return made.groupby(["dataset", "recipe"], sort=False)[counts].mean().reset_index()
+    return made.groupby(["dataset", "recipe", "title"], sort=False)[counts].mean().reset_index()
 
 
 def _scores(study: Study) -> pd.DataFrame:
@@ -173,7 +206,7 @@ def _scores(study: Study) -> pd.DataFrame:
 
 
 def _scores_line(dataset: str, recipe: str, rows: pd.DataFrame, fallen: bool) -> dict:
-    line = {"dataset": dataset, "split": rows.split.max(), "method": title_of(recipe), "recipe": recipe,
+    line = {"dataset": dataset, "split": rows.split.max(), "method": rows.title.iloc[0], "recipe": recipe,
             "collapsed": fallen}
     made = rows[rows.status == "ok"]
     if made.empty:

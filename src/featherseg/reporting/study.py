@@ -4,43 +4,20 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any
 
-from featherseg.config import Run, read_run
+from featherseg.config import RECIPES_FILE, Run, read_run
+from featherseg.core import paths
 from featherseg.core.errors import UserError
 from featherseg.core.files import read_object
-from featherseg.core.markup import from_csv_cell
 from featherseg.core.registry import unknown
-from featherseg.recipes import declared
+from featherseg.reporting.frames import first_split, joined, read_runs, read_scores, whole_sets
+from featherseg.reporting.records import SEGMENTATION
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ROOT_FILES = ("dvc.yaml", "params.yaml")
-TEXT = (
-    "study",
-    "run",
-    "recipe",
-    "model",
-    "adapter",
-    "positions",
-    "direction",
-    "head_parts",
-    "dataset",
-    "member",
-    "target",
-    "train_prompts",
-    "prompts",
-    "split",
-    "unit",
-    "text_condition",
-    "sentences",
-    "metric",
-    "weights",
-    "data",
-    "status",
-    "reason",
-)
 
 
 @dataclass(frozen=True)
@@ -52,19 +29,24 @@ class Study:
     @property
     def reports(self) -> Path:
         """Folder of what people read."""
-        return Path("reports") / self.name
+        return paths.reports(self.name)
+
+    @property
+    def plan(self) -> Path:
+        """Folder of the declared runs' plan files."""
+        return paths.plans(self.name)
 
     def train(self, run: str) -> Path:
         """Folder of a run's checkpoint and history."""
-        return Path("runs") / self.name / "train" / run
+        return paths.trained(self.name, run)
 
     def evaluate(self, run: str) -> Path:
         """Folder of a run's scores and predictions."""
-        return Path("runs") / self.name / "evaluate" / run
+        return paths.evaluated(self.name, run)
 
     def info(self, run: str) -> Path:
         """File of a run's times, hardware and commit."""
-        return Path("runs") / self.name / "info" / f"{run}.json"
+        return paths.info(self.name, run)
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -73,101 +55,90 @@ class Study:
         Raises:
             UserError: the study has no plan.
         """
-        folder = Path("runs") / self.name / "plan"
-        files = sorted(path for path in folder.glob("*.yaml") if not path.stem.endswith(".evaluate"))
+        files = sorted(path for path in self.plan.glob("*.yaml") if not path.stem.endswith(".evaluate"))
         if not files:
-            studies = sorted(path.parent.name for path in Path("runs").glob("*/plan"))
+            studies = sorted(path.parent.name for path in paths.RUNS.glob("*/plan"))
             if studies and self.name not in studies:
                 raise unknown("study", self.name, studies)
-            raise UserError(f"{folder} holds no plan; run the stage first: featherseg plan.")
+            raise UserError(f"{self.plan} holds no plan; run the stage first: featherseg plan.")
         return [read_run(path) for path in files]
+
+    @cached_property
+    def recipes(self) -> dict[str, dict[str, Any]]:
+        """What the plan says of each recipe: its `title`, and in `published` the fields in which it follows released
+        code instead of what is correct.
+
+        Raises:
+            UserError: the plan does not say it.
+        """
+        path = self.plan / RECIPES_FILE
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; run the stage again: featherseg plan.")
+        return read_object(path)
+
+    def title(self, recipe: str) -> str:
+        """A recipe's title, as tables and figures call it."""
+        return self.recipes[recipe]["title"]
 
     @cached_property
     def unlisted(self) -> list[str]:
         """The runs on disk, trained or scored, that are not declared."""
-        folder = Path("runs") / self.name
+        folder = paths.RUNS / self.name
         made = {path.parent.name for part in ("train", "evaluate") for path in (folder / part).glob("*/status.json")}
         return sorted(made - {run.name for run in self.runs})
 
     @cached_property
-    def results(self) -> "pd.DataFrame":
-        """The rows of `results.csv` of each run's first split (`test` where it was scored), without the measures of
-        `referring.py`: what every table of one split reads.
+    def every_task(self) -> "pd.DataFrame":
+        """The scores of whole datasets, whatever the task, every split and measure: one row per score, as
+        `frames.joined` makes them, and one for each run that was not made.
 
         Raises:
             UserError: the results have not been collected.
         """
-        return first_split(self.every_result)
+        return whole_sets(self._joined)
 
     @cached_property
     def every_result(self) -> "pd.DataFrame":
-        """`results.csv` as `collect` wrote it, every split and measure, but for the rows of members and targets; absent
-        text is the empty string.
+        """The rows of `every_task` for runs that segment."""
+        return whole_sets(self._segmented)
 
-        Raises:
-            UserError: the results have not been collected.
-        """
-        return whole_sets(self._table("results.csv"))
+    @cached_property
+    def results(self) -> "pd.DataFrame":
+        """The rows of `every_result` of each run's first split (`test` where it was scored), without the measures of
+        `referring.py`: what every table of one split reads."""
+        return first_split(self.every_result)
 
     @cached_property
     def by_member(self) -> "pd.DataFrame":
-        """The rows of `results.csv` for each member of a pooled set, of each run's first split."""
-        table = self._table("results.csv")
-        return first_split(table[table.member != ""])
+        """The scores of each member of a pooled dataset, of each segmenting run's first split."""
+        return first_split(self._segmented[self._segmented.member != ""])
 
     @cached_property
     def by_target(self) -> "pd.DataFrame":
-        """The rows of `results.csv` for each target of a dataset that has several, of each run's first split."""
-        table = self._table("results.csv")
-        return first_split(table[table.target != ""])
+        """The scores of each target of a dataset that has several, of each segmenting run's first split."""
+        return first_split(self._segmented[self._segmented.target != ""])
 
     @cached_property
     def curves(self) -> "pd.DataFrame":
         """`curves.csv`: one row per run and epoch."""
-        return self._table("curves.csv")
+        import pandas as pd
 
-    def facts(self, run: str) -> dict:
-        """What `info` holds about a run (hardware, commit, times), empty where it was not recorded here."""
-        path = self.info(run)
-        return read_object(path) if path.is_file() else {}
+        return pd.read_csv(self._collected("curves.csv"))
 
-    def _table(self, name: str) -> "pd.DataFrame":
+    @cached_property
+    def _joined(self) -> "pd.DataFrame":
+        runs, scores = self._collected("runs.csv"), self._collected("results.csv")
+        return joined(read_runs(runs), read_scores(scores))
+
+    @property
+    def _segmented(self) -> "pd.DataFrame":
+        return self._joined[self._joined.task == SEGMENTATION]
+
+    def _collected(self, name: str) -> Path:
         path = self.reports / name
         if not path.is_file():
             raise UserError(f"{path} does not exist; collect the study first: featherseg collect.")
-        table = read_results(path)
-        for column in ("split", "head_parts", "member", "target", "n_missed") if name == "results.csv" else ():
-            if column not in table:
-                raise UserError(f"{path} lacks the column '{column}'; collect the study again: featherseg collect.")
-        return table
-
-
-def read_results(source: "Path | TextIO") -> "pd.DataFrame":
-    """A table that `collect` wrote, from a file; absent text is the empty string, absent numbers are NaN."""
-    import pandas as pd
-
-    frame = pd.read_csv(source, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])  # a target "NA"
-    text = list(frame.columns.intersection(TEXT))
-    frame[text] = frame[text].fillna("").map(from_csv_cell)
-    return frame
-
-
-def whole_sets(results: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows without those of the members of pooled sets and of single targets."""
-    for part in results.columns.intersection(["member", "target"]):
-        results = results[results[part] == ""]
-    return results.reset_index(drop=True)
-
-
-def first_split(results: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows of each run's first split, without the measures of `referring.py`."""
-    first = results.groupby("run")["split"].transform("first")
-    return results[(results["split"] == first) & (results["sentences"] == "")].reset_index(drop=True)
-
-
-def title_of(recipe: str) -> str:
-    """A recipe's title, as tables and figures call it."""
-    return declared(recipe).title
+        return path
 
 
 def find_root(start: Path | None = None) -> Path:

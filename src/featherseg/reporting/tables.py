@@ -1,4 +1,4 @@
-"""What every table of a notebook has in common: how it looks, and that each line says where it comes from."""
+"""What every table of a notebook has in common: its looks, and the origin of each of its lines."""
 
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
@@ -6,10 +6,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from featherseg.core.markup import html_text
-from featherseg.models.public import WEIGHTS
-from featherseg.reporting.collect import OFFICIAL
-from featherseg.reporting.study import Study, title_of
-from featherseg.tasks.segmentation.metrics import PIXEL
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -52,15 +48,16 @@ def honest(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def own_dsc(results: pd.DataFrame, condition: str = "own") -> pd.DataFrame:
-    """DSC in % (`dsc`) by recipe, dataset and width, mean over seeds, for one text condition; with titles."""
+    """DSC in % (`dsc`) by recipe, dataset and width, mean over seeds, for one text condition."""
     rows = results[(results.text_condition == condition) & (results.metric == "dsc")]
-    keys = ["recipe", "adapter", "positions", "dim", "dataset", "data", "weights", "trainable_parameters"]
-    frame = rows.groupby(keys, dropna=False, sort=False)["mean"].mean().mul(100).rename("dsc").reset_index()
-    return frame.assign(title=[title_of(recipe) for recipe in frame.recipe])
+    keys = ["recipe", "title", "released", "adapter", "positions", "dim", "dataset", "data", "weights",
+            "trainable_parameters"]
+    means = rows.groupby(keys, dropna=False, sort=False)["mean"].mean()
+    return means.mul(100).rename("dsc").reset_index()
 
 
 def own_means(rows: pd.DataFrame, metric: str) -> pd.Series:
-    """Means of one metric with the own prompt, one a run, in the unit of `unit_of`."""
+    """Means of one metric with the own prompt, one per run, in the unit of `unit_of`."""
     name, factor = METRICS[metric]
     return factor * rows[(rows.text_condition == "own") & (rows.metric == name)]["mean"]
 
@@ -70,7 +67,7 @@ def unit_of(rows: pd.DataFrame, metric: str) -> str:
     name, factor = METRICS[metric]
     if factor == 100:
         return "%"
-    units = rows[rows.metric == name].unit.unique() if "unit" in rows else [PIXEL]
+    units = rows[rows.metric == name].unit.unique()
     return " and ".join(sorted(units))
 
 
@@ -79,19 +76,13 @@ def source_of(row) -> str:
     return f"{row.data}; weights {row.weights}"
 
 
-def made_here(study: Study, row) -> str:
+def made_here(row) -> str:
     """Data, weights, hardware and commit of a run (a row of the results), or why it was not made."""
     if row.status != "ok":
         return f"not run: {row.reason}"
-    facts = study.facts(row.run)
-    commit, changed, _ = (facts.get("commit") or "not recorded").partition("+changes")
-    return (f"{source_of(row)}; {facts.get('hardware') or 'hardware not recorded'}; "
+    commit, changed, _ = (row.commit or "not recorded").partition("+changes")
+    return (f"{source_of(row)}; {row.hardware or 'hardware not recorded'}; "
             f"commit {commit[:12]}{' with changes' if changed else ''}")
-
-
-def comparable(rows: pd.DataFrame) -> bool:
-    """Whether a paper's numbers may be subtracted from those of these runs: official data, published weights."""
-    return all(row.data == OFFICIAL and row.weights.partition(" (")[0] in WEIGHTS for row in rows.itertuples())
 
 
 def _cell(value: object, digits: int) -> str:

@@ -3,14 +3,12 @@
 import pandas as pd
 
 from featherseg.describe import parameter_groups, without_weights
+from featherseg.papers.detris import published
 from featherseg.papers.etris import table as etris
 from featherseg.papers.etris.table import Paper
-from featherseg.reporting import published
 from featherseg.reporting.study import Study
 
-DENSE_ALIGNER = "dense_aligner"
-DETRIS = Paper("DETRIS", published.DETRIS, DENSE_ALIGNER, published.MIOU_PRINTED, published.detris,
-               published.detris_sources)
+DETRIS = Paper("DETRIS", published.COLUMNS, published.PRINTED, published.rows)
 
 
 def main_table(study: Study) -> pd.DataFrame:
@@ -21,23 +19,30 @@ def main_table(study: Study) -> pd.DataFrame:
 def parameters() -> pd.DataFrame:
     """Trainable parameters of DETRIS by size: of the released code, and counted at full size.
 
-    Shares are those of both towers as they run, CLIP's vision tower not among them, beside the range of the abstract.
+    Shares are those of both towers as they run, without CLIP's vision tower, beside the range of the abstract.
     """
-    released, (least, most) = published.released_counts("DETRIS"), published.detris_shares()
+    smallest, largest = published.shares()
     lines = []
-    for title, model in published.DETRIS.items():
-        theirs, network = released[published.DETRIS_TOWERS[model]], without_weights(f"{model}-{DENSE_ALIGNER}")
-        aligners, adapters = (sum(p.numel() for p in part.parameters())
-                              for part in (network.exchange.vision, network.exchange.text))
-        groups = parameter_groups(network)
-        backbone, head = sum(p.numel() for p in network.net.backbone.parameters()), groups["decoder"]["trainable"]
+    for column in published.COLUMNS:
+        released, counted = published.released_counts()[column.title], _counted(column.recipes[0])
+        ours = (counted["aligners"], counted["adapters"], counted["head"])
+        its = tuple(released[part] for part in (*published.ADDED, "HA+GA+Projector"))
         lines.append({
-            "model": title, "published, % of the backbone": f"{least:g} to {most:g}",
-            "released code, Dense Aligners": theirs["Dense Aligners"], "Dense Aligners": aligners,
-            "released code, Text Adapters": theirs["Text Adapters"], "Text Adapters": adapters,
-            "% of the backbone": 100 * (aligners + adapters) / backbone,
-            "released code, head": theirs["HA+GA+Projector"], "head": head,
-            "all trainable": sum(group["trainable"] for group in groups.values()), "backbone": backbone,
-            "equal": "yes" if (theirs["Dense Aligners"], theirs["Text Adapters"], theirs["HA+GA+Projector"])
-            == (aligners, adapters, head) else "NO"})
+            "model": column.title, "published, % of the backbone": f"{smallest:g} to {largest:g}",
+            "released code, Dense Aligners": released["Dense Aligners"], "Dense Aligners": counted["aligners"],
+            "released code, Text Adapters": released["Text Adapters"], "Text Adapters": counted["adapters"],
+            "% of the backbone": 100 * (counted["aligners"] + counted["adapters"]) / counted["backbone"],
+            "released code, head": released["HA+GA+Projector"], "head": counted["head"],
+            "all trainable": counted["trainable"], "backbone": counted["backbone"],
+            "equal": "yes" if ours == its else "NO"})
     return pd.DataFrame(lines)
+
+
+def _counted(recipe: str) -> dict[str, int]:
+    """Parameters of a recipe's full-size model by part."""
+    network = without_weights(recipe)
+    groups = parameter_groups(network)
+    parts = {"aligners": network.exchange.vision, "adapters": network.exchange.text, "backbone": network.net.backbone}
+    counted = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    trainable = sum(group["trainable"] for group in groups.values())
+    return counted | {"head": groups["decoder"]["trainable"], "trainable": trainable}

@@ -296,7 +296,7 @@ def word_lengths(lengths: Sequence[int] = (17, 22)) -> "pd.DataFrame":
 
 
 def lengths_verdict(frame: "pd.DataFrame") -> str:
-    """One sentence a model: whether its logits depend on the padding."""
+    """One sentence per model: whether its logits depend on the padding."""
     facts = []
     for row in frame.to_dict("records"):
         apart, largest = row["difference of a logit"], row["largest logit"]

@@ -14,7 +14,7 @@ from featherseg.config import Run
 from featherseg.core.markup import markdown_text
 from featherseg.reliance.study import HOW, Measured, by_dataset, measured
 from featherseg.reporting import style
-from featherseg.reporting.study import Study, title_of
+from featherseg.reporting.study import Study
 from featherseg.reporting.tables import FROM, honest, source_of
 from featherseg.tasks.segmentation.config import PROMPT_LEVELS
 
@@ -33,17 +33,20 @@ def grid(study: Study) -> pd.DataFrame:
     """DSC in % by what was trained with (lines) and the level that was scored (columns P0 to P9), of every measured
     run, whatever its training prompts; with the number of images. Empty where none was measured."""
     sources = {row.run: row for row in study.results.drop_duplicates("run").itertuples()}
-    lines = [{"dataset": one.run.dataset, "method": title_of(one.run.recipe), "trained with": _shown(trained(one.run)),
-              **{level.upper(): value for level, value in _scores(one).items()}, "images": one.record["n_images"],
-              FROM: source_of(sources[one.run.name]), "data": sources[one.run.name].data}
-             for _, runs in by_dataset(study) for one in _in_order(runs)]
+    lines = []
+    for _, runs in by_dataset(study):
+        for one in _in_order(runs):
+            source, scores = sources[one.run.name], _scores(one)
+            lines.append({"dataset": one.run.dataset, "method": source.title, "trained with": _shown(trained(one.run)),
+                          **{level.upper(): value for level, value in scores.items()},
+                          "images": one.record["n_images"], FROM: source_of(source), "data": source.data})
     levels = [level.upper() for level in PROMPT_LEVELS if any(level.upper() in line for line in lines)]
     return honest(pd.DataFrame(lines, columns=["dataset", "method", "trained with", *levels, "images", FROM, "data"]))
 
 
 def figure(study: Study) -> "Figure | Markdown":
-    """The grid drawn: a panel a dataset, trained with (rows) by tested with (columns); the cells in which both are one
-    level are framed."""
+    """The grid drawn: one panel per dataset, trained with (rows) by tested with (columns); the cells in which both are
+    the same level are framed."""
     panels = list(by_dataset(study))
     if not panels:
         return style.note(HOW)
@@ -53,7 +56,7 @@ def figure(study: Study) -> "Figure | Markdown":
         runs = _in_order(runs)
         policies = [trained(one.run) for one in runs]
         single = len(set(policies)) == len(policies)
-        names = [_shown(policy) if single else f"{title_of(one.run.recipe)}: {_shown(policy)}"
+        names = [_shown(policy) if single else f"{study.title(one.run.recipe)}: {_shown(policy)}"
                  for policy, one in zip(policies, runs, strict=True)]
         cells = pd.DataFrame([_scores(one) for one in runs])
         cells = cells.reindex(columns=[level for level in PROMPT_LEVELS if level in cells])
@@ -64,11 +67,11 @@ def figure(study: Study) -> "Figure | Markdown":
 
 
 def note(study: Study) -> str:
-    """What the grid says, a paragraph for each method and dataset with a row a level; else where the grid stands."""
-    said = [_reading(*label, rows) for label, rows in _methods(study)
+    """What the grid says, a paragraph for each method and dataset with one row per level, or where to find a grid."""
+    paragraphs = [_reading(*label, rows) for label, rows in _methods(study)
             if set(PROMPT_LEVELS) <= set(rows.index) and set(PROMPT_LEVELS) <= set(rows.columns)]
-    if said:
-        return "\n\n".join(said)
+    if paragraphs:
+        return "\n\n".join(paragraphs)
     policies = dict.fromkeys(_shown(trained(one.run)) for one in _in_order(measured(study)) if one.run.train)
     here = f"Here models were trained with prompts of {', '.join(policies)}. " if policies else ""
     return f"{here}{ELSEWHERE}"
@@ -86,9 +89,9 @@ def _methods(study: Study) -> Iterator[tuple[_Label, pd.DataFrame]]:
         for one in (one for one in runs if one.run.train):
             settings = one.run.train.model_dump(exclude={"prompts", "val_prompts"})
             methods.setdefault(repr((one.run.model, one.run.adapter, settings)), []).append(one)
-        for of in methods.values():
-            method = ", ".join(map(str, (of[0].run.model.name, *of[0].run.adapter.values())))
-            yield (dataset, method), pd.DataFrame({trained(one.run): _scores(one) for one in of}).T
+        for alike in methods.values():
+            method = ", ".join(map(str, (alike[0].run.model.name, *alike[0].run.adapter.values())))
+            yield (dataset, method), pd.DataFrame({trained(one.run): _scores(one) for one in alike}).T
 
 
 def _reading(dataset: str, method: str, rows: pd.DataFrame) -> str:
@@ -99,21 +102,21 @@ def _reading(dataset: str, method: str, rows: pd.DataFrame) -> str:
     lost = lost[[level != tested for level, tested in lost.index]]
     worst, tested = map(_shown, lost.idxmin())
     where = f"**{markdown_text(dataset)}** ({markdown_text(method)})"
-    said = (f"{where}: trained and tested on one level, DSC is {own[EMPTY]:.1f} % without words (P0), "
+    text = (f"{where}: trained and tested on one level, DSC is {own[EMPTY]:.1f} % without words (P0), "
             f"{own['p1']:.1f} % with the class (P1), and highest with {_shown(own.idxmax())}, {own.max():.1f} %. "
             f"Against the model that was trained on the level it is tested on (P1 to P9), one trained on another level "
             f"scores {lost.mean():+.1f} points on average, at worst {lost.min():+.1f} (trained on {worst}, tested on "
             f"{tested})")
     if RANDOM not in rows.index:
-        return f"{said}."
+        return f"{text}."
     mixed = (rows.loc[RANDOM] - own)[prompted]
-    return f"{said}; one trained on random levels {mixed.mean():+.1f}, at worst {mixed.min():+.1f}."
+    return f"{text}; one trained on random levels {mixed.mean():+.1f}, at worst {mixed.min():+.1f}."
 
 
 def _scores(one: Measured) -> dict[str, float]:
     """DSC in % by level."""
-    found = {cell["condition"].removeprefix("level_"): 100 * cell["dsc"] for cell in one.record["conditions"]}
-    return {level: found[level] for level in PROMPT_LEVELS if level in found}
+    scores = {cell["condition"].removeprefix("level_"): 100 * cell["dsc"] for cell in one.record["conditions"]}
+    return {level: scores[level] for level in PROMPT_LEVELS if level in scores}
 
 
 def _shown(policy: str) -> str:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from featherseg.describe import published_parameters, without_weights
+from featherseg.describe import without_weights
 from featherseg.models.san.config import FULL, Architecture, small_config
 from featherseg.models.san.model import SAN, VISUAL
+from featherseg.papers.vlsm_adapter.published import printed_parameters
 from featherseg.reporting import tables
 from featherseg.reporting.audit import shown
 
@@ -61,7 +62,7 @@ def side_verdict(frame: "pd.DataFrame") -> str:
     text = (f"as released {released[blocks]} of CLIP's blocks stand behind the proposals (in the paper "
             f"{paper[blocks]}), {released[reached]} of {released[held]} tensors get a gradient (here "
             f"{paper[reached]} of {paper[held]}), and {released[trained]:,} of {paper[trained]:,} "
-            f"parameters train; published are {published_parameters(OURS)}")
+            f"parameters train; published are {printed_parameters(OURS)}")
     sound = (released[blocks] < paper[blocks] and released[reached] < released[held]
              and paper[reached] == paper[held])
     return f"{'A' if sound else 'NOT SHOWN: a'}{text[1:]}."
