@@ -74,7 +74,9 @@ def test_changed_code_reaches_what_uses_it_and_nothing_else(workspace):
     workspace.append("README.md", "\nA remark.\n")
     workspace.append("src/featherseg/data/raw/fetch.py", "\n# a remark\n")
     assert would_run(workspace) == set()
-    workspace.append("src/featherseg/reporting/figures.py", "\n# a remark\n")
+    workspace.append("src/featherseg/reporting/style.py", "\n# a remark\n")
+    assert would_run(workspace) == set()
+    workspace.append("src/featherseg/reporting/style.py", "\nCHANGED = True\n")
     assert would_run(workspace) == {"notebook@00_overview"}
     for module in ("tasks/segmentation/predict", "tasks/segmentation/losses", "models/base"):
         workspace.append(f"src/featherseg/{module}.py", "\n# a remark\n")

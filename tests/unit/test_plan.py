@@ -433,6 +433,16 @@ def test_runs_depend_on_the_digests_of_their_code_and_on_no_source(path):
     assert read_yaml(ROOT / "dvc.yaml")["stages"]["code"]["outs"] == ["runs/code"]
 
 
+def test_the_papers_pipelines_are_one_text_but_for_names_weights_notebooks_and_pools():
+    own = r"^ *- (name: |data/weights/|pipelines/pretrain/weights)|^ *name: \[|^#"
+    texts = set()
+    for study in STUDIES[1:]:
+        text = (ROOT / "pipelines" / study / "dvc.yaml").read_text()
+        text = re.sub(r"^  pool_.*?(?=^  plan:)", "", text, flags=re.M | re.S)
+        texts.add("\n".join(line for line in text.splitlines() if not re.search(own, line)))
+    assert len(texts) == 1
+
+
 def test_whatever_is_drawn_taken_over_or_fetched_waits_for_the_check_of_every_study(monkeypatch):
     monkeypatch.chdir(ROOT)
     stages = read_yaml(ROOT / "pipelines/data/dvc.yaml")["stages"]
