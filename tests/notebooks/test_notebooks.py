@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from live_markup import live_markup
 from reporting_project import REPOSITORY, declare, make_project
@@ -81,7 +82,9 @@ def test_pictures_of_an_own_folder_are_in_the_page_only_where_they_may_be_publis
     file, link = Path("reports/study/pictures/00_overview/predictions-clinic.jpg"), 'src="pictures/00_overview/'
     notebook = page.with_suffix(".ipynb").read_text().replace('\\"', '"')
     assert (link in notebook, '"image/jpeg":' in notebook) == (not public, public)
-    embedded = notebook.count('"image/png":') + notebook.count('"image/jpeg":')
+    cells = nbformat.read(page.with_suffix(".ipynb"), as_version=4).cells
+    displayed = [kind for cell in cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
+    embedded = sum(kind.startswith("image/") for kind in displayed)
     assert (link in page.read_text()) != public and page.read_text().count("data:image/") == embedded
     assert file.is_file() != public
     assert live_markup(page.read_text()) == [] and ("file:" in page.read_text()) != public
