@@ -161,6 +161,17 @@ def test_a_knob_reaches_the_runs_of_the_models_that_have_it(project, knob, value
     assert changed(before, planned()) == {f"{name}-lesions-0.yaml" for name in reached}
 
 
+@pytest.mark.parametrize(("knob", "value"), [("resize", "squash"), ("word_length", 9), ("decoder_dropout", 0.3),
+                                             ("text_dropout", 0.2)])
+def test_a_knob_that_is_taken_where_it_is_named_reaches_no_other_recipe(project, knob, value):
+    naming = {name for name in recipe_names() if knob in resolved(name)}
+    assert naming
+    declare(recipe_names())
+    before = planned()
+    declare(recipe_names(), model={"weights": dict.fromkeys(MODELS, "random"), knob: value})
+    assert changed(before, planned()) == {f"{name}-lesions-0.yaml" for name in naming}
+
+
 def test_parts_of_the_head_are_a_set(project):
     plans = []
     for parts in (["projector", "global_alignment"], ["global_alignment", "projector"]):
