@@ -22,8 +22,8 @@ def test_another_width_trains_exactly_the_runs_that_have_it(workspace):
 
     shown = workspace.dvc("exp", "show", "--only-changed", "--drop", "runs|reports", "--csv")
     header = next(csv.reader(io.StringIO(shown)))
-    changed = [name for name in header if name.startswith(("dsc.", "params.yaml"))]
-    assert changed in (["dsc.clipseg-vlsm_dense-v", "params.yaml:adapter.dim"], ["params.yaml:adapter.dim"])
+    changed = {name.removeprefix("params.yaml:") for name in header if name.startswith(("dsc.", "params", "adapter"))}
+    assert {"adapter.dim"} <= changed <= {"adapter.dim", "dsc.clipseg-vlsm_dense-v"}
     assert len(header) < 10
 
 
