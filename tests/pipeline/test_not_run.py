@@ -21,7 +21,7 @@ def shrink(params: dict) -> None:
     """One row on two sets, with the embedded weights."""
     params["study"] = {"datasets": ["kvasir_seg", "bkai"], "recipes": ["clipseg-decoder"], "seeds": [41]}
     params["model"] = {"weights": {"clipseg": "pipelines/pretrain/weights/clipseg-small"}, "image_size": 64}
-    params["train"].update(epochs=1, min_epochs=0, batch_size=4, precision="no")
+    params["train"] = {"epochs": 1, "min_epochs": 0, "batch_size": 4, "precision": "no"}
 
 
 @pytest.fixture(scope="module")
