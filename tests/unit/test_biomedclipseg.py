@@ -21,6 +21,7 @@ from featherseg.describe import describe, parameter_groups
 from featherseg.evaluate import evaluate
 from featherseg.models import public
 from featherseg.models.biomedclipseg import config as biomedclipseg_config
+from featherseg.models.biomedclipseg import model as biomedclipseg_model
 from featherseg.models.biomedclipseg.config import MODELS, Architecture, small_config
 from featherseg.models.biomedclipseg.model import BiomedCLIPSeg
 from featherseg.models.clipseg.model import CLIPSeg
@@ -304,7 +305,8 @@ def equal(ours: nn.Module, theirs: nn.Module) -> bool:
 @pytest.fixture
 def small_full(monkeypatch):
     """The tiny architecture in place of the full-size one."""
-    monkeypatch.setattr(biomedclipseg_config, "FULL", TINY)
+    for module in (biomedclipseg_config, biomedclipseg_model):
+        monkeypatch.setattr(module, "FULL", TINY)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -346,7 +348,8 @@ def test_biomedclipseg_d_without_a_trained_decoder_is_refused(small_full, tmp_pa
     ("\n".join([*VOCABULARY[:-1], VOCABULARY[-2]]), "each piece once")])
 def test_a_vocabulary_that_is_not_the_weights_own_is_one_sentence(content, words, monkeypatch, tmp_path):
     config = TINY.model_copy(update={"vocabulary": len(VOCABULARY)} if content else {"vocabulary": 999})
-    monkeypatch.setattr(biomedclipseg_config, "FULL", config)
+    for module in (biomedclipseg_config, biomedclipseg_model):
+        monkeypatch.setattr(module, "FULL", config)
     folder = public_folder(tmp_path, tiny(config=config))
     if content is None:
         (folder / "vocab.txt").unlink()

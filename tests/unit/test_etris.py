@@ -225,7 +225,7 @@ def test_dim_that_the_heads_do_not_divide_is_one_sentence():
 
 
 def test_clipseg_has_no_bridger():
-    with pytest.raises(UserError, match="'bridger' does not support model 'clipseg'; it supports etris_r50"):
+    with pytest.raises(UserError, match="'bridger' does not support model 'clipseg', which lacks exchange.stages; it supports etris_r1"):
         adapters.apply(small_model("clipseg", 64), {"name": "bridger"})
 
 

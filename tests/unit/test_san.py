@@ -224,7 +224,7 @@ def same(ours: nn.Module, theirs: nn.Module) -> bool:
 
 
 def test_the_packages_own_folder_and_clip_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(san_config, "FULL", small_config())
+    monkeypatch.setattr(san, "FULL", small_config())
     source = small(seed=4)
     own, clip = tmp_path / "own", tmp_path / "clip"
     own.mkdir(), clip.mkdir()
