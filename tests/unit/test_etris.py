@@ -225,7 +225,8 @@ def test_dim_that_the_heads_do_not_divide_is_one_sentence():
 
 
 def test_clipseg_has_no_bridger():
-    with pytest.raises(UserError, match="'bridger' does not support model 'clipseg', which lacks exchange.stages; it supports etris_r1"):
+    message = "'bridger' does not support model 'clipseg', which lacks exchange.stages; it supports etris_r101"
+    with pytest.raises(UserError, match=message):
         adapters.apply(small_model("clipseg", 64), {"name": "bridger"})
 
 

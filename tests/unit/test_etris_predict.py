@@ -141,7 +141,7 @@ def test_a_head_without_a_part_trains_and_predicts_as_planned(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path / "cache"))
     tiny_data(tmp_path / "data", train=4, val=2)
-    run = make_run(tmp_path, ADAPTERS[0], head_parts=("hierarchical_alignment",), upsampling="published_bicubic")
+    run = make_run(tmp_path, ADAPTERS[0], head_parts=["hierarchical_alignment"], upsampling="published_bicubic")
     assert read_run(tmp_path / f"runs/tests/plan/{run.name}.yaml") == run
     run = run.model_copy(update={"train": SegmentationTrain(epochs=1, batch_size=4, schedule="constant"),
                                  "evaluate": SegmentationEvaluate(splits=("val",))})
