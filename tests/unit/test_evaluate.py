@@ -237,7 +237,7 @@ def test_each_image_and_each_prompt_is_encoded_once(project, monkeypatch, adapte
                         lambda self, x: seen.update(text=seen["text"] + len(x)) or encode_text(self, x))
     scored(project, adapter, batch_size=4)
     looked_at_shapes = 1 if adapter == "decoder" else 0
-    assert seen == {"image": 5 + looked_at_shapes, "text": 15 + 1 + looked_at_shapes}
+    assert seen == {"image": 5 + looked_at_shapes, "text": 15 + 1 + 3 + looked_at_shapes}  # own, empty, class names
 
 
 def test_prompts_and_maps_go_through_a_cpu_a_few_at_once(project, monkeypatch):
@@ -248,7 +248,7 @@ def test_prompts_and_maps_go_through_a_cpu_a_few_at_once(project, monkeypatch):
     monkeypatch.setattr(CLIPSeg, "decode",
                         lambda self, v, t: seen["maps"].append(len(t.sentence)) or decode(self, v, t))
     scored(project, "full")
-    assert seen == {"text": [1] * 16, "maps": [1] * 45}
+    assert seen == {"text": [1] * 19, "maps": [1] * 60}
 
 
 def test_the_batch_size_changes_no_score(project):
