@@ -56,9 +56,9 @@ def declare(recipes=("clipseg-decoder", "clipseg-vlsm_dense-v"), datasets=("lesi
 
 
 def planned() -> dict[str, bytes]:
-    """Plan files by name, after planning anew."""
+    """The runs' plan files by name, after planning anew."""
     write_plan("study")
-    return {path.name: path.read_bytes() for path in Path("runs/study/plan").iterdir()}
+    return {path.name: path.read_bytes() for path in Path("runs/study/plan").glob("*.yaml")}
 
 
 def changed(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
