@@ -394,12 +394,16 @@ def test_an_unknown_study_is_refused(project):
 
 
 def test_a_refused_plan_leaves_the_earlier_one(project):
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in Path("runs/study/plan").iterdir()}
+
     declare()
-    before = planned()
+    write_plan("study")
+    before = files()
     declare(adapter={"dmi": 8})
     with pytest.raises(UserError):
         write_plan("study")
-    assert {path.name: path.read_bytes() for path in Path("runs/study/plan").iterdir()} == before
+    assert files() == before
 
 
 def test_every_knob_stands_in_the_root_params_since_set_refuses_others():
