@@ -19,13 +19,14 @@ from featherseg.core.files import write_json, write_status
 from featherseg.core.markup import csv_cell, from_csv_cell, html_text, markdown_text, one_line
 from featherseg.data.card import About, write_card
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
+from featherseg.overview import gallery, language, runs, scores
 from featherseg.papers.etris import table as etris
 from featherseg.papers.vlsm_adapter import table as paper
 from featherseg.reliance import page as reliance
 from featherseg.reliance import study as reliance_study
 from featherseg.reliance.controls import Controls
 from featherseg.reliance.measure import Settings, measure
-from featherseg.reporting import overlays, overview, tables
+from featherseg.reporting import tables
 from featherseg.reporting.collect import collect
 from featherseg.reporting.frames import read_runs
 from featherseg.reporting.index import write_index
@@ -77,7 +78,7 @@ def rendered(*outputs) -> str:
     return to_html(path).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("table", [overview.runs, overview.scores, overview.language, paper.table_1, paper.gains,
+@pytest.mark.parametrize("table", [runs.table, scores.table, language.table, paper.table_1, paper.gains,
                                    paper.positions, etris.tuning, etris.main_table])
 def test_tables_show_markup_as_text(study, table):
     frame = table(study)
@@ -88,8 +89,8 @@ def test_tables_show_markup_as_text(study, table):
 
 
 def test_the_pages_of_a_study_run_nothing(study):
-    heading, _ = overlays.gallery(study)
-    page = rendered(Markdown(overview.verdict(study)), heading, tables.show(overview.scores(study)),
+    heading, _ = gallery.gallery(study)
+    page = rendered(Markdown(scores.verdict(study)), heading, tables.show(scores.table(study)),
                     Markdown(f"**{HOSTILE}**\n\n{HOSTILE}\n\n<div onclick=alert(4)>x</div>"))
     assert live_markup(page) == []
     assert "<script>alert(1)</script>" in text_of(page) and "Content-Security-Policy" in page

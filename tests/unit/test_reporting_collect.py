@@ -14,7 +14,7 @@ import featherseg.tasks
 from featherseg.config import ModelConfig, Run, write_run
 from featherseg.core.errors import UserError
 from featherseg.core.files import write_json, write_status
-from featherseg.reporting import overview
+from featherseg.overview import other_tasks, runs, scores
 from featherseg.reporting.collect import collect
 from featherseg.reporting.study import Study, find_root
 from featherseg.tasks import base
@@ -75,7 +75,7 @@ def test_a_referring_set_has_every_measure_of_every_split(project):
     assert set(shown.split) == {"testA"} and set(shown.sentences) == {""}
     assert set(shown.metric) == {"dsc", "iou", "hd95"}
     assert not study.results.duplicated(["run", "text_condition", "metric"]).any()
-    assert overview.scores(study).set_index("dataset").loc["scenes_ref", "split"].eq("testA").all()
+    assert scores.table(study).set_index("dataset").loc["scenes_ref", "split"].eq("testA").all()
 
 
 def test_a_pooled_set_has_a_mean_for_each_member_and_one_for_all(project):
@@ -94,7 +94,7 @@ def test_a_pooled_set_has_a_mean_for_each_member_and_one_for_all(project):
     whole = study.results[(study.results.dataset == "both") & (study.results.metric == "dsc")
                           & (study.results.recipe == "clipseg-decoder") & (study.results.text_condition == "own")]
     assert whole.n.item() == 18 and whole["mean"].item() == pytest.approx(own["dsc"]["mean"], abs=1e-6)
-    assert set(study.every_result.member) == {""} and "both" in set(overview.scores(study).dataset)
+    assert set(study.every_result.member) == {""} and "both" in set(scores.table(study).dataset)
     origin = dict(zip(rows.dataset, rows.data, strict=True))
     assert origin == {"both": "synthetic stand-in", "lesions_to_organs": "synthetic stand-in", "endoscopy": "official"}
 
@@ -110,7 +110,7 @@ def test_test_comes_first_whatever_the_order_of_the_settings(project, monkeypatc
     make_project(project, RECIPES, ("scenes_ref",))
     collect("study")
     assert set(Study("study").results.split) == {"test"}
-    assert "split" not in overview.scores(Study("study"))
+    assert "split" not in scores.table(Study("study"))
 
 
 def test_results_of_an_older_form_are_named(project):
@@ -132,7 +132,7 @@ def test_a_run_that_was_not_made_appears_with_its_reason():
     row = results().set_index("run").loc["clipseg-decoder-organs-0"]
     assert (row.status, row.reason) == ("not_run", "organs are given out by request only")
     assert pd.isna(row["mean"])
-    shown = overview.scores(Study("study"))
+    shown = scores.table(Study("study"))
     line = shown[(shown.dataset == "organs") & (shown.recipe == "clipseg-decoder")]
     assert line["where from"].item() == "not run: organs are given out by request only"
     assert line.DSC.isna().item()
@@ -261,10 +261,10 @@ def test_another_task_is_collected_and_has_a_table(toy):
     write_run("runs/study/plan", run)
     out = Path("runs/study/evaluate") / run.name
     out.mkdir()
-    scores = [score for k in range(4) for score in (
+    measured = [score for k in range(4) for score in (
         Score(f"s{k}", "test", "accuracy", k % 2), Score(f"s{k}", "test", "error", k))]
     metrics = base.TASKS["toy"].metrics
-    base.records(base.score_table(scores, metrics), metrics).to_parquet(out / "results.parquet")
+    base.records(base.score_table(measured, metrics), metrics).to_parquet(out / "results.parquet")
     write_json(out / "model.json", {"trainable_parameters": 3, "total_parameters": 9})
     write_status(out)
     train = Path("runs/study/train") / run.name
@@ -275,8 +275,8 @@ def test_another_task_is_collected_and_has_a_table(toy):
     assert json.loads(Path("reports/study/metrics.json").read_text())["accuracy"] == {"clipseg-full": 0.5}
     assert study.curves.set_index("run").loc[run.name, "val_accuracy"] == 0.25
     assert run.name not in set(study.every_result.run) and run.name in set(study.every_task.run)
-    line = overview.metrics_of("toy", study.every_task[study.every_task.task == "toy"]).iloc[0]
+    line = other_tasks.table("toy", study.every_task[study.every_task.task == "toy"]).iloc[0]
     assert (line.method, line.accuracy, line.error, line.samples) == ("full fine-tuning", 0.5, 1.5, 4)
-    heading, _ = overview.other_tasks(study)
-    assert heading.data == "### toy" and "clipseg-full" in set(overview.runs(study).recipe)
-    assert "clipseg-full" not in set(overview.scores(study).recipe) and overview.verdict(study)
+    heading, _ = other_tasks.tables(study)
+    assert heading.data == "### toy" and "clipseg-full" in set(runs.table(study).recipe)
+    assert "clipseg-full" not in set(scores.table(study).recipe) and scores.verdict(study)

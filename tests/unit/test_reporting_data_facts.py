@@ -6,7 +6,7 @@ from reporting_project import declare, make_dataset, make_project
 from featherseg.core.files import read_json, write_json
 from featherseg.data.card import About, write_card
 from featherseg.data.facts import read_facts
-from featherseg.reporting.data_facts import summary
+from featherseg.overview.data_facts import summary
 from featherseg.reporting.study import Study
 
 

@@ -13,7 +13,7 @@ from featherseg.config import write_run
 from featherseg.core.files import read_json, write_json, write_status
 from featherseg.papers.etris import figures, published
 from featherseg.papers.etris import table as etris
-from featherseg.reporting import overlays
+from featherseg.reporting import overlays, style
 from featherseg.reporting.collect import collect
 from featherseg.reporting.records import DATA_LABELS
 from featherseg.reporting.study import Study
@@ -307,7 +307,7 @@ def test_memory_that_was_not_recorded_is_said(study, project):
 
 def test_two_sentences_on_one_image_are_of_that_image(study, monkeypatch):
     figures_seen, drawn = [], []
-    monkeypatch.setattr(overlays.style, "picture", figures_seen.append)
+    monkeypatch.setattr(style, "picture", figures_seen.append)
     monkeypatch.setattr(overlays, "draw_outlines",
                         lambda axis, image, truth, prediction: drawn.append((image, prediction)))
     heading, _ = figures.two_sentences(study)

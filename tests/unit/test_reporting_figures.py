@@ -10,9 +10,11 @@ import reporting_project
 from matplotlib.figure import Figure
 from reporting_project import declare, make_project, scored_run, with_column
 
+from featherseg.adapters import METHODS
 from featherseg.data.prepared import PreparedDataset
+from featherseg.overview import gallery, language, runs, scores
 from featherseg.papers.vlsm_adapter import figures as vlsm_adapter
-from featherseg.reporting import figures, overlays, overview
+from featherseg.reporting import overlays, style
 from featherseg.reporting.collect import collect
 from featherseg.reporting.study import Study
 from featherseg.tasks.segmentation.evaluate import run_lengths
@@ -46,9 +48,9 @@ def test_best_median_and_worst_are_what_they_are_called():
 
 def test_overlays_show_those_samples_with_their_prompt_and_score(study, monkeypatch):
     seen, drawn = [], []
-    monkeypatch.setattr(overlays.style, "picture", seen.append)
+    monkeypatch.setattr(style, "picture", seen.append)
     monkeypatch.setattr(overlays, "draw_outlines", lambda axis, image, *masks: drawn.append(dice(*masks)))
-    overlays.overlays(study, "lesions")
+    gallery.overlays(study, "lesions")
     scores = pd.read_parquet("runs/study/evaluate/clipseg-decoder-lesions-0/predictions.parquet")
     scores = scores[scores.text_condition == "own"].sort_values("dsc")
     axes = {axis.get_title(loc="left"): axis for axis in seen[0].axes}
@@ -62,8 +64,8 @@ def test_overlays_show_those_samples_with_their_prompt_and_score(study, monkeypa
 
 def titles_of_overlays(monkeypatch) -> list[str]:
     seen = []
-    monkeypatch.setattr(overlays.style, "picture", seen.append)
-    overlays.overlays(Study("study"), "lesions")
+    monkeypatch.setattr(style, "picture", seen.append)
+    gallery.overlays(Study("study"), "lesions")
     return [axis.get_title(loc="left") for axis in seen[0].axes]
 
 
@@ -113,15 +115,15 @@ def test_outlines_survive_empty_and_full_masks_and_odd_sizes():
 
 
 def test_a_gallery_names_each_dataset_with_its_provenance(study):
-    heading, picture = overlays.gallery(study)
+    heading, picture = gallery.gallery(study)
     assert heading.data == "### lesions (synthetic stand-in)"
     assert picture.data[:2] == b"\xff\xd8" and len(picture.data) < 2_000_000
     assert PreparedDataset.read("data/processed/lesions").samples
 
 
 def test_the_language_check_draws_what_its_table_says(study):
-    figure = figures.language_check(study)
-    table = overview.language(study).set_index("method")
+    figure = language.figure(study)
+    table = language.table(study).set_index("method")
     drawn = {points.get_label(): points.get_offsets() for points in figure.axes[0].collections
              if not points.get_label().startswith("_")}
     assert sorted(drawn["own prompt"][:, 0]) == pytest.approx(sorted(table["own prompt"]))
@@ -185,10 +187,19 @@ def test_a_study_without_scores_says_so(tmp_path, monkeypatch):
     write_status("runs/study/evaluate/clipseg-decoder-lesions-0", "no data")
     collect("study")
     empty = Study("study")
-    assert "No run" in figures.language_check(empty).data
-    assert "No run" in figures.training_curves(empty).data
+    assert "No run" in language.figure(empty).data
+    assert "No run" in runs.training_curves(empty).data
     assert "No dense or shallow" in vlsm_adapter.position_bars(empty).data
     assert "No dense or shallow" in vlsm_adapter.dim_lines(empty).data
-    assert "No run" in overlays.gallery(empty)[0].data
-    assert "No run" in overview.verdict(empty)
+    assert "No run" in gallery.gallery(empty)[0].data
+    assert "No run" in scores.verdict(empty)
     assert len(vlsm_adapter.parameters_and_dsc(empty).axes) == 1
+
+
+def test_a_method_is_drawn_as_its_own_file_says():
+    assert [style.colour("lora", positions) for positions in ("VL", "V", "L")] == ["#CC79A7", "#E3B1CC", "#EFD3E2"]
+    assert (style.colour("bridger", "text_to_vision"), style.marker("bridger")) == ("#56B4E9", "p")
+    assert (style.colour("not_a_method"), style.marker("not_a_method")) == ("#000000", ".")
+    drawn = [(method.marker, colour) for method in map(METHODS.__getitem__, METHODS)
+             for colour in set(method.colours.values())]
+    assert len(drawn) == len(set(drawn))

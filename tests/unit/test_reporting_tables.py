@@ -14,10 +14,11 @@ from reporting_project import declare, make_project, make_run, rescore, scored_r
 from featherseg.core.errors import UserError
 from featherseg.core.files import write_status
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
+from featherseg.overview import language, runs, scores, structures
 from featherseg.papers.vlsm_adapter import counts
 from featherseg.papers.vlsm_adapter import published as vlsm_adapter
 from featherseg.papers.vlsm_adapter import table as paper
-from featherseg.reporting import overview, published, tables
+from featherseg.reporting import published, tables
 from featherseg.reporting.collect import collect
 from featherseg.reporting.frames import read_scores
 from featherseg.reporting.records import DATA_LABELS
@@ -38,7 +39,7 @@ def study(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("table", [
-    overview.runs, overview.scores, overview.language, paper.table_1, paper.gains, paper.positions])
+    runs.table, scores.table, language.table, paper.table_1, paper.gains, paper.positions])
 def test_every_line_made_here_carries_its_label(study, table):
     frame = table(study)
     assert (frame["where from"] != "").all()
@@ -138,12 +139,12 @@ def test_on_drawn_data_no_distance_is_shown_and_the_weights_are_called_small(stu
     gains = paper.gains(study).set_index("method")
     assert gains.loc["DA (dense, VL)", "here − published"] == NOT_COMPARABLE
     assert gains.loc["DA (dense, VL)", "published DSC"] == pytest.approx(80.37, abs=0.01)
-    for frame in (gains.reset_index(), overview.scores(study), overview.runs(study), overview.language(study),
+    for frame in (gains.reset_index(), scores.table(study), runs.table(study), language.table(study),
                   paper.positions(study)):
         made = frame["where from"][~frame["where from"].str.contains("^published: |not run")
                                    | frame["where from"].str.contains("here: ")]
         assert len(made) and made.str.contains(r"weights clipseg-small \(small stand-in, sha256 abab").all()
-    assert "small stand-in" in overview.verdict(study)
+    assert "small stand-in" in scores.verdict(study)
 
 
 def test_a_quoted_mean_that_differs_from_the_tables_says_so(study):
@@ -154,27 +155,27 @@ def test_a_quoted_mean_that_differs_from_the_tables_says_so(study):
 
 
 def test_the_best_method_of_a_dataset_comes_first_and_wins(study):
-    frame = overview.scores(study)
+    frame = scores.table(study)
     lesions = frame[frame.dataset == "lesions"]
     assert list(lesions.DSC) == sorted(lesions.DSC, reverse=True)
     best = lesions[lesions.trainable > 0].iloc[0]
-    said = overview.verdict(study)
+    said = scores.verdict(study)
     assert f"**{best.method}**: DSC {best.DSC:.1f} % at {best.trainable:,} trainable parameters" in said
     assert "one seed" in said and STAND_IN in said
 
 
 def test_seeds_are_averaged_and_their_spread_shown(study):
-    assert "seeds" not in overview.scores(study)
+    assert "seeds" not in scores.table(study)
     declare("study", "clipseg-decoder", "lesions", seed=1)
     scored_run("study", "clipseg-decoder", "lesions", seed=1)
     collect("study")
-    frame = overview.scores(Study("study")).set_index(["dataset", "recipe"])
+    frame = scores.table(Study("study")).set_index(["dataset", "recipe"])
     line = frame.loc[("lesions", "clipseg-decoder")]
     assert line.seeds == 2 and line["± of DSC over seeds"] == 0
 
 
 def test_the_language_check_is_own_minus_other(study):
-    line = overview.language(study).iloc[0]
+    line = language.table(study).iloc[0]
     assert line["lost with another's"] == pytest.approx(line["own prompt"] - line["another's prompt"])
     assert line["lost without prompt"] == pytest.approx(line["own prompt"] - line["empty prompt"]) != 0
 
@@ -198,7 +199,7 @@ def test_a_table_shows_a_dash_and_never_a_zero_for_what_is_absent():
 def test_an_absent_table_names_the_command(study):
     shutil.rmtree("reports")
     with pytest.raises(UserError, match=r"runs.csv does not exist; .*featherseg collect"):
-        overview.scores(Study("study"))
+        scores.table(Study("study"))
 
 
 def test_the_full_size_models_have_the_released_codes_counts(study):
@@ -239,11 +240,11 @@ def test_a_collapsed_model_is_marked_and_cannot_win(study, answer, said):
     degenerate_run("clipseg-decoder", "lesions", answer)
     collect("study")
     study = Study("study")
-    frame = overview.scores(study).set_index(["dataset", "recipe"])
+    frame = scores.table(study).set_index(["dataset", "recipe"])
     assert frame.loc[("lesions", "clipseg-decoder"), "method"].endswith(" †")
     assert not frame.loc["organs"].method.str.contains("†").any()
-    assert f"decoder on lesions: {said}" in overview.collapses(study)
-    verdict = overview.verdict(study).split("\n\n")[0]
+    assert f"decoder on lesions: {said}" in scores.collapses(study)
+    verdict = scores.verdict(study).split("\n\n")[0]
     assert "is **decoder" not in verdict and "1 collapsed model is left out" in verdict
 
 
@@ -252,9 +253,9 @@ def test_the_best_mean_of_a_set_of_mostly_empty_truths_is_no_win_for_a_model_tha
         degenerate_run(recipe, "lesions", 0.0 if recipe == "clipseg-decoder" else 1.0, share_of_truths=0.3)
     collect("study")
     study = Study("study")
-    first = overview.scores(study).query("dataset == 'lesions'").iloc[0]
+    first = scores.table(study).query("dataset == 'lesions'").iloc[0]
     assert first.recipe == "clipseg-decoder" and first.DSC > 60 and first["empty truth"] == 6
-    verdict = overview.verdict(study)
+    verdict = scores.verdict(study)
     assert "On **lesions**" in verdict and "fewer than two tuned methods have given usable masks" in verdict
 
 
@@ -262,39 +263,39 @@ def test_where_there_is_nothing_to_find_no_method_wins(study):
     for recipe in RECIPES:
         degenerate_run(recipe, "lesions", 0.0, share_of_truths=0)
     collect("study")
-    assert "every true mask is empty: there is nothing to find" in overview.verdict(Study("study"))
-    assert overview.collapses(Study("study")) == ""
+    assert "every true mask is empty: there is nothing to find" in scores.verdict(Study("study"))
+    assert scores.collapses(Study("study")) == ""
 
 
 def test_the_unit_of_distances_stands_in_the_main_table(study):
-    assert "HD95 (px)" in overview.scores(study)
+    assert "HD95 (px)" in scores.table(study)
     rescore("clipseg-decoder-organs-0", "hd95", unit="mm")
     collect("study")
-    units = overview.scores(Study("study")).set_index(["dataset", "recipe"])["unit of HD95"]
+    units = scores.table(Study("study")).set_index(["dataset", "recipe"])["unit of HD95"]
     assert units["organs", "clipseg-decoder"] == "mm" and units["lesions", "clipseg-decoder"] == "px"
 
 
 def test_a_sound_study_has_no_mark(study):
-    assert overview.collapses(study) == "" and not overview.scores(study).method.str.contains("†").any()
+    assert scores.collapses(study) == "" and not scores.table(study).method.str.contains("†").any()
 
 
 def test_the_class_name_alone_stands_beside_the_own_prompt(study):
-    frame = overview.scores(study).set_index(["dataset", "recipe"])
+    frame = scores.table(study).set_index(["dataset", "recipe"])
     metrics = json.loads(Path("runs/study/evaluate/clipseg-decoder-organs-0/metrics.json").read_text())
     measured = metrics["splits"]["test"]["conditions"]["class_name"]["dsc"]["mean"]
     line = frame.loc[("organs", "clipseg-decoder")]
     assert line["DSC, class name only"] == pytest.approx(100 * measured, abs=1e-3) != line.DSC
-    language = overview.language(study)
-    assert (language["own prompt"] > language["class name only"]).all()
-    assert "With the class name alone it scores" in overview.verdict(study)
+    lost = language.table(study)
+    assert (lost["own prompt"] > lost["class name only"]).all()
+    assert "With the class name alone it scores" in scores.verdict(study)
 
 
 def test_a_set_of_sentences_has_no_column_of_class_names(study, tmp_path):
     shutil.rmtree("runs")
     make_project(tmp_path, ("etris_vit-bridger", "etris_vit-decoder"), ("scenes_ref",))
     collect("study")
-    assert "DSC, class name only" not in overview.scores(Study("study"))
-    assert "class name only" not in overview.language(Study("study"))
+    assert "DSC, class name only" not in scores.table(Study("study"))
+    assert "class name only" not in language.table(Study("study"))
 
 
 def test_a_structure_that_is_never_found_is_named_beside_the_mean_that_hides_it(study, tmp_path, monkeypatch):
@@ -313,28 +314,28 @@ def test_a_structure_that_is_never_found_is_named_beside_the_mean_that_hides_it(
     make_project(tmp_path, ("clipseg-decoder", "clipseg-vlsm_dense-vl"), ("organs",))
     collect("study")
     study = Study("study")
-    own = overview.by_structure(study.by_target, "own").set_index("structure")
+    own = structures.table(study.by_target, "own").set_index("structure")
     assert list(own["samples"]) == [4, 4] and own.loc["rib", "decoder"] < 1 < 50 < own.loc["lung", "decoder"]
     measured = json.loads(Path("runs/study/evaluate/clipseg-decoder-organs-0/metrics.json").read_text())
     lung = measured["splits"]["test"]["conditions"]["own"]["targets"]["lung"]["dsc"]["mean"]
     assert own.loc["lung", "decoder"] == pytest.approx(100 * lung, abs=1e-3)
-    heading, first, second, remark = overview.structures(study)
+    heading, first, second, remark = structures.tables(study)
     assert "organs" in heading.data and "own prompt" in first.caption and "class name only" in second.caption
     assert "1 of 2 structures" in remark.data and "- rib: by every method" in remark.data
-    assert set(study.results.target) == {""} and len(overview.scores(study)) == 2
+    assert set(study.results.target) == {""} and len(scores.table(study)) == 2
 
 
 def test_one_structure_needs_no_table(study):
-    (note,) = overview.structures(study)
+    (note,) = structures.tables(study)
     assert "No dataset of this study" in note.data
 
 
 def test_runs_that_the_study_no_longer_lists_are_named_once(study):
-    assert overview.unlisted(study) == ""
+    assert runs.unlisted(study) == ""
     Path("runs/study/plan/clipseg-decoder-lesions-0.yaml").unlink()
     collect("study")
     study = Study("study")
-    assert "one run on disk" in overview.unlisted(study) and "clipseg-decoder-lesions-0" in overview.unlisted(study)
+    assert "one run on disk" in runs.unlisted(study) and "clipseg-decoder-lesions-0" in runs.unlisted(study)
     assert "clipseg-decoder-lesions-0" not in set(study.results.run)
 
 

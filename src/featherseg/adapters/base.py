@@ -4,7 +4,7 @@ One file a method. All checks run before the first parameter is touched.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -55,12 +55,16 @@ class Method(ABC):
         trains: False where there is nothing to train.
         in_weights: True where released weights may hold what the method adds, so that a recipe may score them
             as they are (`train: null`).
+        colours: in charts, by the positions or the direction of an adapter ("" for a method without such).
+        marker: in charts, as matplotlib names it.
     """
 
     Config: ClassVar[type[AdapterConfig]] = AdapterConfig
     requires: ClassVar[frozenset[str]] = frozenset()
     trains: ClassVar[bool] = True
     in_weights: ClassVar[bool] = False
+    colours: ClassVar[Mapping[str, str]] = {}
+    marker: ClassVar[str] = "."
 
     @abstractmethod
     def apply(self, model: SegmentationModel, config: Any) -> None:

@@ -134,6 +134,8 @@ class BridgerMethod(Method):
     Config = BridgerConfig
     requires = frozenset({"exchange.stages"})
     in_weights = True
+    colours = {"": "#0072B2", "both": "#0072B2", "text_to_vision": "#56B4E9", "vision_to_text": "#9AD0F0"}
+    marker = "p"
 
     def apply(self, model: "ETRIS", config: BridgerConfig) -> None:
         """Set the exchange, with the base weights' Bridger where they hold one.

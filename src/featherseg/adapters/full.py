@@ -12,6 +12,9 @@ class Full(Method):
     towers without gradients; that is the method `decoder`. It is the one method of the CNNs, which read no prompt.
     """
 
+    colours = {"": "#D55E00"}
+    marker = "s"
+
     def apply(self, model: SegmentationModel, config: AdapterConfig) -> None:
         """Unfreeze towers and decoder."""
         unfreeze(model, (*model.vision.modules, *model.text.modules, *model.decoder_modules))

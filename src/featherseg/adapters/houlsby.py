@@ -39,6 +39,8 @@ class Houlsby(Method):
 
     Config = HoulsbyConfig
     requires = frozenset({"text.blocks"})
+    colours = {"VL": "#009E73", "L": "#8AD3BC"}
+    marker = "P"
 
     def apply(self, model: SegmentationModel, config: HoulsbyConfig) -> None:
         """Attach the bottlenecks.

@@ -10,6 +10,8 @@ class ZeroShot(Method):
 
     requires = frozenset({"head.pretrained"})
     trains = False
+    colours = {"": "#7f7f7f"}
+    marker = "D"
 
     def apply(self, model: SegmentationModel, config: AdapterConfig) -> None:
         """Leave the frozen model as it is."""

@@ -21,6 +21,7 @@ WITHOUT_NUMBERS = ("config.py", "resume.py", *(f"core/{name}.py" for name in (
 
 # of `tasks.base.Task`, each called by some stages only, so that a task imports within them what they need
 TASK_METHODS = ("build", "objective", "evaluate", "plan_notes")
+LOOKS = ("colours", "marker")  # how a method is drawn decides no number
 
 
 def closure(*roots: str, calling: Collection[str] = (), numbers_only: bool = True) -> dict[str, str]:
@@ -136,10 +137,19 @@ def _paths(name: str) -> Iterator[str]:
 
 
 def digest(source: str) -> str:
-    """SHA-256 of what a module does: of its syntax tree without docstrings, so that layout does not count either."""
+    """SHA-256 of what a module does: of its syntax tree without docstrings and without how a class is drawn, so that
+    layout does not count either."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
                 ast.get_docstring(node, clean=False) is not None):
             node.body = node.body[1:]
+        if isinstance(node, ast.ClassDef):
+            node.body = [statement for statement in node.body if not _is_look(statement)]
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
+
+
+def _is_look(statement: ast.stmt) -> bool:
+    """Whether a statement of a class only sets one of `LOOKS`."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    return all(isinstance(target, ast.Name) and target.id in LOOKS for target in targets)

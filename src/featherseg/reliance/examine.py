@@ -11,6 +11,7 @@ from typing import Any
 from featherseg.config import FolderParams, read_params, study_params_path
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, make_folder, write_json
+from featherseg.core.paths import processed
 from featherseg.data.folder.privacy import is_public, keep_out_of_git
 from featherseg.data.prepare import prepare_own_folder
 from featherseg.data.prepared import PreparedDataset, Sample
@@ -150,7 +151,7 @@ def _run(name: str, limit: int | None) -> tuple[Segment, Reader, Settings, Path]
     model = load_model(run, train_dir)
     segment = partial(iterate_probabilities, model, batch_size=run.evaluate.batch_size)
     settings = Settings(prompts=run.evaluate.prompts, threshold=run.evaluate.threshold, seed=run.seed, limit=limit)
-    return segment, model.read, settings, Path("data/processed") / run.dataset
+    return segment, model.read, settings, processed(run.dataset)
 
 
 def _samples(dataset: PreparedDataset, split: str, folder: Path) -> list[Sample]:

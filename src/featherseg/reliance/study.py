@@ -6,7 +6,6 @@ stand beside the runs of each dataset, and are made on the spot where no run was
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,6 +13,7 @@ import pandas as pd
 from featherseg.config import Run
 from featherseg.core.files import not_run_reason, read_json
 from featherseg.core.markup import markdown_text
+from featherseg.core.paths import processed
 from featherseg.data.prepared import PreparedDataset
 from featherseg.data.prompts.wording import ATTRIBUTES
 from featherseg.reliance import page as reliance
@@ -93,7 +93,7 @@ def compared(study: Study) -> dict[str, dict[str, dict[str, Any]]]:
     if by_name:
         return by_name
     for dataset in sorted({run.dataset for run in study.runs}):
-        folder = Path("data/processed") / dataset
+        folder = processed(dataset)
         if (folder / "status.json").is_file() and not not_run_reason(folder):
             data = PreparedDataset.read(folder)
             samples = data.split("test") or data.samples
@@ -150,7 +150,7 @@ def gallery(study: Study) -> list:
         best = _most_accurate(runs)
         trials = pd.read_parquet(study.evaluate(best.run.name) / "reliance.parquet",
                                  filters=[("split", "==", best.split)])
-        data = PreparedDataset.read(f"data/processed/{best.run.dataset}")
+        data = PreparedDataset.read(processed(best.run.dataset))
         figures = reliance.same_image(trials, data)[:1]
         for figure in figures:
             shown += [style.heading(f"{dataset}: {study.title(best.run.recipe)}"),

@@ -6,9 +6,9 @@ from urllib.parse import quote
 
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path
+from featherseg.core.paths import REPORTS
 from featherseg.reporting.page import page_title_and_summary, render
 
-REPORTS = Path("reports")
 TABLES = {
     "runs.csv": "every declared run: its settings, data, weights, parameters and machine, or why it was not made",
     "results.csv": "every score of every run, one per line",

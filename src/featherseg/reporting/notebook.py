@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from featherseg.core import paths
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, cache_root, make_folder
 from featherseg.core.registry import unknown
@@ -58,7 +59,7 @@ def execute(name: str, study: str, parameters: Mapping[str, Any] | None = None) 
     except RuntimeError:  # DeadKernelError, or a kernel that does not answer
         raise UserError(f"the kernel of notebook '{name}' died, perhaps for want of memory (the partly executed "
                         f"notebook is {partial}); free memory and run it again.") from None
-    target = Path("reports") / study / f"{name}.ipynb"
+    target = paths.reports(study) / f"{name}.ipynb"
     _forget_this_machine(partial, target)
     to_html(partial)
     with atomic_path(pictures.folder_of(target)) as beside:
@@ -87,10 +88,10 @@ def _kernel_of_this_checkout(environment: Mapping[str, str]) -> Iterator[None]:
     import featherseg
 
     source = str(Path(featherseg.__file__).resolve().parent.parent)
-    paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
+    python_path = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
     spec = {"argv": command, "display_name": KERNEL, "language": "python",
-            "env": {"PYTHONPATH": os.pathsep.join(paths)} | environment}
+            "env": {"PYTHONPATH": os.pathsep.join(python_path)} | environment}
     before = os.environ.get("JUPYTER_PATH")
     with tempfile.TemporaryDirectory() as folder:
         kernel = Path(folder) / "kernels" / KERNEL / "kernel.json"

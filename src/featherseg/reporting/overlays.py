@@ -1,4 +1,4 @@
-"""Predictions to look at: the best, the median and the worst sample of a run, from its stored masks."""
+"""A run's stored predictions, drawn over their images."""
 
 import textwrap
 import unicodedata
@@ -8,7 +8,6 @@ import numpy as np
 
 from featherseg.core.glyphs import drawable
 from featherseg.data.prepared import PreparedDataset, Sample
-from featherseg.reporting import pictures, style
 from featherseg.reporting.study import Study
 
 if TYPE_CHECKING:
@@ -31,41 +30,6 @@ def extremes(scores: "pd.Series") -> dict[str, str]:
         return {"only sample": ordered[0]}
     chosen = {"best": ordered[-1], "median": ordered[(len(ordered) - 1) // 2], "worst": ordered[0]}
     return chosen if len(ordered) > 2 else {"best": ordered[-1], "worst": ordered[0]}
-
-
-def overlays(study: Study, dataset: str) -> list:
-    """Best, median and worst sample of every recipe that was scored on a dataset, from its first seed.
-
-    Each picture has the outline of the truth and of the prediction, the DSC above and the prompt below. An empty mask
-    where there is nothing is neither best nor worst, unless there is nothing else.
-    """
-    scored = study.results[(study.results.dataset == dataset) & (study.results.status == "ok")]
-    first = scored.sort_values("seed").drop_duplicates("recipe").set_index("recipe").run
-    runs = first.reindex(scored.recipe.unique())
-    data = PreparedDataset.read(f"data/processed/{dataset}")
-    samples = {sample.sample_id: sample for sample in data.samples}
-    figure, axes = style.panels(3 * len(runs), width=2.75, height=3.2, columns=3)
-    figure.get_layout_engine().set(h_pad=0.09, w_pad=0.05)
-    rows = zip(runs.items(), [axes[k : k + 3] for k in range(0, len(axes), 3)], strict=True)
-    for (recipe, run), row in rows:
-        stored = predictions(study, run)
-        of_something = stored[~(stored.empty_truth & stored.empty_prediction)]
-        chosen = extremes((stored if of_something.empty else of_something).dsc)
-        for spare in row[len(chosen):]:
-            spare.remove()
-        for axis, (rank, sample_id) in zip(row, chosen.items(), strict=False):
-            draw_prediction(axis, data, samples[sample_id], stored.loc[sample_id], f"{study.title(recipe)}: {rank}, ")
-    return pictures.shown(figure, study, dataset, "predictions")
-
-
-def gallery(study: Study) -> list:
-    """The overlays of every dataset on which a run was scored, each after a line that names the dataset."""
-    scored = study.results[study.results.status == "ok"].drop_duplicates("dataset").sort_values("dataset")
-    if scored.empty:
-        return [style.note("No run of this study has been scored, so there is nothing to show.")]
-    shown = [[style.heading(f"{row.dataset} ({row.data})"), *overlays(study, row.dataset)]
-             for row in scored.itertuples()]
-    return [item for items in shown for item in items]
 
 
 def predictions(study: Study, run: str) -> "pd.DataFrame":

@@ -1,4 +1,4 @@
-"""How figures look: one typography, and one colour-blind-safe colour and marker for each method."""
+"""How figures look: one typography, a colour-blind-safe palette, and what charts share."""
 
 import io
 from collections.abc import Sequence
@@ -17,32 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.backend_bases import RendererBase
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette; the adapters' positions are shades of one colour
-COLOURS = {
-    ("zero_shot", ""): "#7f7f7f",
-    ("decoder", ""): "#E69F00",
-    ("full", ""): "#D55E00",
-    ("lora", "VL"): "#CC79A7",
-    ("lora", "V"): "#E3B1CC",
-    ("vlsm_dense", "V"): "#8FC3E8",
-    ("vlsm_dense", "VL"): "#2F8AC9",
-    ("vlsm_dense", "VLC"): "#0B4F82",
-    ("vlsm_shallow", "V"): "#8AD3BC",
-    ("vlsm_shallow", "VL"): "#1FA27C",
-    ("vlsm_shallow", "VLC"): "#00634A",
-    ("bridger", ""): "#0072B2",
-    ("bridger", "both"): "#0072B2",
-    ("bridger", "text_to_vision"): "#56B4E9",
-    ("bridger", "vision_to_text"): "#9AD0F0",
-    ("houlsby", "VL"): "#009E73",
-    ("houlsby", "L"): "#8AD3BC",
-    ("lora", "L"): "#EFD3E2",
-    ("prompt", ""): "#B8A500",
-}
-MARKERS = {"zero_shot": "D", "decoder": "o", "full": "s", "lora": "X", "vlsm_dense": "^", "vlsm_shallow": "v",
-           "bridger": "p", "houlsby": "P", "prompt": "h"}
-SERIES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))  # of lines that are no methods
-OWN, EMPTY, OTHER = "#0072B2", "#999999", "#D55E00"
+# Okabe and Ito's palette
+SERIES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))  # of lines that are not methods
+DOT = {"s": 60, "zorder": 3, "edgecolor": "white", "linewidth": 0.7}  # of a scatter plot
 RC = {
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -65,14 +42,23 @@ RC = {
 }
 
 
-def colour(adapter: str, positions: str = "") -> str:
-    """The colour of a method, black for one that has none yet."""
-    return COLOURS.get((adapter, positions), "#000000")
+def colour(adapter: str, variant: str = "") -> str:
+    """The colour of a method, which its own file declares.
+
+    Args:
+        adapter: the method's name.
+        variant: its positions or its direction, where it has such.
+    """
+    from featherseg.adapters import METHODS
+
+    return METHODS[adapter].colours.get(variant, "#000000") if adapter in METHODS else "#000000"
 
 
 def marker(adapter: str) -> str:
-    """The marker of a method."""
-    return MARKERS.get(adapter, ".")
+    """The marker of a method, which its own file declares."""
+    from featherseg.adapters import METHODS
+
+    return METHODS[adapter].marker if adapter in METHODS else "."
 
 
 def panels(
@@ -126,6 +112,22 @@ def _figure_class() -> "type[Figure]":
             super().draw(renderer)
 
     return LetteredFigure
+
+
+def panel_title(rows: "pd.DataFrame") -> str:
+    """The dataset of some rows of one dataset, with its origin."""
+    first = rows.iloc[0]
+    return f"{first.dataset} ({first.data})"
+
+
+def legend(figure: "Figure", axes: "Sequence[Axes]", columns: int = 6) -> None:
+    """One legend below the panels, each label once."""
+    entries = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries[label] = handle
+    if entries:
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), columns))
 
 
 def few_ticks(axis: "Axes") -> None:

@@ -4,11 +4,12 @@ import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from featherseg.core.paths import processed
 from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.papers.etris import table as etris
 from featherseg.reporting import overlays, pictures, style
-from featherseg.reporting.figures import DOT, legend, panel_title
 from featherseg.reporting.study import Study
+from featherseg.reporting.style import DOT, legend, panel_title
 from featherseg.reporting.tables import FROM
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def two_sentences(study: Study) -> list:
         bridgers = runs[(runs.adapter == etris.BRIDGER) & ~runs.released]
         best = runs.loc[(runs if bridgers.empty else bridgers).accuracy.idxmax()]
         heading = style.heading(f"{dataset} ({best.data}), split {best.split}: {best.title}")
-        data, predictions = PreparedDataset.read(f"data/processed/{dataset}"), overlays.predictions(study, best.run)
+        data, predictions = PreparedDataset.read(processed(str(dataset))), overlays.predictions(study, best.run)
         samples = {sample.sample_id: sample for sample in data.samples}
         pairs = _pairs(predictions, samples)
         if pairs.empty:

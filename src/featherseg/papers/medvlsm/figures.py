@@ -8,8 +8,8 @@ from featherseg.papers.medvlsm import published
 from featherseg.papers.medvlsm.published import STATE_OF_THE_ART
 from featherseg.papers.medvlsm.table import INDIVIDUAL, ZERO_SHOT, in_order, known_first, named, on_its_own, scores
 from featherseg.reporting import style
-from featherseg.reporting.figures import legend
 from featherseg.reporting.study import Study
+from featherseg.reporting.style import legend
 
 if TYPE_CHECKING:
     from IPython.display import Markdown

@@ -7,12 +7,13 @@ from featherseg.papers.vlsm_adapter.published import TABLE_1
 from featherseg.papers.vlsm_adapter.table import SMALL_ADAPTERS
 from featherseg.reporting import style
 from featherseg.reporting.experiments import with_experiments
-from featherseg.reporting.figures import DOT, dsc_by_parameters, legend, panel_title
 from featherseg.reporting.frames import first_split
 from featherseg.reporting.study import Study
+from featherseg.reporting.style import DOT, legend, panel_title
 from featherseg.reporting.tables import own_dsc
 
 if TYPE_CHECKING:
+    import pandas as pd
     from IPython.display import Markdown
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ def parameters_and_dsc(study: Study) -> "Figure":
     figure, axes = style.panels(1 + len(datasets), width=3.7, height=3.5)
     _published_panel(axes[0])
     for axis, dataset in zip(axes[1:], datasets, strict=True):
-        dsc_by_parameters(axis, frame[frame.dataset == dataset])
+        _panel_here(axis, frame[frame.dataset == dataset])
     legend(figure, axes[1:])
     return figure
 
@@ -80,6 +81,25 @@ def dim_lines(study: Study) -> "Figure | Markdown":
     axes[0].set_ylabel("DSC (%)")
     legend(figure, axes)
     return figure
+
+
+def _panel_here(axis: "Axes", rows: "pd.DataFrame") -> None:
+    """The methods of one dataset; what trains nothing is a line.
+
+    Args:
+        axis: where it is drawn.
+        rows: of `tables.own_dsc`.
+    """
+    for row in rows.itertuples():
+        look = {"color": style.colour(row.adapter, row.positions), "label": row.title}
+        if row.trainable_parameters:
+            look["marker"] = style.marker(row.adapter)
+            axis.scatter(row.trainable_parameters, row.dsc, **look, **DOT)
+        else:
+            axis.axhline(row.dsc, linestyle="--", linewidth=1.4, **look)
+    axis.set(xscale="log", title=panel_title(rows), xlabel="trainable parameters")
+    style.few_ticks(axis)
+    axis.margins(x=0.12, y=0.15)
 
 
 def _published_panel(axis: "Axes") -> None:

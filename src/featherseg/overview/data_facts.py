@@ -1,4 +1,4 @@
-"""What the data of a study say of themselves: leaks between splits, prompts alike, targets that vanish."""
+"""What the data of a study say of themselves: leaks between splits, equal prompts, targets that vanish."""
 
 from featherseg.core.files import read_object
 from featherseg.core.markup import markdown_text
@@ -8,19 +8,19 @@ from featherseg.reporting.study import Study
 
 
 def summary(study: Study) -> str:
-    """One line per dataset: its `facts.json`, and what its runs met of it at their input sizes."""
+    """One line per dataset: its `facts.json`, and what its runs counted in it at their input sizes."""
     lines = []
     for dataset in dict.fromkeys(run.dataset for run in study.runs):
         folder = processed(dataset)
         counted = (folder / FACTS).is_file()
         sentences = read_facts(folder).sentences() if counted else ["Not prepared here."]
-        text = " ".join([*sentences, *_met_by_runs(study, dataset)])
+        text = " ".join([*sentences, *_counted_by_runs(study, dataset)])
         lines.append(f"- **{markdown_text(dataset)}**: {markdown_text(text)}")
     return "\n".join(lines)
 
 
-def _met_by_runs(study: Study, dataset: str) -> list[str]:
-    """What the scored runs of a dataset count of alike and vanishing targets, equal counts once."""
+def _counted_by_runs(study: Study, dataset: str) -> list[str]:
+    """How many targets the scored runs of a dataset could not tell apart or see, equal counts once."""
     sentences: dict[str, None] = {}
     for run in study.runs:
         path = study.evaluate(run.name) / "metrics.json"
@@ -34,6 +34,10 @@ def _met_by_runs(study: Study, dataset: str) -> list[str]:
 def _sentences(split: str, counts: dict[str, int], size: int | None) -> list[str]:
     place = f"an input of {size} px" if size else "the model's input size"
     samples = f"of {counts['n']} samples of the split {split}"
-    alike = f"As scored, {counts['alike']} {samples} share their prompt with another target of their image."
-    vanishing = f"{counts['vanishing']} {samples} have no pixel left at {place}."
-    return [sentence for sentence, count in ((alike, counts["alike"]), (vanishing, counts["vanishing"])) if count]
+    sentences = []
+    if counts["alike"]:
+        sentences.append(f"As scored, {counts['alike']} {samples} share their prompt with another target of their "
+                         "image.")
+    if counts["vanishing"]:
+        sentences.append(f"{counts['vanishing']} {samples} have no pixel left at {place}.")
+    return sentences
