@@ -1,5 +1,6 @@
 """The code that decides one run's training and one run's evaluation: the import closure of its stage, task, model and
-method, and of nothing that only other runs use. Beside it that of plans and of each notebook.
+method, and of nothing that only other runs use. Beside it that of the stages that no run belongs to, and of each
+notebook.
 
 `featherseg code` writes it for DVC, a small file for each recipe and stage, since DVC copies every dependency of every
 run into dvc.lock and writes that file anew after each stage.
@@ -10,6 +11,7 @@ from pathlib import Path
 from featherseg.config import Recipe, Run
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, read_object, sha256_file, write_json
+from featherseg.core.paths import NOTEBOOKS
 from featherseg.core.sources import PACKAGE, closure, imported_by
 from featherseg.models import MODELS
 from featherseg.recipes import declared, recipe_names
@@ -17,6 +19,10 @@ from featherseg.recipes import declared, recipe_names
 ENTRY = {"train": "engine.py", "evaluate": "evaluate.py"}
 CALLED = {"train": ("build", "objective"), "evaluate": ("build", "evaluate")}  # of the task's methods
 PLANNING = ("plan.py", "config.py", "models/*/config.py", "adapters/*.py", "tasks/*/__init__.py", "tasks/*/config.py")
+# stages that no run belongs to, with the modules that decide what they write
+STAGES = {"plan": PLANNING, "check": ("check.py", *PLANNING), "collect": ("reporting/collect.py",),
+          "index": ("reporting/index.py",)}
+REPORTS = ("collect", "index")  # of them, those whose files people read
 
 
 def stage_code(stage: str, task: str, model: str, method: str) -> dict[str, str]:
@@ -35,7 +41,7 @@ def training_code(run: Run) -> dict[str, str]:
 
 
 def write_code(folder: Path) -> list[str]:
-    """Write `<stage>/<recipe>.json` for every recipe of the project, `plan.json`, the code that resolves them, and
+    """Write `<stage>/<recipe>.json` for every recipe of the project, `<stage>.json` for every stage of `STAGES`, and
     `notebook/<name>.json` for every notebook.
 
     Returns:
@@ -43,11 +49,11 @@ def write_code(folder: Path) -> list[str]:
     """
     faults = []
     with atomic_path(folder) as partial:
-        for stage in ENTRY:
-            (partial / stage).mkdir(parents=True)
-        write_json(partial / "plan.json", _planning_code())
-        (partial / "notebook").mkdir()
-        for notebook in Path("notebooks").glob("*.ipynb"):
+        for part in (*ENTRY, "notebook"):
+            (partial / part).mkdir(parents=True)
+        for stage in STAGES:
+            write_json(partial / f"{stage}.json", shared_code(stage))
+        for notebook in NOTEBOOKS.glob("*.ipynb"):
             write_json(partial / "notebook" / f"{notebook.stem}.json", notebook_code(notebook))
         for name in recipe_names():
             try:
@@ -59,24 +65,30 @@ def write_code(folder: Path) -> list[str]:
     return faults
 
 
+def shared_code(stage: str) -> dict[str, str]:
+    """Digests of the modules that decide what a stage of `STAGES` writes, by path, and of its pages' templates."""
+    modules = [path.relative_to(PACKAGE).as_posix() for pattern in STAGES[stage] for path in PACKAGE.glob(pattern)]
+    return report_code(*modules) if stage in REPORTS else closure(*modules)
+
+
 def notebook_code(notebook: Path) -> dict[str, str]:
-    """Digests of the modules that a notebook imports, directly or not, and of the pages' templates beside them, by
-    path.
+    """`report_code` of the modules that a notebook imports.
 
     Raises:
         UserError: the file is no notebook.
     """
     cells = [cell for cell in read_object(notebook).get("cells", []) if cell.get("cell_type") == "code"]
     sources = ["".join(cell["source"]) for cell in cells]
-    code = closure(*imported_by("\n".join(sources)), numbers_only=False)
+    return report_code(*imported_by("\n".join(sources)))
+
+
+def report_code(*modules: str) -> dict[str, str]:
+    """Digests of some modules and of all that they import, directly or not, whether it decides a number or only how one
+    is shown, and of the pages' templates beside them, by path."""
+    code = closure(*modules, numbers_only=False)
     folders = {(PACKAGE / name).parent for name in code}
     templates = sorted(file for folder in folders for file in folder.glob("*.html"))
     return code | {file.relative_to(PACKAGE).as_posix(): sha256_file(file) for file in templates}
-
-
-def _planning_code() -> dict[str, str]:
-    roots = [path.relative_to(PACKAGE).as_posix() for pattern in PLANNING for path in PACKAGE.glob(pattern)]
-    return closure(*roots)
 
 
 def _code_of(stage: str, recipe: Recipe) -> dict[str, str]:

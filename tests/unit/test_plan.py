@@ -443,7 +443,8 @@ def test_a_knob_that_a_papers_params_lack_is_appended_and_reaches_its_runs(proje
 def test_runs_depend_on_the_digests_of_their_code_and_on_no_source(path):
     stages = read_yaml(ROOT / path)["stages"]
     for stage, code in (("plan", "plan.json"), ("train", "train/${item.recipe}.json"),
-                        ("evaluate", "evaluate/${item.recipe}.json")):
+                        ("evaluate", "evaluate/${item.recipe}.json"), ("collect", "collect.json"),
+                        ("notebook", "notebook/${item.name}.json")):
         assert [dep for dep in stages[stage]["deps"] if dep.startswith(("src", "runs/code"))] == [f"runs/code/{code}"]
     assert read_yaml(ROOT / "dvc.yaml")["stages"]["code"]["outs"] == ["runs/code"]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from featherseg.papers.differences import differences
 from featherseg.papers.vlsm_adapter import audit
-from featherseg.reporting.audit import differences
 
 
 @pytest.fixture(scope="module")

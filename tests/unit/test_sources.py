@@ -200,17 +200,21 @@ def test_each_recipe_has_a_file_for_each_stage_and_a_faulty_one_is_named(tmp_pat
         assert sorted(path.stem for path in Path("code", stage).iterdir()) == good
     assert "adapters/lora.py" in read_json("code/train/clipseg-lora.json")
     assert {"plan.py", "config.py", "tasks/segmentation/config.py"} < set(read_json("code/plan.json"))
+    assert {"check.py", "plan.py", "adapters/lora.py"} < set(read_json("code/check.json"))
+    assert {"reporting/collect.py", "reporting/records.py", "core/markup.py"} < set(read_json("code/collect.json"))
+    assert {"reporting/index.py", "reporting/index.html"} < set(read_json("code/index.json"))
+    assert "adapters/lora.py" not in read_json("code/collect.json").keys() | read_json("code/index.json").keys()
 
 
 def test_a_notebook_depends_on_what_it_imports_and_on_the_templates_beside(package, tmp_path):
     cells = [{"cell_type": "markdown", "source": "from featherseg.papers.medvlsm import table"},
-             {"cell_type": "code", "source": ["from featherseg.reporting import figures\n", "figures.show()"]}]
+             {"cell_type": "code", "source": ["from featherseg.reporting import style\n", "style.note()"]}]
     write_json(tmp_path / "mine.ipynb", {"cells": cells})
     (package / "reporting/mine.html").write_text("<p></p>")
     code = notebook_code(tmp_path / "mine.ipynb")
-    assert {"reporting/figures.py", "reporting/mine.html", "core/markup.py"} < set(code)
+    assert {"reporting/style.py", "reporting/mine.html", "core/markup.py"} < set(code)
     assert not [name for name in code if name.startswith("papers")]
     (package / "reporting/mine.html").write_text("<b></b>")
-    append(package / "reporting/figures.py")
+    append(package / "reporting/style.py")
     after = notebook_code(tmp_path / "mine.ipynb")
-    assert {name for name in code if code[name] != after[name]} == {"reporting/figures.py", "reporting/mine.html"}
+    assert {name for name in code if code[name] != after[name]} == {"reporting/style.py", "reporting/mine.html"}

@@ -5,6 +5,7 @@ from pathlib import Path
 PROCESSED = Path("data/processed")
 RUNS = Path("runs")
 REPORTS = Path("reports")
+NOTEBOOKS = Path("notebooks")
 CODE = RUNS / "code"  # of every recipe's runs, for DVC
 
 

@@ -4,14 +4,11 @@ Each paper that has such counts offers them in its module `published`: `printed_
 for a recipe that is not of this paper; `released_parameters(recipe)`, by group or module, or nothing.
 """
 
-import importlib
-import pkgutil
-from types import ModuleType
 from typing import Any
 
-from featherseg import papers
 from featherseg.config import Params, parse, read_yaml
 from featherseg.describe import describe
+from featherseg.papers.modules import offering
 from featherseg.plan import read_recipe, resolve_adapter, resolve_model
 
 
@@ -29,18 +26,11 @@ def describe_with(recipe: str, params_file: str | None) -> dict[str, Any]:
 
 def printed_parameters(recipe: str) -> str | None:
     """Trainable parameters of a recipe's row in its paper's table, as printed there; None without a row."""
-    printed = (paper.printed_parameters(recipe) for paper in _papers("printed_parameters"))
+    printed = (paper.printed_parameters(recipe) for paper in offering("published", "printed_parameters"))
     return next(filter(None, printed), None)
 
 
 def released_code(recipe: str) -> dict[str, int]:
     """Trainable parameters of the released code by group or module, for the recipes whose model it builds."""
-    released = (paper.released_parameters(recipe) for paper in _papers("released_parameters"))
+    released = (paper.released_parameters(recipe) for paper in offering("published", "released_parameters"))
     return next(filter(None, released), {})
-
-
-def _papers(function: str) -> list[ModuleType]:
-    """The modules `published` of the papers that offer a function."""
-    names = [module.name for module in pkgutil.iter_modules(papers.__path__) if module.ispkg]
-    modules = [importlib.import_module(f"{papers.__name__}.{name}.published") for name in names]
-    return [module for module in modules if hasattr(module, function)]

@@ -20,7 +20,6 @@ from featherseg.reporting.compact import with_smaller_pictures
 from featherseg.reporting.page import notebook_page, read_notebook
 from featherseg.reporting.study import find_root
 
-FOLDER = Path("notebooks")
 KERNEL = "featherseg"
 
 
@@ -36,9 +35,9 @@ def execute(name: str, study: str, parameters: Mapping[str, Any] | None = None) 
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    source = FOLDER / f"{name}.ipynb"
+    source = paths.NOTEBOOKS / f"{name}.ipynb"
     if not source.is_file():
-        raise unknown("notebook", name, [path.stem for path in FOLDER.glob("*.ipynb")])
+        raise unknown("notebook", name, [path.stem for path in paths.NOTEBOOKS.glob("*.ipynb")])
     read_notebook(source)
     known, given = papermill.inspect_notebook(str(source)), dict(parameters or {})
     if "study" in given:

@@ -25,6 +25,17 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+# the fields of `published` in recipes that this paper's audits examine, and where
+EVIDENCE: Mapping[str, str] = {
+    "selection": "trap 5 and which epoch is kept",
+    "threshold": "trap 6",
+    "rate": "trap 7",
+    "batchnorm": "trap 9",
+    "upsampling": "targets and logits",
+    "targets": "targets and logits",
+    "resize": "pictures",
+    "way_back": "the way back",
+}
 RELEASED = "released code"
 SENTENCE = "the small red circle left of the square"
 MILESTONE = 35

@@ -32,6 +32,17 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+# the fields of `published` in recipes that this paper's audits examine, and where
+EVIDENCE: Mapping[str, str] = {
+    "taps": "trap 4",
+    "padding": "trap 13",
+    "prompts": "trap 8 and one level of prompts",
+    "schedule": "the plateau",
+    "positions": "positional embeddings",
+    "last_batch": "the last batch",
+    "count": "a parameter that is counted",
+    "dropout": "frozen, and dropping out",
+}
 TAPS = (3, 6, 9)
 LIBRARY, RELEASED, OURS, OURS_AS_RELEASED = (
     "CLIPSeg, transformers' own list", "BiomedCLIPSeg, released code's list", "BiomedCLIPSeg here, tap_offset 0",

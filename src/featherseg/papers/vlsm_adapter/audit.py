@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+# the fields of `published` in recipes that this paper's audits examine, and where
+EVIDENCE: Mapping[str, str] = {"towers": "trap 1", "loss": "trap 2", "fusion": "SAN", "recognition": "SAN"}
 Forward = Callable[[SegmentationModel, Tensor, Tensor], Tensor]
 Walk = Callable[[SegmentationModel, Tensor], object]
 LIBRARY = "transformers"
