@@ -1,4 +1,7 @@
-"""Another task, one folder and one recipe: it goes through the pipeline without an edit outside of them."""
+"""Another task, one folder and one recipe: it goes through the pipeline, up to the table that the overview shows of it,
+without an edit outside of them."""
+
+import io
 
 import pandas as pd
 import pytest
@@ -98,21 +101,34 @@ train: {lr: 0.1}
 """
 
 
+# what the notebook 00_overview calls, and the table behind it
+OVERVIEW = """
+from featherseg.overview import other_tasks, runs, scores
+from featherseg.reporting.study import open_study
+
+study = open_study("study")
+heading, shown = other_tasks.tables(study)
+assert heading.data == "### colours" and "Mean colour" in shown.to_html(), heading.data
+assert len(runs.table(study)) == 1 and "no method wins" in scores.verdict(study)
+print(other_tasks.table("colours", study.every_task).to_csv(index=False))
+"""
+
+
 @pytest.fixture(scope="module")
 def workspace(clone, tmp_path_factory) -> Workspace:
-    """A clone with the task and one recipe of it beside the micro study's own, evaluated."""
+    """A clone whose study is one run of the task, collected."""
     workspace = clone.copy(tmp_path_factory.mktemp("toy") / "featherseg")
     folder = workspace.path / "src/featherseg/tasks/colours"
     folder.mkdir()
     (folder / "__init__.py").write_text(TASK)
     (workspace.path / "recipes/colours-linear.yaml").write_text(RECIPE)
-    workspace.edit("params.yaml", lambda params: params["study"]["recipes"].append("colours-linear"))
-    workspace.output = workspace.dvc("repro", f"evaluate@{RUN}")
+    workspace.edit("params.yaml", lambda params: params["study"].update(recipes=["colours-linear"]))
+    workspace.output = workspace.dvc("repro", "collect")
     return workspace
 
 
 def test_a_task_of_ones_own_trains_and_is_scored(workspace):
-    assert {f"train@{RUN}", f"evaluate@{RUN}"} <= ran(workspace.output)
+    assert {f"train@{RUN}", f"evaluate@{RUN}", "collect"} <= ran(workspace.output)
     history = pd.read_csv(workspace.path / f"runs/study/train/{RUN}/history.csv")
     assert list(history.columns) == ["epoch", "loss", "val_accuracy", "lr"] and len(history) == 1
     plan = (workspace.path / f"runs/study/plan/{RUN}.yaml").read_text()
@@ -129,3 +145,13 @@ def test_its_scores_become_records_without_a_word_of_masks(workspace):
         ["test", "", "", "accuracy", "1"]]
     assert whole.value.tolist() == [scores.value.mean()] and whole.n.tolist() == [len(scores)]
     assert "threshold" in results and results.threshold.isna().all()
+
+
+def test_its_records_become_the_overviews_table(workspace):
+    printed = workspace.run("env", "PYTHONPATH=src", "python", "-W", "ignore", "-c", OVERVIEW)
+    (line,) = pd.read_csv(io.StringIO(printed)).to_dict("records")
+    results = pd.read_parquet(workspace.path / f"runs/study/evaluate/{RUN}/results.parquet")
+    whole = results[results.target == ""].iloc[0]
+    assert (line["dataset"], line["method"], line["samples"]) == ("lesions", "Mean colour", whole.n)
+    assert line["accuracy"] == pytest.approx(whole.value, abs=1e-6)
+    assert "synthetic stand-in" in line["where from"] and "DSC" not in line
