@@ -266,7 +266,7 @@ def check(study: list[str] | None, recipe: str | None, params_only: bool, out: P
 
 def agreement(data: list[Path], split: str, out: Path) -> None:
     """Compare the prompt engine's words with the published ones of prepared datasets."""
-    from featherseg.papers.medvlsm.agreement import write_agreement
+    from featherseg.papers.medvlsm.agreement_page import write_agreement
 
     for one in write_agreement(data, out, split):
         print(f"{one.dataset}, {one.attribute}: agreement {one.share:.3f}, kappa {one.kappa:.3f}")

@@ -9,7 +9,8 @@ from featherseg.cli import main
 from featherseg.core.errors import UserError
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.data.prompts.wording import cumulative
-from featherseg.papers.medvlsm.agreement import RELEASED, agreements, cohens_kappa, write_agreement
+from featherseg.papers.medvlsm.agreement import RELEASED, agreements, cohens_kappa
+from featherseg.papers.medvlsm.agreement_page import write_agreement
 from featherseg.reporting.index import write_index
 
 RED = {"number": "one", "size": "small", "location": "left", "shape": "square", "colour": "red"}
