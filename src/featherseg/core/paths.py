@@ -37,3 +37,8 @@ def evaluated(study: str, run: str) -> Path:
 def reports(study: str) -> Path:
     """A study's tables and pages."""
     return REPORTS / study
+
+
+def pictures(notebook: Path) -> Path:
+    """The pictures of an executed notebook that stay out of its page, in a folder beside it."""
+    return notebook.parent / "pictures" / notebook.stem

@@ -46,7 +46,7 @@ def execute(name: str, study: str, parameters: Mapping[str, Any] | None = None) 
         if parameter not in known:
             raise unknown(f"parameter of notebook '{name}'", parameter, list(known))
     partial = cache_root() / "notebooks" / f"{study}-{os.getpid()}" / f"{name}.ipynb"
-    own_pictures = pictures.folder_of(partial.resolve())
+    own_pictures = paths.pictures(partial.resolve())
     make_folder(own_pictures)
     try:
         with _kernel_of_this_checkout({pictures.PLACE: str(own_pictures)}):
@@ -61,7 +61,7 @@ def execute(name: str, study: str, parameters: Mapping[str, Any] | None = None) 
     target = paths.reports(study) / f"{name}.ipynb"
     _forget_this_machine(partial, target)
     to_html(partial)
-    with atomic_path(pictures.folder_of(target)) as beside:
+    with atomic_path(paths.pictures(target)) as beside:
         shutil.copytree(own_pictures, beside)
     for suffix in (".ipynb", ".html"):  # both are made before the first is replaced
         with atomic_path(target.with_suffix(suffix)) as beside:

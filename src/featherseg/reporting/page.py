@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 from featherseg.core.errors import UserError
 from featherseg.core.markup import html_text, one_line
+from featherseg.core.paths import pictures
 from featherseg.core.terminal import shortened
-from featherseg.reporting.pictures import folder_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -49,7 +49,7 @@ def notebook_page(notebook: Path) -> str:
     title, summary = title_and_summary(notebook)
     code = f'<a href="../../notebooks/{quote(notebook.name)}">notebook with code</a>'
     links = f'<nav><a href="../index.html">all reports</a> · {code}</nav>'
-    linked = any(folder_of(notebook).glob("*"))
+    linked = any(pictures(notebook).glob("*"))
     return page(title, f"{links}\n{body}", summary, BESIDE if linked else "")
 
 

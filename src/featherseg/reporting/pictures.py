@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherseg.config import read_params
+from featherseg.core import paths
 from featherseg.core.files import atomic_path
 from featherseg.core.markup import html_text, markdown_text
 from featherseg.data.folder.privacy import is_public
@@ -15,13 +16,7 @@ from featherseg.reporting.study import Study
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FOLDER = "pictures"
 PLACE = "FEATHERSEG_PICTURES"  # environment variable of a notebook's kernel: the folder of its pictures
-
-
-def folder_of(notebook: Path) -> Path:
-    """The folder beside an executed notebook that holds its pictures: `pictures/<notebook>`."""
-    return notebook.parent / FOLDER / notebook.stem
 
 
 def shown(figure: "Figure", study: Study, dataset: str, name: str) -> list[Any]:
@@ -67,6 +62,7 @@ def _place(study: Study) -> tuple[Path, str]:
     """The folder of the notebook's pictures, and its address from the notebook: for one that is executed into
     reports/, and for one that is opened by hand in notebooks/."""
     if place := os.environ.get(PLACE):
-        return Path(place), f"{FOLDER}/{Path(place).name}"
-    folder = study.reports / FOLDER / "by_hand"
+        folder = Path(place)
+        return folder, f"{folder.parent.name}/{folder.name}"
+    folder = paths.pictures(study.reports / "by_hand")
     return folder, f"../{folder.as_posix()}"
