@@ -21,6 +21,7 @@ from featherseg.data.card import About, write_card
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.overview import gallery, language, runs, scores
 from featherseg.papers.etris import table as etris
+from featherseg.papers.etris import tuning
 from featherseg.papers.vlsm_adapter import table as paper
 from featherseg.reliance import page as reliance
 from featherseg.reliance import study as reliance_study
@@ -79,7 +80,7 @@ def rendered(*outputs) -> str:
 
 
 @pytest.mark.parametrize("table", [runs.table, scores.table, language.table, paper.table_1, paper.gains,
-                                   paper.positions, etris.tuning, etris.main_table])
+                                   paper.positions, tuning.tuning, etris.main_table])
 def test_tables_show_markup_as_text(study, table):
     frame = table(study)
     frame.columns = [f"{name}<b>" for name in frame.columns]

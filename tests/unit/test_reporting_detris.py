@@ -6,7 +6,7 @@ from reporting_project import declare, make_project
 from featherseg.core.files import write_status
 from featherseg.papers.detris import published
 from featherseg.papers.detris import table as detris
-from featherseg.papers.etris import table as etris
+from featherseg.papers.etris import tuning
 from featherseg.reporting.collect import collect
 from featherseg.reporting.study import Study
 
@@ -48,7 +48,7 @@ def test_what_was_not_made_says_why(study):
 
 
 def test_head_only_and_the_adapters_stand_among_the_tuning_methods(study):
-    frame = etris.tuning(study).set_index("method")
+    frame = tuning.tuning(study).set_index("method")
     assert frame.loc["DETRIS-B", "beyond the head"].dropna().item() == 980_000 - 905_000
     assert frame.loc["DETRIS-B, head only", "beyond the head"] == 0
 

@@ -11,7 +11,7 @@ from reporting_project import ADAPTERS, REFERRED, TRAINABLE, declare, make_proje
 
 from featherseg.config import write_run
 from featherseg.core.files import read_json, write_json, write_status
-from featherseg.papers.etris import figures, published
+from featherseg.papers.etris import ablations, counts, figures, published, tuning
 from featherseg.papers.etris import table as etris
 from featherseg.reporting import overlays, style
 from featherseg.reporting.collect import collect
@@ -40,7 +40,7 @@ def study(project):
     return Study("study")
 
 
-@pytest.mark.parametrize("table", [etris.main_table, etris.measures, etris.tuning, etris.ablations])
+@pytest.mark.parametrize("table", [etris.main_table, etris.measures, tuning.tuning, ablations.ablations])
 def test_every_line_says_where_it_comes_from_and_stand_ins_carry_their_label(study, table):
     frame = table(study)
     assert (frame["where from"] != "").all()
@@ -109,12 +109,12 @@ def test_numbers_that_are_not_verified_stay_out(study):
     rows = pd.read_csv(file, dtype=str)
     recollected = rows[(rows.verified == "no") & (rows.model == "ETRIS")]
     assert len(recollected) == 7
-    shown = etris.main_table(study).to_string() + etris.elsewhere().to_string()
+    shown = etris.main_table(study).to_string() + published.elsewhere().to_string()
     assert not any(f" {value} " in shown for value in recollected.value)
 
 
 def test_other_papers_numbers_keep_the_name_of_their_measure(study):
-    frame = etris.elsewhere().set_index(["model", "measure as printed"])
+    frame = published.elsewhere().set_index(["model", "measure as printed"])
     assert frame.loc[("DETRIS-B", "mIoU"), "RefCOCO val"].item() == 76.0
     assert frame.loc[("DETRIS-B", "oIoU"), "RefCOCO val"].item() == 74.3
     assert ("ETRIS_RP", "IoU") in frame.index
@@ -146,12 +146,12 @@ def test_methods_that_were_not_run_are_one_line_a_reason(project):
     frame = etris.measures(Study("study"))
     line = frame[frame.dataset == "refcoco"]
     assert (line.method.item(), line["where from"].item()) == ("2 methods", "not run: COCO is absent")
-    tuned = etris.tuning(Study("study"))
+    tuned = tuning.tuning(Study("study"))
     assert set(tuned[tuned.dataset == "refcoco"]["where from"]) == {"not run: COCO is absent"}
 
 
 def test_what_a_method_trains_beyond_the_head_and_its_memory(study):
-    frame = etris.tuning(study).set_index("method")
+    frame = tuning.tuning(study).set_index("method")
     assert list(frame.index) == ["ETRIS ViT-B/16", "ETRIS ViT-B/16, text to vision", "ViT-B/16, head only",
                                  "ViT-B/16, LoRA"]
     assert list(frame["beyond the head"]) == [50_000, 30_000, 0, 10_000]
@@ -160,14 +160,14 @@ def test_what_a_method_trains_beyond_the_head_and_its_memory(study):
 
 
 def test_unequal_budgets_are_shouted(study, project):
-    assert "all 4 methods had one budget: 5 epochs, batch 32" in etris.equal_budget(study)
+    assert "all 4 methods had one budget: 5 epochs, batch 32" in tuning.equal_budget(study)
     plan = project / "runs/study/plan/etris_vit-lora-scenes_ref-0.yaml"
     plan.write_text(plan.read_text().replace("epochs: 5", "epochs: 6"))
-    assert "budgets are NOT equal" in etris.equal_budget(Study("study"))
+    assert "budgets are NOT equal" in tuning.equal_budget(Study("study"))
 
 
 def test_counts_are_those_of_the_released_code_to_the_digit(study):
-    frame = etris.parameters().set_index("backbone")
+    frame = counts.parameters().set_index("backbone")
     assert list(frame.Bridger) == [1_942_080, 1_942_080, 598_592] and list(frame.equal) == ["yes"] * 3
     assert list(frame.positions) == [141_824, 141_824, 559_360]
     assert list(frame["all trainable"]) == [28_819_009, 26_328_129, 23_829_313]
@@ -178,10 +178,10 @@ def test_counts_are_those_of_the_released_code_to_the_digit(study):
 
 
 def test_a_head_of_another_size_would_be_found_out(study, monkeypatch):
-    counts = published.released_counts()
-    counts["ETRIS RN50"]["HA+GA+Projector"] += 1
-    monkeypatch.setattr(published, "released_counts", lambda: counts)
-    assert list(etris.parameters().equal) == ["NO", "yes", "yes"]
+    released = published.released_counts()
+    released["ETRIS RN50"]["HA+GA+Projector"] += 1
+    monkeypatch.setattr(published, "released_counts", lambda: released)
+    assert list(counts.parameters().equal) == ["NO", "yes", "yes"]
 
 
 def ablated(recipe: str, parts: tuple[str, ...] | None = None, seed: int = 0, **adapter) -> None:
@@ -198,7 +198,7 @@ def test_ablations_hold_everything_else_alike(project):
     ablated("etris_vit-bridger", ("projector",), seed=4)
     ablated("etris_vit-bridger", ("global_alignment", "projector"), seed=5, dim=64)
     collect("study")
-    frame = etris.ablations(Study("study")).set_index(["knob", "value"])
+    frame = ablations.ablations(Study("study")).set_index(["knob", "value"])
     made = frame.accuracy.notna()
     assert list(frame[made].index) == [
         ("dim", "16"), ("dim", "64"), ("stages", "3"), ("direction", "both"), ("direction", "text_to_vision"),
@@ -217,7 +217,7 @@ def test_ablations_hold_everything_else_alike(project):
 
 def test_ablations_are_no_tuning_methods(project, monkeypatch):
     collect("study")
-    before = etris.tuning(Study("study"))
+    before = tuning.tuning(Study("study"))
     for recipe, parts in (("etris_vit-bridger-dim8", None), ("etris_vit-bridger-no_global", PARTS[::2])):
         monkeypatch.setitem(ADAPTERS, recipe, ADAPTERS["etris_vit-bridger"])
         monkeypatch.setitem(TRAINABLE, recipe, 900_000)
@@ -227,7 +227,7 @@ def test_ablations_are_no_tuning_methods(project, monkeypatch):
     declare("study", "etris_vit-bridger", "refcoco")
     write_status("runs/study/evaluate/etris_vit-bridger-refcoco-0", "COCO is absent")
     collect("study")
-    after = etris.tuning(Study("study"))
+    after = tuning.tuning(Study("study"))
     pd.testing.assert_frame_equal(after[after.dataset == "scenes_ref"], before)
     assert list(after[after.dataset == "refcoco"].method) == ["ETRIS ViT-B/16"]
     assert {"ETRIS ViT-B/16, dim 8", "ETRIS ViT-B/16, no global alignment"} <= set(
@@ -265,7 +265,7 @@ def test_ablations_take_experiments_that_changed_these_knobs_alone(study, projec
         git("commit", "-q", "-a", "-m", name)
         git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}", "HEAD")
         git("reset", "-q", "--hard", baseline)
-    frame = etris.ablations(Study("study")).set_index(["knob", "value"])
+    frame = ablations.ablations(Study("study")).set_index(["knob", "value"])
     assert list(frame.accuracy.loc["stages"].notna()) == [False, True, True]
 
 
@@ -279,15 +279,15 @@ def test_a_study_in_which_nothing_ran_gives_reasons(tmp_path, monkeypatch):
     main = etris.main_table(study)
     here = main[(main.dataset == "refcoco") & (main[""] == "here")]
     assert set(here["where from"]) == {"not run: COCO is absent"} and len(here) == 3
-    assert etris.ablations(study)["where from"].iloc[0] == "not run: COCO is absent"
-    assert "No tuning method" in etris.equal_budget(study)
+    assert ablations.ablations(study)["where from"].iloc[0] == "not run: COCO is absent"
+    assert "No tuning method" in tuning.equal_budget(study)
     assert "No tuning method" in figures.accuracy_and_cost(study).data
     assert "No run" in figures.two_sentences(study)[0].data
 
 
 def test_the_panels_draw_what_the_table_says(study):
     parameters, memory = figures.accuracy_and_cost(study).axes
-    table = etris.tuning(study)
+    table = tuning.tuning(study)
     for axis, costs in ((parameters, table.trainable), (memory, table["memory (MiB)"] / 1024)):
         drawn = sorted(tuple(points.get_offsets()[0]) for points in axis.collections)
         assert drawn == [pytest.approx(pair) for pair in sorted(zip(costs, table.accuracy, strict=True))]

@@ -39,9 +39,3 @@ def counts_of_released_code(paper: str) -> "pd.DataFrame":
     rows = rows[(rows.paper == paper) & (rows.metric == "parameters")]
     rows = rows[["variant", "model", "value"]].rename(columns={"model": "part", "value": "parameters"})
     return rows.astype({"parameters": int}).reset_index(drop=True)
-
-
-def sources(rows: "pd.DataFrame") -> str:
-    """Where the numbers of some rows were read, each source once."""
-    parts = [part for source in rows.source for part in source.split("; ")]
-    return "; ".join(dict.fromkeys(parts))

@@ -15,7 +15,7 @@ from featherseg.config import TrainConfig
 from featherseg.models.base import SegmentationModel
 from featherseg.models.etris.config import small_config, small_resnet_config
 from featherseg.models.etris.model import build_etris
-from featherseg.papers.etris.table import bridger_shares
+from featherseg.papers.etris.counts import bridger_shares
 from featherseg.reporting import tables
 from featherseg.reporting.audit import OURS, shown
 from featherseg.tasks.segmentation import referring

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from featherseg.core.paths import processed
 from featherseg.data.prepared import PreparedDataset, Sample
-from featherseg.papers.etris import table as etris
+from featherseg.papers.etris.ablations import ablations
+from featherseg.papers.etris.accuracy import accuracy, methods
+from featherseg.papers.etris.counts import BRIDGER
 from featherseg.reporting import overlays, pictures, style
 from featherseg.reporting.study import Study
 from featherseg.reporting.style import DOT, legend, panel_title
@@ -18,19 +20,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+COSTS = {"trainable_parameters": "trainable parameters", "trainable": "trainable parameters",
+         "memory": "peak memory in training (GiB)"}
+
 
 def accuracy_and_cost(study: Study) -> "Figure | Markdown":
     """Accuracy in % of ETRIS's tuning methods against trainable parameters and against peak memory: one row per
     dataset."""
-    frame = etris.methods(etris.accuracy(study.every_result))
+    frame = methods(accuracy(study.every_result))
     if frame.empty:
         return style.note("No tuning method of ETRIS has been run in this study.")
     frame["memory"] /= 1024
     datasets = sorted(frame.dataset.unique())
     figure, axes = style.panels(2 * len(datasets), width=4.9, height=3.4, columns=2)
-    costs = {"trainable_parameters": "trainable parameters", "memory": "peak memory in training (GiB)"}
-    for place, axis in enumerate(axes):
-        dataset, (cost, label) = datasets[place // 2], list(costs.items())[place % 2]
+    panels = itertools.product(datasets, ("trainable_parameters", "memory"))
+    for axis, (dataset, cost) in zip(axes, panels, strict=True):
         rows = frame[frame.dataset == dataset]
         for _, runs in rows.groupby("recipe", sort=False):
             first = runs.iloc[0]
@@ -38,10 +42,8 @@ def accuracy_and_cost(study: Study) -> "Figure | Markdown":
                          marker=style.marker(first.adapter),
                          color=style.colour(first.adapter, first.direction or first.positions))
         wide = rows[cost].max() > 10 * rows[cost].min()
-        axis.set(title=f"{panel_title(rows)}, {rows.split.iloc[0]}", xlabel=label,
-                 ylabel=f"{rows.measure.iloc[0]} (%)", xscale="log" if wide else "linear")
-        style.few_ticks(axis)
-        _say_what_is_missing(axis, rows[cost])
+        axis.set(title=f"{panel_title(rows)}, {rows.split.iloc[0]}", xscale="log" if wide else "linear")
+        _label(axis, rows, cost)
         axis.margins(x=0.15, y=0.18)
     legend(figure, axes)
     return figure
@@ -50,59 +52,77 @@ def accuracy_and_cost(study: Study) -> "Figure | Markdown":
 def ablations_and_cost(study: Study) -> "Figure | Markdown":
     """Accuracy in % of ETRIS's ablations against trainable parameters and against peak memory: one row for each
     model on each dataset, one line for each knob; the point that all knobs share is the recipe itself."""
-    frame = etris.ablations(study)
+    frame = ablations(study)
     frame = frame[frame.accuracy.notna()]
     if frame.empty or frame.groupby(["dataset", "model", "knob"]).size().max() < 2:
         return style.note("No ablation of ETRIS has been run in this study: every knob has one value.")
     frame["memory"] = frame["memory (MiB)"] / 1024
     groups = list(frame.groupby(["dataset", "model"], sort=False))
     figure, axes = style.panels(2 * len(groups), width=4.9, height=3.6, columns=2)
-    costs = {"trainable": "trainable parameters", "memory": "peak memory in training (GiB)"}
-    for place, axis in enumerate(axes):
-        ((dataset, model), rows), (cost, label) = groups[place // 2], list(costs.items())[place % 2]
-        knobs, alike = rows.knob.nunique(), rows.groupby([*costs, "accuracy"], dropna=False).knob.transform("nunique")
-        itself = rows[(alike == knobs) & (knobs > 1)]
-        for (knob, line), (colour, mark) in zip(rows.groupby("knob", sort=False), style.SERIES, strict=False):
-            known = line[line[cost].notna()].astype({cost: float}).sort_values(cost)
-            axis.plot(known[cost], known.accuracy, color=colour, marker=mark, label=knob, linewidth=1, alpha=0.9,
-                      linestyle="-" if knob in ("dim", "stages") else "")
-            for point in known[~known.index.isin(itself.index)].to_dict("records"):
-                axis.annotate(str(point["value"]), (point[cost], point["accuracy"]), xytext=(4, 4),
-                              textcoords="offset points", fontsize=7.5, color=colour)
-        for point in itself[itself[cost].notna()].drop_duplicates([cost, "accuracy"]).to_dict("records"):
-            axis.annotate("the recipe itself", (point[cost], point["accuracy"]), xytext=(4, -9),
-                          textcoords="offset points", fontsize=7.5)
-        axis.set(title=f"{model}, {dataset} ({rows[FROM].iloc[0]})", xlabel=label,
-                 ylabel=f"{rows.measure.iloc[0]} (%)")
-        style.few_ticks(axis)
-        _say_what_is_missing(axis, rows[cost])
+    panels = itertools.product(groups, ("trainable", "memory"))
+    for axis, (((dataset, model), rows), cost) in zip(axes, panels, strict=True):
+        _draw_knobs(axis, rows, cost)
+        axis.set(title=f"{model}, {dataset} ({rows[FROM].iloc[0]})")
+        _label(axis, rows, cost)
         axis.margins(x=0.2, y=0.18)
     legend(figure, axes)
     return figure
 
 
 def two_sentences(study: Study) -> list:
-    """For every dataset with several targets an image, the best, the median and the worst pair of predictions that
+    """For every dataset with several targets in an image, the best, the median and the worst pair of predictions that
     two prompts give on one image, by the lower DSC of the two; of the Bridger where one was scored, else of the most
-    accurate run. Each after a line that names dataset and method."""
-    rows, shown = etris.accuracy(study.every_result), []
-    for dataset, runs in rows.groupby("dataset"):
-        bridgers = runs[(runs.adapter == etris.BRIDGER) & ~runs.released]
+    accurate run. Each below a heading with dataset and method."""
+    shown = []
+    for dataset, runs in accuracy(study.every_result).groupby("dataset"):
+        bridgers = runs[(runs.adapter == BRIDGER) & ~runs.released]
         best = runs.loc[(runs if bridgers.empty else bridgers).accuracy.idxmax()]
-        heading = style.heading(f"{dataset} ({best.data}), split {best.split}: {best.title}")
-        data, predictions = PreparedDataset.read(processed(str(dataset))), overlays.predictions(study, best.run)
+        shown.append(style.heading(f"{dataset} ({best.data}), split {best.split}: {best.title}"))
+        data = PreparedDataset.read(processed(str(dataset)))
+        predictions = overlays.predictions(study, best.run)
         samples = {sample.sample_id: sample for sample in data.samples}
         pairs = _pairs(predictions, samples)
         if pairs.empty:
-            shown += [heading, style.note("No image of this split has two targets with different prompts.")]
+            shown.append(style.note("No image of this split has two targets with different prompts."))
             continue
         chosen = overlays.extremes(pairs)
         figure, axes = style.panels(2 * len(chosen), width=2.05, height=3.0, columns=6)
         ranked = [(rank, sample_id) for rank, pair in chosen.items() for sample_id in pair]
         for axis, (rank, sample_id) in zip(axes, ranked, strict=True):
             overlays.draw_prediction(axis, data, samples[sample_id], predictions.loc[sample_id], f"{rank} pair, ", 30)
-        shown += [heading, *pictures.shown(figure, study, str(dataset), "two_sentences")]
+        shown += pictures.shown(figure, study, str(dataset), "two_sentences")
     return shown or [style.note("No run of this study has been scored, so there is nothing to show.")]
+
+
+def _draw_knobs(axis: "Axes", rows: "pd.DataFrame", cost: str) -> None:
+    """One line for each knob of one model on one dataset, each point with its value.
+
+    Args:
+        axis: where they are drawn.
+        rows: of `ablations`.
+        cost: the column against which accuracy is drawn.
+    """
+    knobs_at = rows.groupby(["trainable", "memory", "accuracy"], dropna=False).knob.transform("nunique")
+    knobs = rows.knob.nunique()
+    itself = rows[(knobs_at == knobs) & (knobs > 1)]
+    for (knob, line), (colour, mark) in zip(rows.groupby("knob", sort=False), style.SERIES, strict=False):
+        known = line[line[cost].notna()].astype({cost: float}).sort_values(cost)
+        axis.plot(known[cost], known.accuracy, color=colour, marker=mark, label=knob, linewidth=1, alpha=0.9,
+                  linestyle="-" if knob in ("dim", "stages") else "")
+        for point in known[~known.index.isin(itself.index)].to_dict("records"):
+            axis.annotate(str(point["value"]), (point[cost], point["accuracy"]), xytext=(4, 4),
+                          textcoords="offset points", fontsize=7.5, color=colour)
+    for point in itself[itself[cost].notna()].drop_duplicates([cost, "accuracy"]).to_dict("records"):
+        axis.annotate("the recipe itself", (point[cost], point["accuracy"]), xytext=(4, -9),
+                      textcoords="offset points", fontsize=7.5)
+
+
+def _label(axis: "Axes", rows: "pd.DataFrame", cost: str) -> None:
+    """Labels and ticks of a panel, and a note where its costs were not recorded."""
+    axis.set(xlabel=COSTS[cost], ylabel=f"{rows.measure.iloc[0]} (%)")
+    style.few_ticks(axis)
+    if rows[cost].isna().all():
+        axis.text(0.5, 0.5, "not recorded here", transform=axis.transAxes, ha="center", color="#666666")
 
 
 def _pairs(predictions: "pd.DataFrame", samples: Mapping[str, Sample]) -> "pd.Series":
@@ -115,9 +135,3 @@ def _pairs(predictions: "pd.DataFrame", samples: Mapping[str, Sample]) -> "pd.Se
             if group.prompt[first] != group.prompt[second]:
                 lower[first, second] = group.dsc[[first, second]].min()
     return pd.Series(lower.values(), index=pd.Index(lower, tupleize_cols=False), dtype=float)
-
-
-def _say_what_is_missing(axis: "Axes", costs: "pd.Series") -> None:
-    """A note in a panel whose costs were not recorded."""
-    if costs.isna().all():
-        axis.text(0.5, 0.5, "not recorded here", transform=axis.transAxes, ha="center", color="#666666")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from featherseg.reporting.beside import Column
-from featherseg.reporting.published import counts_of_released_code, read, sources
+from featherseg.reporting.published import counts_of_released_code, read
 
 # title -> its name in data/published
 TOWERS: Mapping[str, str] = {
@@ -79,6 +79,12 @@ def elsewhere() -> pd.DataFrame:
 
 
 # shared with DETRIS, whose tables have the same splits and whose released code has the same head
+
+
+def sources(rows: "pd.DataFrame") -> str:
+    """Where the numbers of some rows were read, each source once."""
+    parts = [part for source in rows.source for part in source.split("; ")]
+    return "; ".join(dict.fromkeys(parts))
 
 
 def at_our_splits(table: pd.DataFrame) -> pd.DataFrame:
