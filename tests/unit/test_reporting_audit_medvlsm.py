@@ -9,6 +9,8 @@ import pytest
 from featherseg.data.folder.list_faults import KINDS, Kind
 from featherseg.models.biomedclipseg.model import BiomedCLIPSeg
 from featherseg.papers.medvlsm import audit
+from featherseg.papers.medvlsm import audit_lists as lists
+from featherseg.papers.medvlsm import audit_scores as scores
 
 
 def test_the_released_list_reads_one_block_later():
@@ -47,11 +49,11 @@ def test_a_mask_of_ours_that_masks_nothing_would_be_found_out(monkeypatch):
 
 
 def test_drawing_one_prompt_after_another_moves_the_score_of_one_model():
-    frame = audit.prompt_draws(evaluations=12, images=5).set_index("prompts")
-    assert frame.range[audit.DRAWN] > 0.05 and frame.lowest[audit.DRAWN] > 1
-    assert frame.range[audit.SEEDED] == 0 and frame.range[audit.FULLEST] == 0
-    assert frame.lowest[audit.SEEDED] != frame.lowest[audit.FULLEST], "the policies choose alike, so nothing is shown"
-    said = audit.draws_verdict(frame.reset_index())
+    frame = scores.prompt_draws(evaluations=12, images=5).set_index("prompts")
+    assert frame.range[scores.DRAWN] > 0.05 and frame.lowest[scores.DRAWN] > 1
+    assert frame.range[scores.SEEDED] == 0 and frame.range[scores.FULLEST] == 0
+    assert frame.lowest[scores.SEEDED] != frame.lowest[scores.FULLEST], "the policies choose alike, so nothing is shown"
+    said = scores.draws_verdict(frame.reset_index())
     assert "moves by" in said and "here it moves by 0.00" in said
 
 
@@ -63,7 +65,7 @@ def test_scores_of_ours_that_move_would_be_found_out(monkeypatch):
     drawn = random.Random(0)
     monkeypatch.setattr(trials, "prompt_of", lambda sample, level, rng=None: drawn.choice(
         list(sample.prompts.values()))[0])
-    assert audit.draws_verdict(audit.prompt_draws(evaluations=12, images=5)).startswith("NOT SHOWN")
+    assert scores.draws_verdict(scores.prompt_draws(evaluations=12, images=5)).startswith("NOT SHOWN")
 
 
 def write_lists(folder: Path, **rows: list[str]) -> Path:
@@ -77,26 +79,26 @@ def write_lists(folder: Path, **rows: list[str]) -> Path:
 def test_faults_of_lists_are_read_off_the_lists(tmp_path):
     sound = write_lists(tmp_path / "sound", train=["a.jpg"], val=["b.jpg"], test=["c.jpg"])
     leaking = write_lists(tmp_path / "leaking", train=["a.jpg", "d.jpg"], val=["b.jpg"], test=["c.jpg", "a.jpg"])
-    frame = audit.faults_of_lists({"kvasir_seg": sound, "bkai": leaking})
-    published = frame[frame.lists == audit.PUBLISHED_LISTS]
+    frame = lists.faults_of_lists({"kvasir_seg": sound, "bkai": leaking})
+    published = frame[frame.lists == lists.PUBLISHED_LISTS]
     assert list(published.dataset) == ["bkai"] and published["rows"].item() == 1 and "a.jpg" in published.fault.item()
-    assert "1 faults in the published lists of 1 sets: bkai." in audit.lists_verdict(frame)
-    assert "No published list is here" in audit.lists_verdict(audit.faults_of_lists({"kvasir_seg": sound}))
+    assert "1 faults in the published lists of 1 sets: bkai." in lists.lists_verdict(frame)
+    assert "No published list is here" in lists.lists_verdict(lists.faults_of_lists({"kvasir_seg": sound}))
 
 
 def test_every_kind_of_fault_is_drawn_and_found_once():
-    frame = audit.faults_of_lists({})
-    assert sorted(frame.kind) == sorted(KINDS) and set(frame.lists) == {audit.DRAWN_LISTS}
+    frame = lists.faults_of_lists({})
+    assert sorted(frame.kind) == sorted(KINDS) and set(frame.lists) == {lists.DRAWN_LISTS}
     assert "byte for byte that of colondb" in frame.set_index("dataset").fault["cvc300"]
-    assert audit.lists_verdict(frame).startswith("Each of the 7 kinds of fault is found where it was drawn")
+    assert lists.lists_verdict(frame).startswith("Each of the 7 kinds of fault is found where it was drawn")
 
 
 def test_a_fault_that_is_passed_over_or_made_up_would_be_found_out(monkeypatch):
     monkeypatch.setitem(KINDS._entries, "row_listed_twice", Kind(lambda lists, here: iter(()), ""))
-    said = audit.lists_verdict(audit.faults_of_lists({}))
+    said = lists.lists_verdict(lists.faults_of_lists({}))
     assert said.startswith("NOT SHOWN: in drawn lists 6 faults") and "not found: row_listed_twice;" in said
     monkeypatch.setitem(KINDS._entries, "row_listed_twice", Kind(lambda lists, here: iter([(1, "a fault")]), ""))
-    assert "sound lists with a fault: isic2016" in audit.lists_verdict(audit.faults_of_lists({}))
+    assert "sound lists with a fault: isic2016" in lists.lists_verdict(lists.faults_of_lists({}))
 
 
 def test_lists_are_those_downloaded_or_of_the_mirror(tmp_path, monkeypatch):
@@ -104,36 +106,36 @@ def test_lists_are_those_downloaded_or_of_the_mirror(tmp_path, monkeypatch):
     Path("params.yaml").write_text("study: {datasets: [], recipes: [], seeds: [0]}\ndata: {mirror: shelf}\n")
     write_lists(Path("shelf/medvlsm/bkai_polyp"), train=["a.jpg", "a.jpg"])
     write_lists(Path("data/raw/isic2016/anns"), train=["b.jpg"], test=["b.jpg"])
-    frame = audit.faults_of_lists()
-    assert set(frame[frame.lists == audit.PUBLISHED_LISTS].dataset) == {"bkai", "isic2016"}
+    frame = lists.faults_of_lists()
+    assert set(frame[frame.lists == lists.PUBLISHED_LISTS].dataset) == {"bkai", "isic2016"}
 
 
 def test_every_convention_on_every_case_of_empty_masks():
-    frame = audit.empty_masks().set_index("case")
-    dsc = {name: frame[f"DSC, {name}"] for name in (audit.LEFT_OUT, audit.COUNTED, audit.HERE)}
-    both, found, missed = audit.CASES[1:]
-    assert np.isnan(dsc[audit.LEFT_OUT][[both, found]]).all() and dsc[audit.LEFT_OUT][missed] == 0
-    assert list(dsc[audit.COUNTED][[both, found, missed]]) == [1, 0, 0] == list(dsc[audit.HERE][[both, found, missed]])
+    frame = scores.empty_masks().set_index("case")
+    dsc = {name: frame[f"DSC, {name}"] for name in (scores.LEFT_OUT, scores.COUNTED, scores.HERE)}
+    both, found, missed = scores.CASES[1:]
+    assert np.isnan(dsc[scores.LEFT_OUT][[both, found]]).all() and dsc[scores.LEFT_OUT][missed] == 0
+    assert list(dsc[scores.COUNTED][[both, found, missed]]) == [1, 0, 0] == list(dsc[scores.HERE][[both, found, missed]])
     assert frame["HD95, MONAI"][[both, found, missed]].isna().all()
     assert list(frame["HD95, featherseg"][[both, found, missed]]) == [0, 50, 50]
-    overlap = frame.loc[audit.CASES[0]]
-    assert overlap["DSC, featherseg"] == pytest.approx(0.8) == overlap[f"DSC, {audit.COUNTED}"]
+    overlap = frame.loc[scores.CASES[0]]
+    assert overlap["DSC, featherseg"] == pytest.approx(0.8) == overlap[f"DSC, {scores.COUNTED}"]
     assert overlap["HD95, MONAI"] == overlap["HD95, featherseg"] == 2
     mean = frame.iloc[-1]
-    assert mean[f"DSC, {audit.LEFT_OUT}"] == pytest.approx(0.8)
-    assert mean[f"DSC, {audit.HERE}"] == pytest.approx((0.8 * 647 + 67) / 780)
-    said = audit.empty_verdict(frame.reset_index())
+    assert mean[f"DSC, {scores.LEFT_OUT}"] == pytest.approx(0.8)
+    assert mean[f"DSC, {scores.HERE}"] == pytest.approx((0.8 * 647 + 67) / 780)
+    said = scores.empty_verdict(frame.reset_index())
     assert "a mean DSC of 80.0 %, with the flag 74.9 %, here 74.9 %" in said and "each case is the same" in said
 
 
 def test_another_rule_of_ours_would_be_told(monkeypatch):
-    monkeypatch.setattr(audit, "dice", lambda prediction, truth: 0.0)
-    assert "each case is NOT the same" in audit.empty_verdict(audit.empty_masks())
+    monkeypatch.setattr(scores, "dice", lambda prediction, truth: 0.0)
+    assert "each case is NOT the same" in scores.empty_verdict(scores.empty_masks())
 
 
 def test_every_trap_has_a_heading_a_table_and_a_verdict(monkeypatch):
-    monkeypatch.setattr(audit, "_lists_here", dict)
-    heads = [part.data.partition("\n")[0] for part in (*audit.models(), *audit.scores())
+    monkeypatch.setattr(lists, "_lists_here", dict)
+    heads = [part.data.partition("\n")[0] for part in (*audit.models(), *scores.scores())
              if getattr(part, "data", None) is not None and str(part.data).startswith("#")]
     assert [head.partition(":")[0] for head in heads] == [
         "## MedVLSM", "### Trap 4", "### Trap 13", "### Frozen, and dropping out", "### Trap 8", "### Trap 11",

@@ -13,7 +13,7 @@ from torch import Tensor
 from featherseg.data.transforms import Letterbox, Resize, Squash, Warp
 from featherseg.models.base import SegmentationModel
 from featherseg.models.knobs import WayBack
-from featherseg.papers.etris.audit import tiny_resnet
+from featherseg.papers.etris.audit_training import tiny_resnet
 from featherseg.reporting import tables
 from featherseg.reporting.audit import shown
 from featherseg.tasks.segmentation.config import LossConfig
@@ -32,7 +32,7 @@ BLACK = (0, 0, 0)
 
 
 def there_and_back() -> list:
-    """Targets, pictures, the way back and masks in JPEG, for a notebook: heading, prose, table and verdict of each."""
+    """Targets, pictures, the way back and masks in JPEG, for a notebook, each with a heading, prose, a table and a verdict."""
     pairs, pictures, ways, levels = grid_pairs(), warps(), ways_back(), mask_levels()
     return [
         *shown("Targets and logits: one pixel of each cell, corner on corner",
@@ -81,7 +81,7 @@ def grid_pairs() -> "pd.DataFrame":
 
 
 def pairs_verdict(frame: "pd.DataFrame") -> str:
-    """One sentence a pair: how far content is moved at each end."""
+    """One sentence per pair: how far content is moved at each end."""
     facts = [f"{row['pair']}: {row['first column']:+.1f} pixels in the first column and {row['last column']:+.1f} in "
              "the last" for row in frame.to_dict("records")]
     released = frame.set_index("pair").loc["released"]
@@ -116,7 +116,7 @@ def warps() -> "pd.DataFrame":
 
 
 def warps_verdict(frame: "pd.DataFrame") -> str:
-    """One sentence a way: what it leaves of the stripes, and how far the disc is moved."""
+    """One sentence per way: what it leaves of the stripes, and how far the disc is moved."""
     facts = [f"`{row['resize']}` leaves {row['contrast left']:.0f} % of the stripes' contrast, moves a disc by "
              f"{row['moved right']:+.2f} pixels to the right and {row['moved down']:+.2f} down, and turns "
              f"{row['grey']:.1f} % of its mask grey" for row in frame.to_dict("records")]
@@ -146,7 +146,7 @@ def ways_back(thresholds: tuple[float, ...] = (0.35, 0.5), size: tuple[int, int]
 
 
 def ways_verdict(frame: "pd.DataFrame") -> str:
-    """One sentence a way: how many of a mask's pixels it decides otherwise."""
+    """One sentence per way: how many of a mask's pixels it decides otherwise."""
     worst = frame.groupby("way back")["decided otherwise"].max()
     facts = [f"`{way}` decides up to {share:.1f} % of a mask's pixels otherwise" for way, share in worst.items()
              if way != "bilinear"]

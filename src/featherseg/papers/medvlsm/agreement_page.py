@@ -46,7 +46,7 @@ def _figures(result: Agreement) -> dict[str, Any]:
 
 
 def _pairs(results: Sequence[Agreement]) -> list[dict[str, Any]]:
-    """How many samples have each pair of words, a line each."""
+    """How many samples have each pair of words, one pair per line."""
     lines = []
     for result in results:
         counts = Counter(zip(result.published, result.measured, strict=True))

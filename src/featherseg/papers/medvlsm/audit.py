@@ -1,23 +1,15 @@
-"""Evidence, computed on the spot, for what the released code and lists of the medical papers do: which block is read,
-which prompt is scored, which images are in which split, what an empty mask counts, and whether padding is masked.
+"""Evidence, computed on the spot, for what the models of the medical papers' released code do: which block is read,
+whether padding is masked, and whether a frozen tower drops out.
 
-As in `audit.py`, each verdict is read off its measurement.
+Each verdict is read off its measurement.
 """
 
-import random
-import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from featherseg.config import read_params
-from featherseg.core.files import write_json
-from featherseg.data.folder.list_faults import KINDS, downloaded_lists, list_faults, lists_of_medvlsm
-from featherseg.data.prepared import Sample
 from featherseg.models.base import SegmentationModel
 from featherseg.models.biomedclipseg import config as biomedclipseg_config
 from featherseg.models.biomedclipseg.model import BiomedCLIPSeg
@@ -26,10 +18,8 @@ from featherseg.models.cris import config as cris_config
 from featherseg.models.cris.model import CRIS
 from featherseg.reporting import tables
 from featherseg.reporting.audit import shown
-from featherseg.tasks.segmentation.metrics import dice, hd95
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 # the fields of `published` in recipes that this paper's audits examine, and where
@@ -47,30 +37,13 @@ TAPS = (3, 6, 9)
 LIBRARY, RELEASED, OURS, OURS_AS_RELEASED = (
     "CLIPSeg, transformers' own list", "BiomedCLIPSeg, released code's list", "BiomedCLIPSeg here, tap_offset 0",
     "BiomedCLIPSeg here, tap_offset 1")
-DRAWN, SEEDED, FULLEST = (
-    "drawn one after another (released code)", "random, seeded by the sample (here)", "fullest (here)")
 PROMPTS = ("", "polyp", "one small pink round polyp located in the center of the image")
 UNMASKED, MASKED = "published_unmasked", "masked"
-DRAWN_LISTS, PUBLISHED_LISTS = "drawn here", "published"
-FAULTY = {  # by dataset and list: file name of each row's image, of its mask, and P1; each kind of fault occurs once
-    "bkai": {"train": [("a", "a", "polyp"), ("a", "a", "polyp"), ("b", "b", "polyp")], "test": [("b", "b", "polyp")]},
-    "busi": {"train": [("a", "a", "No tumor."), ("b", "b", "tumor")]},
-    "camus": {name: [("patient0001_2CH_ED.png", "mask_1/patient0001_2CH_ED_gt.png", prompt)]
-              for name, prompt in (("val", "of a man"), ("test", "of a woman"))},
-    "colondb": {"test": [("c", "c", "polyp")]}, "cvc300": {"test": [("c", "c", "polyp")]},
-    "etis": {"train": [("a", "a", "polyp")], "test": [("b", "b", "polyp")]},
-    "kvasir_seg": {"test": [("a", "a", "polyp")], "testB": [("a", "a", "polyp")]},
-}
-SOUND = {"isic2016": {"train": [("a", "a", "skin")], "val": [("b", "b", "skin")], "test": [("c", "c", "skin")]}}
-CASES = ("masks that overlap", "nothing to find, nothing found", "nothing to find, something found",
-         "something to find, nothing found")
-LEFT_OUT, COUNTED, HERE = "MONAI, ignore_empty=True (its default)", "MONAI, ignore_empty=False", "featherseg"
 
 
 def models() -> list:
-    """Traps 4 and 13 and dropout, for a notebook, below a heading for all: a heading, its prose, a table and a verdict
-    each.
-    """
+    """Traps 4 and 13 and dropout, for a notebook, below a heading for all: for each a heading, its prose, a table and a
+    verdict."""
     from IPython.display import Markdown
 
     read, padded, dropped = tap_depths(), padding(), text_dropout()
@@ -92,26 +65,6 @@ def models() -> list:
                "BiomedCLIP's text tower is frozen in MedVLSM, but in training its dropout of 0.1 stays on, so that one "
                "prompt is another vector each time. A small random BiomedCLIPSeg, one prompt, encoded twice.",
                tables.show(dropped, digits=4), dropout_verdict(dropped))]
-
-
-def scores() -> list:
-    """Traps 8, 11 and 12 for a notebook: a heading, its prose, a table and a verdict each."""
-    drawn, faults, empty = prompt_draws(), faults_of_lists(), empty_masks()
-    return [
-        *shown("Trap 8: a score that depends on what was drawn before",
-               "The released code draws the prompt of every validation and test sample from a global generator, so "
-               "that a score depends on how often it was asked before. One random model, the same drawn images: mean "
-               "DSC of fifty evaluations that differ in nothing but what had been drawn, and in the order of samples.",
-               tables.show(drawn), draws_verdict(drawn)),
-        *shown("Trap 11: the published lists",
-               "MedVLSM's lists of splits and prompts, read row by row: lists of a row or two that are drawn here with "
-               "every kind of fault, under the names of the sets that have it, and the published ones as far as they "
-               "are here, downloaded or below the mirror.", tables.show(faults), lists_verdict(faults)),
-        *shown("Trap 12: what an empty mask counts",
-               "A mean DSC over images with nothing to find depends on a flag. Each case by MONAI and by this package, "
-               "and the mean of a set like BUSI, 133 empty masks among 780, for a model of DSC 0.8 wherever there is "
-               "something, which finds something in half of the empty ones.",
-               tables.show(empty), empty_verdict(empty))]
 
 
 def tap_depths() -> "pd.DataFrame":
@@ -179,7 +132,7 @@ def padding(lengths: Sequence[int] = (24, 48)) -> "pd.DataFrame":
 
 
 def padding_verdict(frame: "pd.DataFrame") -> str:
-    """One sentence a way of padding: how many of the tokens that only fill up are masked."""
+    """One sentence per way of padding: how many of the tokens that only fill up are masked."""
     facts = []
     for how, rows in frame.groupby("text_padding", sort=False):
         masked, filled = rows.masked.sum(), rows["filled up"].sum()
@@ -214,148 +167,11 @@ def text_dropout() -> "pd.DataFrame":
 
 
 def dropout_verdict(frame: "pd.DataFrame") -> str:
-    """One sentence a value: whether a frozen tower says the same twice."""
+    """One sentence per value: whether a frozen tower encodes one prompt alike twice."""
     facts = [f"`text_dropout: {row['text_dropout']:g}` moves a prompt's vector by "
              f"{100 * row['change in training']:.1f} % of its length in training and "
              f"{100 * row['change in evaluation']:.1f} % in evaluation" for row in frame.to_dict("records")]
     return f"{'; '.join(facts)}. The `-published` recipes keep the dropout."
-
-
-def prompt_draws(evaluations: int = 50, images: int = 12) -> "pd.DataFrame":
-    """Trap 8: mean DSC in % of one model on one set of samples, over evaluations that draw their prompts.
-
-    Returns:
-        prompts, evaluations, lowest, highest, and range of the mean DSC (points).
-    """
-    import pandas as pd
-
-    from featherseg.tasks.segmentation.trials import OWN, plan_trials
-
-    samples, scored = _drawn_set(images)
-    means: dict[str, list[float]] = {DRAWN: [], SEEDED: [], FULLEST: []}
-    one_after_another = random.Random(0)
-    for _ in range(evaluations):
-        order = list(samples)
-        one_after_another.shuffle(order)
-        texts = [one_after_another.choice(list(sample.prompts.values()))[0] for sample in order]
-        means[DRAWN].append(_mean(scored, zip(order, texts, strict=True)))
-        for name, policy in ((SEEDED, "random"), (FULLEST, "fullest")):
-            trials = [trial for trial in plan_trials(order, policy, seed=0) if trial.condition == OWN]
-            means[name].append(_mean(scored, ((trial.sample, trial.prompt) for trial in trials)))
-    return pd.DataFrame([{"prompts": name, "evaluations": len(found), "lowest": min(found), "highest": max(found),
-                          "range": max(found) - min(found)} for name, found in means.items()])
-
-
-def prompt_levels(images: int = 12) -> "pd.DataFrame":
-    """Mean DSC in % of one random model on one set of samples, by the level of its prompts.
-
-    Returns:
-        prompts (p1 to p6, or random: drawn from the seed and the sample), DSC.
-    """
-    import pandas as pd
-
-    from featherseg.tasks.segmentation.trials import OWN, plan_trials
-
-    samples, scored = _drawn_set(images)
-    lines = []
-    for policy in (*(f"p{level}" for level in range(1, 7)), "random"):
-        trials = [trial for trial in plan_trials(samples, policy, seed=0) if trial.condition == OWN]
-        lines.append({"prompts": policy, "DSC": _mean(scored, ((trial.sample, trial.prompt) for trial in trials))})
-    return pd.DataFrame(lines)
-
-
-def draws_verdict(frame: "pd.DataFrame") -> str:
-    """One sentence: how far the same model's score moves with the draws, and that ours does not."""
-    ranges = frame.set_index("prompts")["range"]
-    ours = max(ranges[SEEDED], ranges[FULLEST])
-    if not ranges[DRAWN] > 10 * max(ours, 1e-6):
-        return (f"NOT SHOWN: drawn one after another the score moves by {ranges[DRAWN]:.2f} points, "
-                f"here by {ours:.2f}.")
-    return (f"Drawn one after another, the score of one and the same model moves by {ranges[DRAWN]:.2f} points; here "
-            f"it moves by {ours:.2f}, be the prompt the fullest one or drawn from the seed and the sample's id.")
-
-
-def faults_of_lists(folders: Mapping[str, Path] | None = None) -> "pd.DataFrame":
-    """Trap 11: faults of the lists that are drawn here and of the published lists that are here, a line each.
-
-    Args:
-        folders: dataset -> the folder of its published lists; None for the downloaded ones and those of the mirror.
-
-    Returns:
-        lists (drawn here, published), dataset, kind (of fault), rows, fault, what prepare does.
-    """
-    import pandas as pd
-
-    with tempfile.TemporaryDirectory() as folder:
-        faults = [(DRAWN_LISTS, fault) for fault in list_faults(_draw_lists(Path(folder)))]
-    faults += [(PUBLISHED_LISTS, fault) for fault in list_faults(_lists_here() if folders is None else folders)]
-    return pd.DataFrame([{"lists": lists, "dataset": fault.dataset, "kind": fault.kind, "rows": fault.count,
-                          "fault": fault.found, "what prepare does": fault.corrected} for lists, fault in faults],
-                        columns=["lists", "dataset", "kind", "rows", "fault", "what prepare does"])
-
-
-def lists_verdict(frame: "pd.DataFrame") -> str:
-    """Whether every kind of fault is found where it was drawn and nowhere else, and what the published lists have."""
-    drawn, published = (frame[frame.lists == lists] for lists in (DRAWN_LISTS, PUBLISHED_LISTS))
-    kinds = set(KINDS)
-    unseen, alarms = sorted(kinds - set(drawn.kind)), sorted(set(drawn.dataset) & set(SOUND))
-    if unseen or alarms or len(drawn) > len(kinds):
-        text = (f"NOT SHOWN: in drawn lists {len(drawn)} faults are found where there are {len(kinds)}; kinds that are "
-                f"not found: {', '.join(unseen) or 'none'}; sound lists with a fault: {', '.join(alarms) or 'none'}. ")
-    else:
-        text = f"Each of the {len(kinds)} kinds of fault is found where it was drawn, and none in lists drawn without. "
-    if published.empty:
-        text += ("No published list is here, or none has a fault: `featherseg download kvasir_seg` (or another set) "
-                 "fetches its lists, `data.mirror` reads them from a folder. ")
-    else:
-        text += (f"{len(published)} faults in the published lists of {published.dataset.nunique()} sets: "
-                 f"{', '.join(published.dataset.unique())}. ")
-    return (f"{text}`featherseg prepare` corrects those that can be, `featherseg check` tells them; "
-            "`data.keep_published_faults` keeps the rows as they are.")
-
-
-def empty_masks(empty: int = 133, images: int = 780) -> "pd.DataFrame":
-    """Trap 12: DSC and HD95 of each case, and the mean DSC of a set with empty masks, by each convention.
-
-    Returns:
-        case, DSC by the three conventions (NaN: left out), HD95 of MONAI and of this package (pixels).
-    """
-    import pandas as pd
-    from monai.metrics import compute_dice, compute_hausdorff_distance
-
-    lines = []
-    for case, (prediction, truth) in zip(CASES, _pairs(), strict=True):
-        ours, theirs = (torch.from_numpy(mask)[None, None].float() for mask in (prediction, truth))
-        with warnings.catch_warnings(action="ignore"):  # that the distance may have no value is what is shown
-            distance = compute_hausdorff_distance(ours, theirs, include_background=True, percentile=95)
-        lines.append({"case": case, **{f"DSC, {name}": float(compute_dice(ours, theirs, ignore_empty=flag))
-                                       for name, flag in ((LEFT_OUT, True), (COUNTED, False))},
-                      f"DSC, {HERE}": dice(prediction, truth), "HD95, MONAI": float(distance),
-                      f"HD95, {HERE}": hd95(prediction, truth)})
-    frame = pd.DataFrame(lines).replace({float("inf"): float("nan")})
-    means = {}
-    for name in (LEFT_OUT, COUNTED, HERE):
-        both, found = frame[f"DSC, {name}"][1:3]
-        values = pd.Series([0.8] * (images - empty) + [found] * (empty // 2) + [both] * (empty - empty // 2))
-        means[f"DSC, {name}"] = values.mean()  # leaves NaN out, as MONAI's own mean does
-    return pd.concat([frame, pd.DataFrame([{"case": f"mean, {empty} of {images} empty", **means}])], ignore_index=True)
-
-
-def empty_verdict(frame: "pd.DataFrame") -> str:
-    """One sentence: which cases each convention leaves out or counts, and what that makes of one model's mean."""
-    def cell(case: str, name: str) -> float:
-        return frame.set_index("case").loc[case, f"DSC, {name}"]
-
-    means = {name: cell(frame.case.iloc[-1], name) for name in (LEFT_OUT, COUNTED, HERE)}
-    agree = all(cell(case, COUNTED) == cell(case, HERE) for case in CASES[1:])
-    left_out = [case for case in CASES if cell(case, LEFT_OUT) != cell(case, LEFT_OUT)]
-    unknown = frame[frame.case.isin(CASES) & frame["HD95, MONAI"].isna()].case
-    percent = {name: f"{100 * mean:.1f} %" for name, mean in means.items()}
-    return (f"MONAI by default leaves out: {'; '.join(left_out) or 'no case'}. So one and the same model has a mean "
-            f"DSC of {percent[LEFT_OUT]}, with the flag {percent[COUNTED]}, here {percent[HERE]} (here and with the "
-            f"flag each case is {'the same' if agree else 'NOT the same'}). MONAI's HD95 has no value in "
-            f"{len(unknown)} of {len(CASES)} cases; here it is 0 where both are empty and the image's diagonal where "
-            "one is. Empty masks are counted beside every mean.")
 
 
 def _outputs(model: SegmentationModel, blocks: str, pixels: Tensor, every: bool = False) -> list[Tensor]:
@@ -382,56 +198,3 @@ def _cris(length: int, how: str) -> SegmentationModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return CRIS("cris", cris_config.small_config(), 64, length, how).eval()
-
-
-def _drawn_set(images: int) -> tuple[list[Sample], dict[tuple[str, str], float]]:
-    """Drawn samples, and the DSC in % of one random model on each of them with each of its prompts."""
-    from featherseg.data.synthetic import draw
-    from featherseg.tasks.segmentation.predict import predict_probabilities
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = small_config(width=32, text_width=32, depth=4, image_size=32, taps=(0, 1, 2), reduce_dim=16)
-        model = CLIPSeg(config, 32)
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                torch.nn.init.normal_(parameter, std=0.3)  # so that its masks are neither full nor empty
-    samples, asked = [], []
-    for number in range(images):
-        scene = draw("organs", number, 0, 32)
-        for target in scene.targets:
-            prompts = {level: texts for level, texts in target.prompts.items() if level not in ("p0", "unique")}
-            samples.append(Sample("organs", f"organs/{number}/{target.name}", str(number), str(number), "test",
-                                  target.name, str(number), "", 32, 32, (0, 0, 0, 0), 0.0, {}, prompts))
-            asked += [(samples[-1], text, scene.image, target.mask) for texts in prompts.values() for text in texts]
-    maps = predict_probabilities(model.eval(), [image for _, _, image, _ in asked], [text for _, text, _, _ in asked])
-    return samples, {(sample.sample_id, text): 100 * dice(probabilities > 0.5, mask)
-                     for (sample, text, _, mask), probabilities in zip(asked, maps, strict=True)}
-
-
-def _mean(scored: Mapping[tuple[str, str], float], chosen) -> float:
-    found = sorted(scored[sample.sample_id, text] for sample, text in chosen)
-    return sum(found) / len(found)
-
-
-def _draw_lists(root: Path) -> dict[str, Path]:
-    """Write the lists of `FAULTY` and `SOUND`; their folders by dataset."""
-    for dataset, lists in (FAULTY | SOUND).items():
-        for name, rows in lists.items():
-            write_json(root / dataset / f"{name}.json",
-                       [{"img_name": image, "mask_name": mask, "prompts": {"p1": text}} for image, mask, text in rows])
-    return {dataset: root / dataset for dataset in FAULTY | SOUND}
-
-
-def _lists_here() -> dict[str, Path]:
-    mirror = read_params("study").data.mirror
-    return (lists_of_medvlsm(Path(mirror) / "medvlsm") if mirror else {}) | downloaded_lists()
-
-
-def _pairs() -> list[tuple["np.ndarray", "np.ndarray"]]:
-    """A prediction and a truth for each of `CASES`."""
-    import numpy as np
-
-    nothing, something, moved = (np.zeros((40, 30), bool) for _ in range(3))
-    something[10:20, 10:20], moved[12:22, 10:20] = True, True
-    return [(moved, something), (nothing, nothing), (something, nothing), (nothing, something)]

@@ -13,7 +13,7 @@ from featherseg import adapters
 from featherseg.describe import without_weights
 from featherseg.engine import POSITIONS, is_best, make_optimizer, make_schedule, tower_parameters
 from featherseg.models.base import SegmentationModel
-from featherseg.papers.medvlsm.audit import prompt_levels
+from featherseg.papers.medvlsm.audit_scores import prompt_levels
 from featherseg.reporting import tables
 from featherseg.reporting.audit import shown
 from featherseg.tasks.objective import trained_per_epoch
@@ -129,7 +129,7 @@ def kept_epochs(trainings: int = 200, epochs: int = 50, samples: int = 200) -> "
 
 
 def kept_verdict(frame: "pd.DataFrame") -> str:
-    """One sentence a case: how often another epoch is kept, and how much later."""
+    """One sentence per case: how often another epoch is kept, and how much later."""
     facts = [f"equal scores {row['equal scores']}: another epoch in {row['another epoch']:.0f} % of the trainings, "
              f"{row['epochs later']:+.1f} epochs on average" for row in frame.to_dict("records")]
     return f"{'; '.join(facts)}. The `-published` recipes set `selection: published_iou`."
@@ -156,7 +156,7 @@ def position_rates() -> "pd.DataFrame":
 
 
 def positions_verdict(frame: "pd.DataFrame") -> str:
-    """One sentence a value: how the positional embeddings' rate compares with the towers' other parameters'."""
+    """One sentence per value: how the positional embeddings' rate compares with the towers' other parameters'."""
     rates = frame.set_index(["tower_positions", "part"]).rate
     facts = [f"`{where}`: positional embeddings train at "
              f"{rates[where, 'positional embeddings'] / rates[where, 'other parameters of the towers']:.0f} x the rate "
