@@ -4,7 +4,7 @@ One file a method. All checks run before the first parameter is touched.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -63,7 +63,7 @@ class Method(ABC):
     requires: ClassVar[frozenset[str]] = frozenset()
     trains: ClassVar[bool] = True
     in_weights: ClassVar[bool] = False
-    colours: ClassVar[Mapping[str, str]] = {}
+    colours: ClassVar[dict[str, str]] = {}
     marker: ClassVar[str] = "."
 
     @abstractmethod

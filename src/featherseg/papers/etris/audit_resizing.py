@@ -32,7 +32,8 @@ BLACK = (0, 0, 0)
 
 
 def there_and_back() -> list:
-    """Targets, pictures, the way back and masks in JPEG, for a notebook, each with a heading, prose, a table and a verdict."""
+    """Targets, pictures, the way back and masks in JPEG, for a notebook, each with a heading, prose, a table and a
+    verdict."""
     pairs, pictures, ways, levels = grid_pairs(), warps(), ways_back(), mask_levels()
     return [
         *shown("Targets and logits: one pixel of each cell, corner on corner",
