@@ -209,7 +209,7 @@ def scored_run(study: str, recipe: str, dataset: str, seed: int = 0) -> None:
     for split in run.evaluate.splits:
         for trial in plan_trials(data.split(split), run.evaluate.prompts, seed):
             k, truth = int(trial.sample.image_id.removeprefix("image")), data.mask(trial.sample)
-            moved = {"own": 0, "class_name": 2, "empty": 4, "other": 9}[trial.condition]
+            moved = {"own": 0, "class_only": 2, "none": 4, "other": 9}[trial.condition]
             moved += 2 * k + len(recipe) % 5 + trial.sentence
             sure = np.roll(truth, moved, axis=0)
             answers.append((trial, np.maximum(0.9 * sure, 0.4 * np.roll(sure, 3, axis=1)), truth))

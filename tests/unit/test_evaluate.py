@@ -58,8 +58,8 @@ def test_every_sample_is_scored_under_four_prompts(project):
     assert set(predictions.image_condition) == {"own"} and set(predictions.grid) == {"original"}
     by_condition = dict(list(predictions.groupby("text_condition")))
     assert by_condition["own"].prompt.str.startswith("the ").all()
-    assert (by_condition["empty"].prompt == "").all()
-    assert set(by_condition["class_name"].prompt) == set(TARGETS)
+    assert (by_condition["none"].prompt == "").all()
+    assert set(by_condition["class_only"].prompt) == set(TARGETS)
     merged = by_condition["other"].merge(by_condition["own"], on="sample_id", suffixes=("", "_own"))
     assert (merged.prompt != merged.prompt_own).all()
 
@@ -69,11 +69,11 @@ def test_a_class_name_beside_them_moves_no_other_score(project, monkeypatch, ada
     scored(project, adapter)
     plan = evaluation.plan_trials
     monkeypatch.setattr(evaluation, "plan_trials", lambda *given: [
-        trial for trial in plan(*given) if trial.condition != "class_name"])
+        trial for trial in plan(*given) if trial.condition != "class_only"])
     scored(project, adapter, out="without")
     for beside, alone in zip(tables(project / "out"), tables(project / "without"), strict=True):
         column = "condition" if "condition" in beside else "text_condition"
-        kept = beside[beside[column] != "class_name"].reset_index(drop=True)
+        kept = beside[beside[column] != "class_only"].reset_index(drop=True)
         pd.testing.assert_frame_equal(kept, alone, rtol=0, atol=1e-4)
         assert len(beside) > len(alone)
 
@@ -89,10 +89,10 @@ def test_a_run_is_scored_with_its_own_threads(project, monkeypatch):
 
 def test_class_names_are_asked_for_where_every_sample_has_one(project):
     samples = PreparedDataset.read(project / "data").samples
-    assert sum(trial.condition == "class_name" for trial in plan_trials(samples, "fullest", 0)) == len(samples)
+    assert sum(trial.condition == "class_only" for trial in plan_trials(samples, "fullest", 0)) == len(samples)
     without = {level: texts for level, texts in samples[3].prompts.items() if level != "p1"}
     samples[3] = replace(samples[3], prompts=without)  # a map of prompts is shared by all who read the set
-    assert not [trial for trial in plan_trials(samples, "fullest", 0) if trial.condition == "class_name"]
+    assert not [trial for trial in plan_trials(samples, "fullest", 0) if trial.condition == "class_only"]
 
 
 def test_masks_that_miss_or_flood_are_counted(project):
@@ -177,7 +177,7 @@ def test_samples_of_several_sets_have_records_by_set(project):
     moved = per_sample.sample_id.str.startswith("discs/image0/")
     table = records(per_sample.assign(member=per_sample.member.mask(moved, "others")), Segmentation.metrics)
     dsc = table[(table.metric == "dsc") & (table.target == "")].set_index(["condition", "member"])
-    for condition in ("own", "empty", "other", "class_name"):
+    for condition in ("own", "none", "other", "class_only"):
         rows = per_sample[(per_sample.condition == condition) & (per_sample.metric == "dsc")]
         assert dsc.n[condition].to_dict() == {"": 15, "others": 3}
         assert dsc.value[condition, ""] == pytest.approx(rows.value.mean())
@@ -379,7 +379,7 @@ def test_every_sentence_is_a_trial_and_the_other_conditions_come_once_a_target(r
     scored(referred, prompts="sentences", splits=("val", "testA"), threshold=0.5)
     per_sample, predictions = tables(referred / "out")
     counts = predictions.groupby(["sample_id", "text_condition"]).size().unstack()
-    assert (counts[["empty", "other"]] == 1).all(axis=None)
+    assert (counts[["none", "other"]] == 1).all(axis=None)
     assert counts.own.to_dict() == {f"discs/image{k}/{side}": 1 if (k, side) == (1, "right") else 3
                                     for k in range(6) for side in ("left", "right")}
     own = predictions[predictions.text_condition == "own"]
@@ -389,7 +389,7 @@ def test_every_sentence_is_a_trial_and_the_other_conditions_come_once_a_target(r
                for row in own.itertuples())
     found = per_sample.groupby(["condition", "threshold"]).metric.unique().map(set).to_dict()
     plain, referring = {*AVERAGED, *COUNTED}, {*MEASURES, "n_empty_truth", "n_empty_prediction"}
-    assert found == {("own", 0.5): plain | referring, ("own", 0.35): referring, ("empty", 0.5): plain,
+    assert found == {("own", 0.5): plain | referring, ("own", 0.35): referring, ("none", 0.5): plain,
                      ("other", 0.5): plain}
     assert set(zip(per_sample.sample_id, per_sample.split, strict=True)) == {
         (sample.sample_id, sample.split) for sample in PreparedDataset.read(referred / "data").samples}

@@ -1,6 +1,7 @@
 """What becomes of prompts and images, and in which trials they meet."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ from reliance_data import halves
 
 from featherseg.core.errors import UserError
 from featherseg.models.readings import Reading, Readings, as_text
-from featherseg.reliance.image import IMAGE
 from featherseg.reliance.trials import plan
+from featherseg.tasks.segmentation.image import IMAGE
 from featherseg.tasks.segmentation.text import TEXT, Case, Peers
+from featherseg.tasks.segmentation.trials import CONDITIONS, plan_trials
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def first_words(count):
 
 
 def changed(name, case, seed=0):
-    return TEXT[name](case, random.Random(seed))
+    return TEXT[name].make(case, random.Random(seed))
 
 
 OWN = "one red left block, located in left"
@@ -100,16 +102,16 @@ PICTURE = np.random.default_rng(3).integers(0, 256, (41, 57, 3), dtype=np.uint8)
 OTHER = np.random.default_rng(4).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("name", IMAGE)
+@pytest.mark.parametrize("name", list(IMAGE))
 def test_an_image_keeps_its_form_and_its_source(name):
     before = PICTURE.copy()
-    made = IMAGE[name](PICTURE, OTHER, np.random.default_rng(0))
+    made = IMAGE[name].make(PICTURE, OTHER, np.random.default_rng(0))
     assert made.shape == PICTURE.shape and made.dtype == np.uint8
     assert np.array_equal(PICTURE, before) and np.array_equal(made, PICTURE) == (name == "own")
 
 
 def test_image_interventions_keep_what_they_should():
-    made = {name: IMAGE[name](PICTURE, OTHER, np.random.default_rng(0)) for name in IMAGE}
+    made = {name: IMAGE[name].make(PICTURE, OTHER, np.random.default_rng(0)) for name in IMAGE}
     mean = PICTURE.reshape(-1, 3).mean(axis=0)
     assert len(np.unique(made["mean_colour"].reshape(-1, 3), axis=0)) == 1
     for name in ("mean_colour", "noise", "blur", "patch_shuffle"):
@@ -118,8 +120,8 @@ def test_image_interventions_keep_what_they_should():
     pixels = [np.sort(image.reshape(-1, 3).view([("", np.uint8)] * 3), axis=0)
               for image in (made["patch_shuffle"], PICTURE)]
     assert np.array_equal(*pixels)
-    assert IMAGE["other_image"](PICTURE, None, np.random.default_rng(0)) is None
-    assert IMAGE["patch_shuffle"](PICTURE[:5], OTHER, np.random.default_rng(0)) is None
+    assert IMAGE["other_image"].make(PICTURE, None, np.random.default_rng(0)) is None
+    assert IMAGE["patch_shuffle"].make(PICTURE[:5], OTHER, np.random.default_rng(0)) is None
 
 
 def test_the_plan_is_the_same_for_the_same_seed_whatever_the_order_of_samples(data):
@@ -136,7 +138,7 @@ def test_a_limit_takes_images_and_a_higher_one_adds_to_them(data):
 def test_texts_meet_the_own_image_and_images_the_own_text_and_both_are_absent_once(data):
     trials = [trial for one in plan(data.samples, "fullest", 0) for trial in one.trials]
     pairs = {(trial.condition, trial.image) for trial in trials}
-    measured = set(TEXT) - {f"level_p{number}" for number in range(3, 10)} - {"flip_size", "flip_shape"}
+    measured = set(TEXT) - {"other"} - {f"level_p{number}" for number in range(3, 10)} - {"flip_size", "flip_shape"}
     assert pairs == {(text, "own") for text in measured} | {("own", image) for image in IMAGE} | {
         ("none", "mean_colour")}
     assert sum(trial.image == "mean_colour" and trial.condition == "none" for trial in trials) == len(data.samples)
@@ -167,6 +169,29 @@ def test_what_the_verdict_needs_is_always_planned_and_a_wrong_name_refused(data)
         plan([], "fullest", 0)
 
 
+def test_a_condition_of_an_evaluation_is_that_intervention_of_the_suite(data):
+    """The prompts are the same, own ones that are drawn at random too; `other` waits until it is named."""
+    samples = [replace(sample, prompts=sample.prompts | {"p3": ["a block", f"this {sample.target}"]})
+               for sample in data.samples]
+    for policy in ("fullest", "random"):
+        evaluated = plan_trials(samples, policy, seed=7)
+        suite = plan(samples, policy, 7, text=CONDITIONS, image=())
+        examined = [trial for of in suite for trial in of.trials if trial.image == "own"]
+        for condition in CONDITIONS:
+            prompts = [{trial.sample.sample_id: trial.prompt for trial in trials if trial.condition == condition}
+                       for trials in (evaluated, examined)]
+            assert prompts[0] == prompts[1] and len(prompts[0]) == len(samples), condition
+    assert CONDITIONS == ("own", "none", "other", "class_only")
+    unasked = {trial.condition for of in plan(samples, "fullest", 7) for trial in of.trials}
+    assert unasked >= set(CONDITIONS) - {"other"} and "other" not in unasked
+
+
+def test_what_is_drawn_for_a_condition_is_what_was_drawn_before(data):
+    """Scores of published runs were made with these: another generator would change them."""
+    assert TEXT["other"].rng(3, "set/a/b").random() == random.Random("other/3/set/a/b").random()
+    assert TEXT["flip_colour"].rng(3, "set/a/b").random() == random.Random("3/flip_colour/set/a/b").random()
+
+
 def test_a_change_that_the_model_does_not_read_is_not_made(data):
     """"one red left block, located in left": of three words it reads number, colour and side."""
     case = case_of(data, reader=first_words(3))
@@ -175,7 +200,7 @@ def test_a_change_that_the_model_does_not_read_is_not_made(data):
         assert changed(name, case_of(data)) and changed(name, case) == []
     nothing = case_of(data, reader=first_words(0))
     for name in TEXT:
-        if name not in ("own", "none", "permuted", "under") and not name.startswith(("class", "level")):
+        if name not in ("own", "none", "permuted", "other", "under") and not name.startswith(("class", "level")):
             assert changed(name, nothing) == [], name
 
 

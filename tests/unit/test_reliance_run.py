@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -18,9 +17,8 @@ from featherseg.evaluate import evaluate
 from featherseg.models.clipseg.model import CLIPSeg
 from featherseg.plan import resolve_study
 from featherseg.reliance import page as reliance
-from featherseg.reliance.image import IMAGE
-from featherseg.tasks.segmentation import config
 from featherseg.tasks.segmentation.config import RelianceConfig, SegmentationEvaluate
+from featherseg.tasks.segmentation.image import IMAGE
 from featherseg.tasks.segmentation.predict import load_model, predict_probabilities
 from featherseg.tasks.segmentation.text import TEXT
 
@@ -113,9 +111,18 @@ def test_an_image_is_encoded_once_for_all_its_prompts(project, monkeypatch):
     assert len(pd.read_parquet("out/reliance.parquet")) > 15 * 15
 
 
-def test_interventions_of_the_settings_are_those_of_the_suite():
-    assert set(get_args(config.TextIntervention)) == set(TEXT)
-    assert set(get_args(config.ImageIntervention)) == set(IMAGE)
+def test_an_intervention_costs_one_decorated_function(project, monkeypatch):
+    """Settings take its name, the suite tries it, tables show its title; an image's likewise."""
+    for interventions in (TEXT, IMAGE):
+        monkeypatch.setattr(interventions, "_entries", dict(interventions._entries))
+    TEXT.add("loud", "in capitals")(lambda case, rng: [case.own.upper() + "!"])
+    IMAGE.add("dark", "darkened")(lambda picture, other, rng: picture // 2)
+    settings = parse(SegmentationEvaluate, {"reliance": {"text": ["loud"], "image": ["dark"]}}, "params.yaml")
+    scored(project, reliance=settings.reliance.model_copy(update={"draws": 50}))
+    record = json.loads((project / "out/reliance.json").read_text())["test"]
+    tried = {(one["modality"], one["condition"]) for one in record["conditions"]}
+    assert {("text", "loud"), ("image", "dark")} < tried
+    assert {"in capitals", "darkened"} < set(reliance.effects(record).intervention)
 
 
 def test_settings_are_kept_in_the_plan_and_wrong_ones_refused(project):
@@ -124,8 +131,10 @@ def test_settings_are_kept_in_the_plan_and_wrong_ones_refused(project):
     assert read_run(Path("plan") / f"{run.name}.yaml").evaluate == run.evaluate
     with pytest.raises(UserError, match="'reliance.imag': did you mean 'reliance.image'"):
         parse(SegmentationEvaluate, {"reliance": {"imag": ["blur"]}}, "params.yaml")
-    with pytest.raises(UserError, match="'flip_colour'"):
+    with pytest.raises(UserError, match="reliance.text.0.* text intervention 'flip_color': did you mean 'flip_colour'"):
         parse(SegmentationEvaluate, {"reliance": {"text": ["flip_color"]}}, "params.yaml")
+    with pytest.raises(UserError, match="image intervention 'blurr': did you mean 'blur'"):
+        parse(SegmentationEvaluate, {"reliance": {"image": ["blurr"]}}, "params.yaml")
     assert parse(SegmentationEvaluate, {"reliance": {}}, "params.yaml").reliance == RelianceConfig()
 
 

@@ -282,7 +282,7 @@ def test_a_sound_study_has_no_mark(study):
 def test_the_class_name_alone_stands_beside_the_own_prompt(study):
     frame = scores.table(study).set_index(["dataset", "recipe"])
     metrics = json.loads(Path("runs/study/evaluate/clipseg-decoder-organs-0/metrics.json").read_text())
-    measured = metrics["splits"]["test"]["conditions"]["class_name"]["dsc"]["mean"]
+    measured = metrics["splits"]["test"]["conditions"]["class_only"]["dsc"]["mean"]
     line = frame.loc[("organs", "clipseg-decoder")]
     assert line["DSC, class name only"] == pytest.approx(100 * measured, abs=1e-3) != line.DSC
     lost = language.table(study)

@@ -39,7 +39,7 @@ def test_a_ratio_of_nothing_to_nothing_is_one():
 
 def test_splits_conditions_scopes_and_thresholds_stay_apart():
     table = made(*[Score(f"s{split}{k}", split, "dsc", k / 10, condition=condition, scope=scope, threshold=threshold)
-                   for split in ("val", "test") for condition in ("own", "empty") for scope in ("first", "all")
+                   for split in ("val", "test") for condition in ("own", "none") for scope in ("first", "all")
                    for threshold in (0.35, None) for k in range(2)])
     assert list(table.columns) == list(RECORD) and len(table) == 16 and (table.n == 2).all()
     assert table.split.drop_duplicates().tolist() == ["val", "test"]

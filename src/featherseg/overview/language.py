@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # by condition: label, colour and marker; those drawn last lie on top
-LOOKS = {"other": ("another's prompt", "#D55E00", "X"), "empty": ("empty prompt", "#999999", "s"),
+LOOKS = {"other": ("another's prompt", "#D55E00", "X"), "none": ("empty prompt", "#999999", "s"),
          "own": ("own prompt", "#0072B2", "o")}
 
 
@@ -34,9 +34,9 @@ def table(study: Study) -> pd.DataFrame:
         mean = 100 * rows.groupby("text_condition")["mean"].mean()
         kept = rows[rows.text_condition == "other"].n_own_prompt.mean()
         lines.append({"dataset": dataset, "split": first.split, "method": first.title,
-                      "own prompt": mean["own"], "class name only": mean.get("class_name"),
-                      "empty prompt": mean["empty"], "another's prompt": mean["other"],
-                      "lost without prompt": mean["own"] - mean["empty"],
+                      "own prompt": mean["own"], "class name only": mean.get("class_only"),
+                      "empty prompt": mean["none"], "another's prompt": mean["other"],
+                      "lost without prompt": mean["own"] - mean["none"],
                       "lost with another's": mean["own"] - mean["other"], "no other prompt": round(kept),
                       FROM: source_of(first), "data": first.data})
     columns = ["dataset", "split", "method", "own prompt", "class name only", "empty prompt", "another's prompt",

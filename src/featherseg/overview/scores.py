@@ -102,7 +102,7 @@ def _line(dataset: str, recipe: str, rows: pd.DataFrame, fallen: bool) -> dict[s
         return line | {FROM: f"not run: {rows.reason.iloc[0]}", "data": ""}
     own = made[made.text_condition == "own"]
     scored = own[own.metric == "dsc"]
-    class_name = made[(made.text_condition == "class_name") & (made.metric == "dsc")]
+    class_name = made[(made.text_condition == "class_only") & (made.metric == "dsc")]
     means = {metric: own_means(made, metric).mean() for metric in METRICS}
     first = scored.iloc[0]
     return line | means | {

@@ -44,8 +44,8 @@ def _of_dataset(rows: pd.DataFrame) -> Iterator:
     source = " / ".join(dict.fromkeys(source_of(row) for row in rows.itertuples()))
     own = table(rows, "own")
     yield show(own, f"DSC in %, own prompt; {source}", digits=1)
-    if "class_name" in set(rows.text_condition):
-        yield show(table(rows, "class_name"), f"DSC in %, class name only; {source}", digits=1)
+    if "class_only" in set(rows.text_condition):
+        yield show(table(rows, "class_only"), f"DSC in %, class name only; {source}", digits=1)
     methods = own.drop(columns="samples").set_index("structure")
     lines = []
     for structure, dsc in methods.iterrows():

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from featherseg.data.prepared import PreparedDataset, Sample
-from featherseg.reliance.trials import own_prompt
+from featherseg.tasks.segmentation.trials import own_prompt
 
 IMAGE_ONLY, LANGUAGE_ONLY, BOTH, NEITHER = "image only", "language only", "image and language", "neither"
 TEXT_BLIND, IMAGE_BLIND, ORACLE, RANDOM = "text-blind", "image-blind", "oracle", "random"

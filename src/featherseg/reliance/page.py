@@ -15,7 +15,6 @@ from markupsafe import Markup
 
 from featherseg.data.prepared import PreparedDataset
 from featherseg.reliance.controls import BOTH, IMAGE_ONLY, LANGUAGE_ONLY, NEITHER
-from featherseg.reliance.image import BLUR, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.reliance.scores import NEAR_ZERO
 from featherseg.reliance.statistics import FEWEST
 from featherseg.reliance.suite import unpack
@@ -37,6 +36,7 @@ from featherseg.reliance.verdict import (
 from featherseg.reporting import style
 from featherseg.reporting.page import render
 from featherseg.reporting.tables import show
+from featherseg.tasks.segmentation.image import BLUR, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.tasks.segmentation.text import NONE, OTHER_STRUCTURE, OWN, PERMUTED
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from featherseg.reliance import image
-from featherseg.reliance.image import BLUR, IMAGE, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.reliance.statistics import CONFIDENCE, Groups, holm, rank_biserial
-from featherseg.tasks.segmentation import text
+from featherseg.tasks.segmentation import image, text
+from featherseg.tasks.segmentation.image import BLUR, IMAGE, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.tasks.segmentation.metrics import EMPTY_RULE
 from featherseg.tasks.segmentation.text import NONE, OTHER_STRUCTURE, PERMUTED, TEXT
 

@@ -16,9 +16,9 @@ import pandas as pd
 from featherseg.core.errors import UserError
 from featherseg.core.progress import progress
 from featherseg.data.prepared import PreparedDataset, Sample
-from featherseg.reliance.image import IMAGE
-from featherseg.reliance.image import OWN as OWN_IMAGE
 from featherseg.reliance.trials import ImageTrials, Trial
+from featherseg.tasks.segmentation.image import IMAGE
+from featherseg.tasks.segmentation.image import OWN as OWN_IMAGE
 from featherseg.tasks.segmentation.text import OWN as OWN_TEXT
 
 Segment = Callable[[Sequence[np.ndarray], Sequence[str]], Iterable[np.ndarray]]
@@ -129,7 +129,7 @@ def _pictures(trials: ImageTrials, read: Callable[[str], np.ndarray],
     other = read(trials.other.image) if trials.other else None
     for condition in dict.fromkeys(trial.image for trial in trials.trials):
         rng = np.random.default_rng([seed, *f"{condition}/{trials.image}".encode()])
-        made = IMAGE[condition](picture, other, rng)
+        made = IMAGE[condition].make(picture, other, rng)
         if made is not None:
             yield condition, made
 

@@ -5,7 +5,6 @@ text, which two-player Shapley shares need.
 """
 
 import itertools
-import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ from featherseg.core.registry import unknown
 from featherseg.core.seeds import rng_of
 from featherseg.data.prepared import Sample
 from featherseg.models.readings import Reader, Readings, as_text
-from featherseg.reliance import image as images
-from featherseg.reliance.image import BLUR, IMAGE, MEAN_COLOUR, OTHER_IMAGE, OWN
+from featherseg.tasks.segmentation import image as images
 from featherseg.tasks.segmentation import text as texts
+from featherseg.tasks.segmentation.image import BLUR, IMAGE, MEAN_COLOUR, OTHER_IMAGE, OWN
+from featherseg.tasks.segmentation.interventions import Interventions
 from featherseg.tasks.segmentation.text import NONE, OTHER_STRUCTURE, PERMUTED, TEXT, Case, Peers
-from featherseg.tasks.segmentation.trials import Trial
-from featherseg.tasks.segmentation.trials import own_prompt as drawn_prompt
+from featherseg.tasks.segmentation.trials import Trial, own_prompt
 
 # without these there is no verdict, so they are always made
 TEXT_BASIS, IMAGE_BASIS = (OWN, NONE, PERMUTED, OTHER_STRUCTURE), (OWN, MEAN_COLOUR, OTHER_IMAGE, BLUR)
@@ -48,7 +47,7 @@ def plan(samples: Sequence[Sample], policy: str, seed: int, *, text: Sequence[st
         samples: those of one split.
         policy: level of the own prompt (`prepared.prompt_of`).
         seed: decides, with each sample's id and the intervention's name, whatever is drawn.
-        text, image: interventions beside those that the verdict needs; None for all.
+        text, image: interventions beside those that the verdict needs; None for all but those on request.
         limit: at most so many images, of as many patients (groups) as can be; a higher limit adds images and takes none
             away.
         reader: what the model reads of prompts.
@@ -80,12 +79,7 @@ def interventions(text: Sequence[str] | None = None,
     Raises:
         UserError: an intervention is unknown.
     """
-    return _chosen("text", text, TEXT, TEXT_BASIS), _chosen("image", image, IMAGE, IMAGE_BASIS)
-
-
-def own_prompt(sample: Sample, policy: str, seed: int) -> str:
-    """A sample's own prompt: the first one of its level; where the policy is `random` the seed decides."""
-    return drawn_prompt(sample, policy, _rng(seed, texts.OWN, sample))
+    return _chosen(text, TEXT, TEXT_BASIS), _chosen(image, IMAGE, IMAGE_BASIS)
 
 
 def _trials(sample: Sample, peers: Peers, seed: int, text_names: list[str], image_names: list[str]) -> list[Trial]:
@@ -99,8 +93,10 @@ def _trials(sample: Sample, peers: Peers, seed: int, text_names: list[str], imag
         of = owner.get(same, "") if text in (texts.OWN, OTHER_STRUCTURE) else ""
         return Trial(sample, text, prompt, of, image=image, read_as=same, cut=readings.is_cut(prompt))
 
-    trials = [trial(name, images.OWN, prompt) for name in text_names
-              for prompt in TEXT[name](case, _rng(seed, name, sample))]
+    trials = []
+    for name in text_names:
+        prompts = TEXT[name].make(case, TEXT[name].rng(seed, sample.sample_id))
+        trials += [trial(name, images.OWN, prompt) for prompt in prompts]
     trials += [trial(texts.OWN, name, case.own) for name in image_names if name != images.OWN]
     return [*trials, trial(NONE, MEAN_COLOUR, "")]
 
@@ -118,12 +114,10 @@ def _limited(order: list[str], groups: dict[str, str], limit: int | None) -> lis
     return [name for name in order if name in taken]
 
 
-def _chosen(kind: str, wanted: Sequence[str] | None, known: dict, basis: tuple[str, ...]) -> list[str]:
-    for name in wanted or ():
+def _chosen(wanted: Sequence[str] | None, known: Interventions, basis: tuple[str, ...]) -> list[str]:
+    if wanted is None:
+        return [name for name in known if not known[name].on_request]
+    for name in wanted:
         if name not in known:
-            raise unknown(f"{kind} intervention", name, list(known))
-    return [name for name in known if wanted is None or name in wanted or name in basis]
-
-
-def _rng(seed: int, intervention: str, sample: Sample) -> random.Random:
-    return rng_of(seed, intervention, sample.sample_id)
+            raise unknown(known.kind, name, list(known))
+    return [name for name in known if name in wanted or name in basis]

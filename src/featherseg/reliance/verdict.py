@@ -6,9 +6,9 @@ from typing import Any
 from featherseg.data.prompts.wording import ATTRIBUTES
 from featherseg.models.readings import losses
 from featherseg.reliance.controls import BOTH, IMAGE_ONLY, LANGUAGE_ONLY, MUST_BE, NEITHER, ORACLE
-from featherseg.reliance.image import BLUR, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.reliance.statistics import FEWEST
-from featherseg.tasks.segmentation.text import NONE, OTHER_STRUCTURE, OWN, PERMUTED
+from featherseg.tasks.segmentation.image import BLUR, IMAGE, MEAN_COLOUR, OTHER_IMAGE
+from featherseg.tasks.segmentation.text import NONE, OTHER_STRUCTURE, OWN, PERMUTED, TEXT
 
 MISLED = "image, though foreign prompts mislead"
 UNDECIDED = "too few to tell"
@@ -17,19 +17,14 @@ LEAST_DROP = 0.02  # in DSC: a smaller one is no reliance, however significant
 LEVEL = 0.05  # of the corrected p-value
 RANDOMLY_MOVED = 0.25  # of ordered pairs, at most, by a model that answers at random
 POOR = 0.1  # own DSC up to which there is little to rely on
-WORDS = {
-    OWN: "own prompt", NONE: "no prompt", PERMUTED: "prompts permuted", "other_sample": "another sample's prompt",
-    OTHER_STRUCTURE: "another structure's prompt", "class_only": "the class only",
-    **{f"flip_{name}": f"{name} changed" for name in ATTRIBUTES}, "contradictory": "contradictory prompt",
-    "under": "under-descriptive prompt", "over": "over-descriptive prompt", "shuffled_words": "words shuffled",
-    "random_words": "random words", MEAN_COLOUR: "mean colour", OTHER_IMAGE: "images permuted", "noise": "noise",
-    "blur": "blurred", "patch_shuffle": "patches shuffled",
-}
 
 
 def title(condition: str) -> str:
     """An intervention's name as tables and figures give it."""
-    return WORDS.get(condition) or condition.replace("level_", "level ").replace("_", " ").replace("level p", "level P")
+    for interventions in (TEXT, IMAGE):
+        if condition in interventions:
+            return interventions[condition].title
+    return condition.replace("_", " ")  # an intervention that this version no longer has
 
 
 def verdict(record: dict[str, Any]) -> str:

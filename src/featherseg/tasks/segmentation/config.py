@@ -1,18 +1,39 @@
 """The keys of a segmentation run's sections `train` and `evaluate` that other tasks do not have."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from featherseg.config import EvaluateConfig, Positive, Several, Strict, TrainConfig
+from featherseg.core.registry import unknown
+
+if TYPE_CHECKING:
+    from featherseg.tasks.segmentation.interventions import Interventions
 
 PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
 PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
-TextIntervention = Literal[
-    "own", "none", "permuted", "other_sample", "other_structure", "class_only", "level_p0", "level_p1", "level_p2",
-    "level_p3", "level_p4", "level_p5", "level_p6", "level_p7", "level_p8", "level_p9", "flip_number", "flip_size",
-    "flip_location", "flip_shape", "flip_colour", "contradictory", "under", "over", "shuffled_words", "random_words"]
-ImageIntervention = Literal["own", "mean_colour", "other_image", "noise", "blur", "patch_shuffle"]
+
+
+def _text_intervention(name: str) -> str:
+    from featherseg.tasks.segmentation.text import TEXT  # what decides numbers stays out of what a plan needs
+
+    return _known(name, TEXT)
+
+
+def _image_intervention(name: str) -> str:
+    from featherseg.tasks.segmentation.image import IMAGE
+
+    return _known(name, IMAGE)
+
+
+def _known(name: str, interventions: "Interventions") -> str:
+    if name not in interventions:
+        raise ValueError(str(unknown(interventions.kind, name, list(interventions))).removesuffix("."))
+    return name
+
+
+TextIntervention = Annotated[str, AfterValidator(_text_intervention)]
+ImageIntervention = Annotated[str, AfterValidator(_image_intervention)]
 
 
 class LossConfig(Strict):
@@ -74,9 +95,9 @@ class SegmentationTrain(TrainConfig):
 class RelianceConfig(Strict):
     """How a run's reliance on image and text is measured (`featherseg.reliance`).
 
-    `text` and `image` name interventions beside those that the verdict needs, null all of them; `images` is the
-    number of images of a split at most, one of each patient before a second of any, null all; `draws` is that of the
-    bootstrap.
+    `text` and `image` name interventions beside those that the verdict needs; null is all of them but `other`, which
+    is tried on request only. `images` is the number of images of a split at most, one of each patient before a second
+    of any; null is all of them. `draws` is that of the bootstrap.
     """
 
     text: Several[TextIntervention] | None = None

@@ -1,8 +1,9 @@
 """Scores of a segmentation run at original resolution, and a first language check.
 
-Every sample of a split is segmented with its `own` prompt, with the `empty` one, with that of an `other` sample, and,
-where all have one, with the `class_name` alone (P1): fuller prompts may be made from the true mask. A model that
-listens loses much under the second and third; one that looks only at the image does not notice.
+Every sample of a split is segmented with its `own` prompt, with an empty one (`none`), with that of an `other` sample,
+and, where all have one, with the class name alone (`class_only`, P1): fuller prompts may be made from the true mask. A
+model that listens loses much under the second and third; one that looks only at the image does not notice. These
+conditions are interventions of the reliance suite (`text.py`).
 
 Under the policy `sentences` each of a sample's sentences (its fullest prompt where it has none) is an own prompt,
 scored by itself and at both thresholds of `referring.py`. Nothing is drawn from a global generator, and each split is

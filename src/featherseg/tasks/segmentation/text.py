@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from featherseg.core.seeds import rng_of
-from featherseg.data.prepared import LEVELS, Sample
+from featherseg.data.prepared import LEVELS, SENTENCES, Sample
 from featherseg.data.prompts.wording import ATTRIBUTES, LOCATIONS, NUMBERS, SHAPES, SIZES
 from featherseg.models.readings import Readings
+from featherseg.tasks.segmentation.interventions import Interventions
 
-OWN, NONE, PERMUTED, OTHER_STRUCTURE = "own", "none", "permuted", "other_structure"
+OWN, NONE, OTHER, CLASS_ONLY = "own", "none", "other", "class_only"
+PERMUTED, OTHER_STRUCTURE = "permuted", "other_structure"
 _USUAL = {  # what an attribute is changed to where the split itself knows no other value
     "number": NUMBERS[:4], "size": SIZES, "location": tuple(place for row in LOCATIONS for place in row),
     "shape": SHAPES, "colour": ("red", "blue", "green", "white", "black"),
@@ -97,19 +99,53 @@ class Case:
         return [prompt] if same(prompt) != same(self.own) else []
 
 
-TextIntervention = Callable[[Case, random.Random], list[str]]
+Make = Callable[[Case, random.Random], list[str]]
+TEXT: Interventions[Make] = Interventions("text intervention")
 
 
+@TEXT.add(OWN, "own prompt", condition=True)
 def own(case: Case, rng: random.Random) -> list[str]:
     """The sample's own prompt: no intervention."""
     return [case.own]
 
 
+@TEXT.add(NONE, "no prompt", condition=True)
 def none(case: Case, rng: random.Random) -> list[str]:
     """The empty prompt (P0): the absent text."""
     return [""]
 
 
+@TEXT.add(PERMUTED, "prompts permuted")
+def permuted(case: Case, rng: random.Random) -> list[str]:
+    """The prompt that falls to this sample when the prompts of all samples are permuted; it may equal its own."""
+    return [case.peers.next_prompt[case.sample.sample_id]]
+
+
+@TEXT.add("other_sample", "another sample's prompt")
+def other_sample(case: Case, rng: random.Random) -> list[str]:
+    """The prompt of a sample of another image, one that differs from the own prompt."""
+    found = case.peers.elsewhere(case.sample)
+    return [case.peers.own[rng.choice(found).sample_id]] if found else []
+
+
+@TEXT.add(OTHER_STRUCTURE, "another structure's prompt")
+def other_structure(case: Case, rng: random.Random) -> list[str]:
+    """The prompts of the other structures of the same image, those that differ from the own prompt."""
+    different: dict[str, str] = {}
+    for other in case.peers.structures(case.sample):
+        prompt = case.peers.own[other.sample_id]
+        different.setdefault(case.peers.readings.same(prompt), prompt)
+    return [prompt for prompt in different.values() if case.changed(prompt)]
+
+
+@TEXT.add(OTHER, "another's prompt", condition=True, on_request=True)
+def other(case: Case, rng: random.Random) -> list[str]:
+    """The prompt of another structure of the same image, or else of any other sample, that the model reads as another
+    one; its own where all share one prompt. What an evaluation asks for beside the own prompt."""
+    return [case.peers.own[case.peers.other(case.sample, rng)]]
+
+
+@TEXT.add(CLASS_ONLY, "the class only", condition=True)
 def class_only(case: Case, rng: random.Random) -> list[str]:
     """The class and nothing else (P1)."""
     return case.sample.prompts.get("p1", [])[:1]
@@ -120,30 +156,9 @@ def level(name: str, case: Case, rng: random.Random) -> list[str]:
     return case.sample.prompts.get(name, [])[:1]
 
 
-def permuted(case: Case, rng: random.Random) -> list[str]:
-    """The prompt that falls to this sample when the prompts of all samples are permuted; it may equal its own."""
-    return [case.peers.next_prompt[case.sample.sample_id]]
-
-
-def other_sample(case: Case, rng: random.Random) -> list[str]:
-    """The prompt of a sample of another image, one that differs from the own prompt."""
-    found = case.peers.elsewhere(case.sample)
-    return [case.peers.own[rng.choice(found).sample_id]] if found else []
-
-
-def other(case: Case, rng: random.Random) -> list[str]:
-    """The prompt of another structure of the same image, or else of any other sample, that the model reads as another
-    one; its own where all share one prompt. What an evaluation asks for beside the own prompt."""
-    return [case.peers.own[case.peers.other(case.sample, rng)]]
-
-
-def other_structure(case: Case, rng: random.Random) -> list[str]:
-    """The prompts of the other structures of the same image, those that differ from the own prompt."""
-    different: dict[str, str] = {}
-    for other in case.peers.structures(case.sample):
-        prompt = case.peers.own[other.sample_id]
-        different.setdefault(case.peers.readings.same(prompt), prompt)
-    return [prompt for prompt in different.values() if case.changed(prompt)]
+for name in LEVELS:
+    if name != SENTENCES:
+        TEXT.add(f"level_{name}", f"level {name.upper()}")(partial(level, name))
 
 
 def flip(attribute: str, case: Case, rng: random.Random) -> list[str]:
@@ -152,6 +167,11 @@ def flip(attribute: str, case: Case, rng: random.Random) -> list[str]:
     return [] if value is None else case.changed(_replaced(case, attribute, value))
 
 
+for name in ATTRIBUTES:
+    TEXT.add(f"flip_{name}", f"{name} changed")(partial(flip, name))
+
+
+@TEXT.add("contradictory", "contradictory prompt")
 def contradictory(case: Case, rng: random.Random) -> list[str]:
     """The own prompt, followed by another value of each attribute that it names."""
     values = [other_value(attribute, case, rng) for attribute in ATTRIBUTES]
@@ -159,16 +179,19 @@ def contradictory(case: Case, rng: random.Random) -> list[str]:
     return case.changed(f"{case.own}, but {said}") if said else []
 
 
+@TEXT.add("under", "under-descriptive prompt")
 def under(case: Case, rng: random.Random) -> list[str]:
     """Less than the class: that something is to be found."""
     return ["region of interest"]
 
 
+@TEXT.add("over", "over-descriptive prompt")
 def over(case: Case, rng: random.Random) -> list[str]:
     """The own prompt, and then many words that are true of any picture."""
     return case.changed(case.own + _MANY_WORDS) if case.own else []
 
 
+@TEXT.add("shuffled_words", "words shuffled")
 def shuffled_words(case: Case, rng: random.Random) -> list[str]:
     """The own prompt's words in another order."""
     words = case.own.split()
@@ -180,20 +203,11 @@ def shuffled_words(case: Case, rng: random.Random) -> list[str]:
     return case.changed(" ".join(shuffled))
 
 
+@TEXT.add("random_words", "random words")
 def random_words(case: Case, rng: random.Random) -> list[str]:
     """As many words as the own prompt has, of which none has to do with it."""
     count = len(case.own.split())
     return case.changed(" ".join(rng.choices(_UNRELATED, k=count))) if count else []
-
-
-# those of the reliance suite, in its order
-TEXT: dict[str, TextIntervention] = {
-    OWN: own, NONE: none, PERMUTED: permuted, "other_sample": other_sample, OTHER_STRUCTURE: other_structure,
-    "class_only": class_only, **{f"level_{name}": partial(level, name) for name in LEVELS if name.startswith("p")},
-    **{f"flip_{attribute}": partial(flip, attribute) for attribute in ATTRIBUTES},
-    "contradictory": contradictory, "under": under, "over": over,
-    "shuffled_words": shuffled_words, "random_words": random_words,
-}
 
 
 def other_value(attribute: str, case: Case, rng: random.Random) -> str | None:

@@ -1,24 +1,18 @@
 """Which prompts meet which images: the trials of an evaluation, and what every plan of trials shares.
 
 The prompts of all plans are made by the interventions of `text.py`; an evaluation's conditions are four of them.
-Whatever is drawn has a generator of its own (`seeds.rng_of`), named by the run's seed, the sample and a word for what
-is drawn, the salt. Evaluation puts its salt first (`own/<seed>/<sample>`), the reliance suite second
-(`<seed>/own/<sample>`), so that the two draw independently of one another.
+Whatever an intervention draws for a sample comes from a generator of its own (`Intervention.rng`), so that a run's own
+prompt is the same in its evaluation and in the reliance suite.
 """
 
 import itertools
-import random
 from dataclasses import dataclass
 
-from featherseg.core.seeds import rng_of
 from featherseg.data.prepared import SENTENCES, Sample, prompt_of
 from featherseg.models.readings import Readings, as_text
-from featherseg.tasks.segmentation import text
-from featherseg.tasks.segmentation.text import Case, Peers, TextIntervention
+from featherseg.tasks.segmentation.text import CLASS_ONLY, NONE, OTHER, OWN, TEXT, Case, Peers
 
-OWN, EMPTY, OTHER, CLASS_NAME = "own", "empty", "other", "class_name"
-CONDITIONS: dict[str, TextIntervention] = {
-    OWN: text.own, EMPTY: text.none, OTHER: text.other, CLASS_NAME: text.class_only}
+CONDITIONS = tuple(name for name in TEXT if TEXT[name].condition)
 
 
 @dataclass(frozen=True)
@@ -27,8 +21,7 @@ class Trial:
 
     Attributes:
         sample: whose mask is the truth, and whose image is segmented, changed or not.
-        condition: where the prompt comes from: `own`, `empty`, `other` or `class_name` in an evaluation, a text
-            intervention by name in the reliance suite.
+        condition: where the prompt comes from: a text intervention by name, in an evaluation one of `CONDITIONS`.
         prompt: the prompt.
         prompt_of: whose own prompt it is: a sample's id in an evaluation, a structure of the image in the suite; ""
             where it is that of none, or of several.
@@ -63,7 +56,7 @@ def plan_trials(samples: list[Sample], policy: str, seed: int, readings: Reading
     own = {sample.sample_id: own_prompts(sample, policy, seed) for sample in samples}
     peers = Peers(samples, own, seed, readings or Readings(as_text, itertools.chain(*own.values())))
     named = all("p1" in sample.prompts for sample in samples)
-    conditions = [condition for condition in CONDITIONS if named or condition != CLASS_NAME]
+    conditions = [condition for condition in CONDITIONS if named or condition != CLASS_ONLY]
     trials = []
     for sample in sorted(samples, key=lambda sample: (sample.image, sample.sample_id)):
         case = Case(sample, peers.own[sample.sample_id], peers)
@@ -75,23 +68,24 @@ def plan_trials(samples: list[Sample], policy: str, seed: int, readings: Reading
 
 
 def _asked(condition: str, case: Case, seed: int) -> list[str]:
-    return CONDITIONS[condition](case, rng_of(condition, seed, case.sample.sample_id))
+    intervention = TEXT[condition]
+    return intervention.make(case, intervention.rng(seed, case.sample.sample_id))
 
 
 def _owner(condition: str, case: Case, seed: int) -> str:
     """Id of the sample whose prompt a condition asks for, "" where it is that of none."""
     if condition == OTHER:
-        return case.peers.other(case.sample, rng_of(condition, seed, case.sample.sample_id))
-    return "" if condition == EMPTY else case.sample.sample_id
+        return case.peers.other(case.sample, TEXT[OTHER].rng(seed, case.sample.sample_id))
+    return "" if condition == NONE else case.sample.sample_id
 
 
 def own_prompts(sample: Sample, policy: str, seed: int) -> list[str]:
     """A sample's own prompts: each of its sentences where the policy is `sentences`, else one."""
     if policy == SENTENCES and SENTENCES in sample.prompts:
         return sample.prompts[SENTENCES]
-    return [own_prompt(sample, policy, rng_of(OWN, seed, sample.sample_id))]
+    return [own_prompt(sample, policy, seed)]
 
 
-def own_prompt(sample: Sample, policy: str, rng: random.Random) -> str:
-    """A sample's own prompt: the first one of its level; drawn by `rng` where the policy is `random`."""
-    return prompt_of(sample, policy, rng if policy == "random" else None)
+def own_prompt(sample: Sample, policy: str, seed: int) -> str:
+    """A sample's own prompt: the first one of its level; where the policy is `random` the seed decides."""
+    return prompt_of(sample, policy, TEXT[OWN].rng(seed, sample.sample_id) if policy == "random" else None)
