@@ -30,7 +30,7 @@ from featherseg.config import (
 )
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, check_name, not_run_reason
-from featherseg.core.paths import RUNS, plans, processed
+from featherseg.core.paths import RUNS, WEIGHTS, plans, processed
 from featherseg.core.provenance import git
 from featherseg.core.registry import unknown
 from featherseg.core.terminal import first_names
@@ -383,9 +383,9 @@ def _why_absent(weights: Path) -> str | None:
         return not_run_reason(weights)
     if weights.exists():
         return None
-    from featherseg.models.public import FOLDER, PUBLIC
+    from featherseg.models.public import PUBLIC
 
-    return f"{weights} is not fetched yet" if weights.parent == FOLDER and weights.name in PUBLIC else None
+    return f"{weights} is not fetched yet" if weights.parent == WEIGHTS and weights.name in PUBLIC else None
 
 
 def _merge(recipe: dict[str, Any], params: dict[str, Any], kind: type[Strict] | None = None) -> dict[str, Any]:

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+RAW = Path("data/raw")
+INBOX = Path("data/inbox")  # where a user puts an archive that needs an account
+CHECKSUMS = Path("data/checksums.json")
 PROCESSED = Path("data/processed")
+WEIGHTS = Path("data/weights")
 RUNS = Path("runs")
 REPORTS = Path("reports")
 NOTEBOOKS = Path("notebooks")

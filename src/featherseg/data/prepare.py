@@ -7,7 +7,7 @@ from featherseg.config import DataParams, FolderParams
 from featherseg.core.errors import UserError
 from featherseg.core.files import not_run_reason, refuse_own_source, write_not_run
 from featherseg.core.locks import exclusive, lock_of
-from featherseg.core.paths import PROCESSED
+from featherseg.core.paths import PROCESSED, RAW
 from featherseg.core.registry import unknown
 from featherseg.data.card import About, summary, write_card
 from featherseg.data.folder.own_folder import prepare_folder
@@ -17,8 +17,6 @@ from featherseg.data.raw.published import prepare_published
 from featherseg.data.raw.refer import prepare_referring
 from featherseg.data.raw.spec import DatasetSpec, LabelMapSpec, ReferringSpec
 from featherseg.data.raw.specs import SPECS
-
-RAW = Path("data/raw")
 
 
 def prepare_dataset(name: str, params: DataParams) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featherseg.core import paths
 from featherseg.core.errors import NotRun
 from featherseg.core.files import (
     atomic_path,
@@ -24,7 +25,6 @@ from featherseg.core.files import (
 from featherseg.core.locks import exclusive, lock_of
 from featherseg.core.registry import unknown
 from featherseg.data.raw.checksums import Checksums
-from featherseg.data.raw.download import CHECKSUMS
 from featherseg.models.towers.word_pieces import FILE as VOCABULARY
 from featherseg.models.weights import OWN_FILE, read_state
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from featherseg.config import Strict
-
-FOLDER = Path("data/weights")
 
 
 @dataclass(frozen=True)
@@ -92,10 +90,10 @@ def fetch_weights(name: str, mirror: str | None = None) -> None:
 
 def _fetch_all(name: str, mirror: str | None) -> None:
     """Write the files of one repository."""
-    weights, inbox = WEIGHTS[name], Path("data/inbox") / name
-    refuse_own_source(FOLDER / name, inbox, *([Path(mirror) / name] if mirror else []))
-    known, reason = Checksums(CHECKSUMS), None
-    with atomic_path(FOLDER / name) as folder:
+    weights, inbox = WEIGHTS[name], paths.INBOX / name
+    refuse_own_source(paths.WEIGHTS / name, inbox, *([Path(mirror) / name] if mirror else []))
+    known, reason = Checksums(paths.CHECKSUMS), None
+    with atomic_path(paths.WEIGHTS / name) as folder:
         folder.mkdir()
         try:
             for file in weights.files:
@@ -108,22 +106,22 @@ def _fetch_all(name: str, mirror: str | None) -> None:
         write_status(folder, reason)
     if reason is None:
         known.record()
-    print(reason or f"weights of {name} are in data/weights/{name}")
+    print(reason or f"weights of {name} are in {paths.WEIGHTS / name}")
 
 
 def _assemble(name: str, mirror: str | None) -> None:
     """Write one file out of two; both are fetched first where they are not there."""
-    first, second = (FOLDER / part for part in ASSEMBLED[name])
+    first, second = (paths.WEIGHTS / part for part in ASSEMBLED[name])
     for part in (first, second):
         if not part.is_dir():
             fetch_weights(part.name, mirror)
     reason = "; ".join(filter(None, map(not_run_reason, (first, second)))) or None
-    with atomic_path(FOLDER / name) as folder:
+    with atomic_path(paths.WEIGHTS / name) as folder:
         folder.mkdir()
         if reason is None:
             _join(name, first, second, folder)
         write_status(folder, reason)
-    print(reason or f"weights of {name} are in data/weights/{name}")
+    print(reason or f"weights of {name} are in {paths.WEIGHTS / name}")
 
 
 def _join(name: str, first: Path, second: Path, folder: Path) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from featherseg.config import ModelConfig, Run, read_params
 from featherseg.core.errors import UserError
 from featherseg.core.files import not_run_reason, read_object
+from featherseg.core.paths import CHECKSUMS, WEIGHTS
 from featherseg.core.terminal import shortened
 from featherseg.data.raw.checksums import Checksums
-from featherseg.data.raw.download import CHECKSUMS
 from featherseg.models import public
 from featherseg.models.weights import is_random
 from featherseg.tasks.base import RECORD
@@ -90,7 +90,7 @@ def weights_record(model: ModelConfig) -> dict[str, str]:
         weights.parts: the public weights that assembled ones are made of.
     """
     path, sha256 = Path(model.weights), model.sha256 or ""
-    parts = public.ASSEMBLED.get(path.name, ()) if path.parent == public.FOLDER else ()
+    parts = public.ASSEMBLED.get(path.name, ()) if path.parent == WEIGHTS else ()
     if is_random(model.weights):
         kind = RANDOM
     elif path.parent == EMBEDDED:
@@ -105,7 +105,7 @@ def weights_record(model: ModelConfig) -> dict[str, str]:
 
 def _is_public(path: Path, sha256: str) -> bool:
     """Whether a folder is that of public weights, unchanged since the first download where that was recorded."""
-    if path.parent != public.FOLDER or path.name not in public.WEIGHTS:
+    if path.parent != WEIGHTS or path.name not in public.WEIGHTS:
         return False
     known = Checksums(CHECKSUMS)
     recorded = [known.get(f"weights/{path.name}/{file}") for file in public.WEIGHTS[path.name].files]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from featherseg.core.errors import UserError
 from featherseg.core.files import sha256_file
+from featherseg.core.paths import RAW
 from featherseg.core.registry import Registry
 from featherseg.data.folder.lists import Entry, read_list
 from featherseg.data.raw.spec import DatasetSpec
@@ -101,7 +102,7 @@ def list_faults(folders: Mapping[str, Path]) -> list[ListFault]:
             for name, lists in here.items() for kind in KINDS for count, found in KINDS[kind].find(lists, here)]
 
 
-def downloaded_lists(raw: Path = Path("data/raw")) -> dict[str, Path]:
+def downloaded_lists(raw: Path = RAW) -> dict[str, Path]:
     """Dataset -> the folder of its downloaded lists, for those that have some."""
     return {name: raw / name / "anns" for name, spec in SPECS.items()
             if isinstance(spec, DatasetSpec) and (raw / name / "anns").is_dir()}

@@ -17,16 +17,13 @@ from featherseg.core.files import (
     write_status,
 )
 from featherseg.core.locks import exclusive, lock_of
+from featherseg.core.paths import CHECKSUMS, INBOX, RAW
 from featherseg.core.registry import unknown
 from featherseg.data.raw.checksums import Checksums
 from featherseg.data.raw.extract import NoRoom, extract, is_archive
 from featherseg.data.raw.fetch import Unreachable, fetch, is_open_to_change
 from featherseg.data.raw.spec import DatasetSpec, RawSpec, Resource
 from featherseg.data.raw.specs import SPECS
-
-RAW = Path("data/raw")
-INBOX = Path("data/inbox")
-CHECKSUMS = Path("data/checksums.json")
 
 
 def download_dataset(dataset: str, mirror: str | None = None) -> None:
