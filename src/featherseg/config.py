@@ -4,6 +4,8 @@ A key that is not declared here, a wrong type or a value out of range is a `User
 and the key.
 """
 
+import copy
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
@@ -350,14 +352,20 @@ def read_yaml(path: Path | str) -> Any:
     """
     text = read_text(path, LONGEST_YAML)
     try:
-        _check_brackets(text)
-        value = YAML(typ="safe", pure=True).load(text)
+        value = _parsed(text)
     except RecursionError:
         raise UserError(f"{path} is nested too deep to be read; correct the file.") from None
     except Exception as error:  # of its own kinds, and whatever its constructors meet in odd values
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     check_nesting(value, path, MOST_YAML_VALUES)
-    return value
+    return copy.deepcopy(value)
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    """The value of a YAML text; not parsed again where several studies read one recipe."""
+    _check_brackets(text)
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def _check_brackets(text: str) -> None:

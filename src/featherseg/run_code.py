@@ -6,9 +6,10 @@ notebook.
 run into dvc.lock and writes that file anew after each stage.
 """
 
+import functools
 from pathlib import Path
 
-from featherseg.config import Recipe, Run
+from featherseg.config import Run
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, read_object, sha256_file, write_json
 from featherseg.core.paths import NOTEBOOKS
@@ -47,7 +48,7 @@ def write_code(folder: Path) -> list[str]:
     Returns:
         Why recipes are left out, one sentence each: what is not a recipe has no code.
     """
-    faults = []
+    faults, code_of = [], functools.cache(stage_code)
     with atomic_path(folder) as partial:
         for part in (*ENTRY, "notebook"):
             (partial / part).mkdir(parents=True)
@@ -59,7 +60,8 @@ def write_code(folder: Path) -> list[str]:
             try:
                 recipe = declared(name)
                 for stage in ENTRY:
-                    write_json(partial / stage / f"{name}.json", _code_of(stage, recipe))
+                    code = code_of(stage, recipe.task, recipe.model, recipe.adapter.get("name", ""))
+                    write_json(partial / stage / f"{name}.json", code)
             except UserError as error:
                 faults.append(str(error))
     return faults
@@ -89,7 +91,3 @@ def report_code(*modules: str) -> dict[str, str]:
     folders = {(PACKAGE / name).parent for name in code}
     templates = sorted(file for folder in folders for file in folder.glob("*.html"))
     return code | {file.relative_to(PACKAGE).as_posix(): sha256_file(file) for file in templates}
-
-
-def _code_of(stage: str, recipe: Recipe) -> dict[str, str]:
-    return stage_code(stage, recipe.task, recipe.model, recipe.adapter.get("name", ""))

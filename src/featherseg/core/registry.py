@@ -76,7 +76,8 @@ class PackageRegistry(Registry[T]):
         if name not in self:
             raise unknown(self.kind, name, list(self))
         module = f"{self._package}.{name}"
-        importlib.import_module(module)
+        if name not in self._entries:
+            importlib.import_module(module)
         if name not in self._entries:
             raise UserError(f"the module {module} registers no {self.kind} of its own name; register one there as "
                             f"'{name}'.")
@@ -88,4 +89,4 @@ class PackageRegistry(Registry[T]):
         return iter(sorted(names.difference(self._beside)))
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in set(self)
+        return isinstance(name, str) and (name in self._entries or name in set(self))

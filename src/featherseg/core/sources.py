@@ -96,8 +96,9 @@ def _read(file: Path) -> Source:
 
 @functools.cache
 def _parsed(file: Path, changed: int, size: int) -> Source:
-    text = file.read_text(encoding="utf-8")
-    return Source(digest(text), tuple(_imports(ast.parse(text))))
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    imports = tuple(_imports(tree))
+    return Source(_digest(tree), imports)
 
 
 def _imports(node: ast.AST, method: str = "") -> Iterator[tuple[str, str]]:
@@ -112,7 +113,7 @@ def _imports(node: ast.AST, method: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _is_for_type_checkers(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def _named(node: ast.AST) -> list[str]:
@@ -139,7 +140,11 @@ def _paths(name: str) -> Iterator[str]:
 def digest(source: str) -> str:
     """SHA-256 of what a module does: of its syntax tree without docstrings and without how a class is drawn, so that
     layout does not count either."""
-    tree = ast.parse(source)
+    return _digest(ast.parse(source))
+
+
+def _digest(tree: ast.Module) -> str:
+    """`digest` of a syntax tree, from which it takes what does not count."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
                 ast.get_docstring(node, clean=False) is not None):

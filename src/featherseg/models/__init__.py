@@ -88,9 +88,10 @@ class Models(Mapping[str, ModelSpec]):
 MODELS = Models()
 
 
-def families() -> list[str]:
+@functools.cache
+def families() -> tuple[str, ...]:
     """The folders that declare models."""
-    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/config.py"))
+    return tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/config.py")))
 
 
 @functools.cache
