@@ -61,6 +61,8 @@ def write_code(folder: Path) -> list[str]:
                 recipe = declared(name)
                 for stage in ENTRY:
                     code = code_of(stage, recipe.task, recipe.model, recipe.adapter.get("name", ""))
+                    if stage == "train" and recipe.train is None:  # no code decides what is not trained
+                        code = {}
                     write_json(partial / stage / f"{name}.json", code)
             except UserError as error:
                 faults.append(str(error))

@@ -199,6 +199,8 @@ def test_each_recipe_has_a_file_for_each_stage_and_a_faulty_one_is_named(tmp_pat
     for stage in ("train", "evaluate"):
         assert sorted(path.stem for path in Path("code", stage).iterdir()) == good
     assert "adapters/lora.py" in read_json("code/train/clipseg-lora.json")
+    assert read_json("code/train/clipseg-zero_shot.json") == {}
+    assert "adapters/zero_shot.py" in read_json("code/evaluate/clipseg-zero_shot.json")
     assert {"plan.py", "config.py", "tasks/segmentation/config.py"} < set(read_json("code/plan.json"))
     assert {"check.py", "plan.py", "adapters/lora.py"} < set(read_json("code/check.json"))
     assert {"reporting/collect.py", "reporting/records.py", "core/markup.py"} < set(read_json("code/collect.json"))
