@@ -7,14 +7,14 @@ import csv
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from benchmarks import growth, steps
+from benchmarks import growth, startup, steps
 from benchmarks.process import in_process
 from benchmarks.steps import IMPLEMENTATIONS, PROMPTS, Case, model_config
 from featherseg.core.errors import NotRun
@@ -37,6 +37,8 @@ ETRIS_BATCH, ETRIS_ROUNDS = 1, 2
 TRAINING_GOALS = {DENSE: 1.1, SHALLOW: 8.0, DECODER: 8.0}  # speed-up of a full-size step on the CPU
 PROMPTS_GOAL = 8.0
 GROWTH_GOALS = {"seconds": 1.2, "peak": 1.1}
+# of the time that torch's own import takes: what the engine's adds, and one image segmented
+ENGINE_GOAL, PREDICT_GOAL = 0.68, 1.6
 CUDA_BATCH, CUDA_ROUNDS = 32, 10
 # dense bf16 operations a second by the vendor's data sheets, two a multiply-add; the first name that fits
 PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12}
@@ -53,12 +55,14 @@ class Plan:
         methods: recipes.
         images: the two numbers of images between which growth is looked at.
         etris: the ETRIS models, each at full size with every method of `ETRIS_METHODS`.
+        starts: how often a command is started.
     """
 
     sizes: dict[str, tuple[int, int]]
     methods: tuple[str, ...]
     images: tuple[int, int]
     etris: tuple[str, ...] = ()
+    starts: int = 1
 
     def cases(self) -> list[Case]:
         """Every size, device, method and phase."""
@@ -77,7 +81,7 @@ class Plan:
                 for model in self.etris for device, much in devices.items()]
 
 
-WHOLE = Plan({"full": (2, 3), "embedded": (16, 15)}, METHODS, (1_000, 10_000), ETRIS_MODELS)
+WHOLE = Plan({"full": (2, 3), "embedded": (16, 15)}, METHODS, (1_000, 10_000), ETRIS_MODELS, starts=5)
 QUICK = Plan({"embedded": (4, 2)}, (ZERO_SHOT, DENSE, SHALLOW), (30, 90))
 
 
@@ -103,6 +107,7 @@ def run_benchmarks(quick: bool = False) -> None:
 
 def measure(plan: Plan, work_dir: Path) -> Iterator[Row]:
     """The rows of a plan, without hardware and versions; `work_dir` takes datasets and caches."""
+    yield from _startup(plan.starts, work_dir)
     for case in plan.cases():
         yield from _or_reason(case, case.phase, _steps(case, work_dir))
         if (case.recipe, case.phase) == (ZERO_SHOT, "inference"):
@@ -134,7 +139,7 @@ def make_row(case: Case, part: str, quantity: str, unit: str = "", values: Seque
 
     Args:
         case: what was measured.
-        part: train, inference, prompts, prepare or epoch.
+        part: start-up, train, inference, prompts, prepare or epoch.
         quantity: what the values are.
         unit: their unit.
         values: one a measurement; none where it was not made.
@@ -169,6 +174,25 @@ def share_of_peak(case: Case, gpu: str, flops: int, seconds: Sequence[float]) ->
     return make_row(case, case.phase, quantity, "1", [flops / s / peak for s in seconds],
                     implementation="ours",
                     note=f"{flops / 1e9:.1f} GFLOP a step counted, {peak / 1e12:.0f} TFLOP/s at most")
+
+
+def _startup(rounds: int, work_dir: Path) -> Iterator[Row]:
+    """Seconds that the engine's import adds to torch's, and those of one image's prediction, each beside torch's."""
+    case = Case("embedded", "", "inference", "cpu", 1, rounds)
+    seconds = in_process(startup.engine_import, rounds, cache_dir=work_dir / "cache")
+    yield from _beside_torch(case, "engine", "import of the engine, torch's not counted", seconds, ENGINE_GOAL)
+    case = replace(case, recipe=DECODER)
+    seconds = in_process(startup.predict_one, DECODER, rounds, _dataset(case, work_dir), work_dir / "start-up",
+                         cache_dir=work_dir / "cache")
+    yield from _beside_torch(case, "predict", "featherseg predict, one image", seconds, PREDICT_GOAL)
+
+
+def _beside_torch(case: Case, ours: str, condition: str, seconds: dict[str, list[float]], goal: float) -> Iterator[Row]:
+    """What was measured, and its ratio to torch's import."""
+    yield make_row(case, "start-up", "time", "s", seconds["torch"], implementation="torch", condition="import")
+    yield make_row(case, "start-up", "time", "s", seconds[ours], implementation="ours", condition=condition)
+    yield make_row(case, "start-up", "time", "x", _ratios(seconds[ours], seconds["torch"]),
+                   implementation="ours / torch", condition=condition, at_most=goal)
 
 
 def _steps(case: Case, work_dir: Path) -> Iterator[Row]:

@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 import tiny_run
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks import steps
+from benchmarks import startup, steps
 from benchmarks import suite as bench
 from benchmarks.process import in_process
 from benchmarks.reference import Reference
 from benchmarks.steps import Bench, Case
 from featherseg import adapters, models
+from featherseg.cli import main
 from featherseg.config import ModelConfig
 from featherseg.core.errors import NotRun
 from featherseg.core.provenance import peak_memory_mib, provenance
@@ -171,6 +173,22 @@ def test_twelve_prompts_are_given_at_once_and_one_by_one(at_root, data_dir, monk
     assert asked[2:] == [(kind, 1, prompt) for kind in ("CLIPSeg", "Reference") for prompt in prompts]
 
 
+def test_a_prediction_is_started_on_a_run_of_its_own(at_root, data_dir, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(startup, "_python", lambda *arguments, folder: started.append(arguments))
+    seconds = startup.predict_one("clipseg-decoder", 2, data_dir, tmp_path / "work")
+    assert {name: len(values) for name, values in seconds.items()} == {"torch": 2, "predict": 2}
+    assert [arguments[:2] for arguments in started] == 3 * [("-c", "import torch"), ("-m", "featherseg")]
+    monkeypatch.chdir(tmp_path / "work")
+    main(started[1][2:])
+    assert Image.open("mask.png").size == (32, 32)
+
+
+def test_what_the_engine_adds_is_counted_apart_from_torch(monkeypatch):
+    monkeypatch.setattr(startup, "IMPORTS", "import sys\nprint(*map(len, sys.argv[1:]), sep='\\n')")
+    assert startup.engine_import(2) == {"torch": [5.0, 5.0], "engine": [17.0, 17.0]}
+
+
 def test_a_processes_memory_is_its_own():
     assert peak_memory_mib()["process"] > 300
     assert in_process(peak_memory_mib, cache_dir=Path("unused"))["process"] < 200
@@ -258,6 +276,7 @@ def pretend(function, *arguments, **_):
         "time_alone": {"seconds": [2.0], "cached": False, "flops": None, "peak": 1000, "before": 400},
         "time_prompts": {"at once": [1.0], "one by one": [7.0], "reference": [9.0]},
         "prepare": {"seconds": 0.01, "peak": 100}, "epoch": {"seconds": 0.02, "peak": 700},
+        "engine_import": {"torch": [2.0], "engine": [1.0]}, "predict_one": {"torch": [2.0], "predict": [5.0]},
     }[function.__name__]
 
 
@@ -273,7 +292,9 @@ def test_the_table_holds_every_goal_once_and_says_what_was_not_measured(pretende
     assert all(tuple(row) == bench.COLUMNS for row in rows)
     goals = {(row["part"], row["method"], row["quantity"], row["implementation"]): (row["target"], row["ok"])
              for row in rows if row["target"]}
-    assert len(goals) == sum(bool(row["target"]) for row in rows) == 3 + 1 + 6
+    assert len(goals) == sum(bool(row["target"]) for row in rows) == 2 + 3 + 1 + 6
+    assert goals["start-up", "", "time", "ours / torch"] == ("<= 0.68", "yes")
+    assert goals["start-up", "clipseg-decoder", "time", "ours / torch"] == ("<= 1.6", "no")
     for recipe, target in (("decoder", ">= 8"), ("vlsm_shallow-vlc", ">= 8"), ("vlsm_dense-vlc", ">= 1.1")):
         assert goals["train", f"clipseg-{recipe}", "speed-up", "ours / reference"] == (target, "yes")
     assert goals["prompts", "clipseg-zero_shot", "speed-up", "ours / reference"] == (">= 8", "yes")
