@@ -1,7 +1,10 @@
 """A small project with fabricated scores, in the form that the pipeline writes them, to test reports on."""
 
+import contextlib
+import functools
 import io
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +15,14 @@ from featherseg.core.files import read_json, write_json, write_status
 from featherseg.data.pool import pool_dataset
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.plan import read_recipe
+from featherseg.reporting.collect import collect
 from featherseg.tasks.base import TASKS, records, score_table
 from featherseg.tasks.segmentation.config import SegmentationEvaluate, SegmentationTrain
 from featherseg.tasks.segmentation.evaluate import long_table, prediction_row, score_rows, scores_of, summarise
 from featherseg.tasks.segmentation.trials import Trial, own_prompts, plan_trials
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+_TEMPLATES: list[tempfile.TemporaryDirectory] = []  # removed when the process ends
 ADAPTERS = {
     "clipseg-zero_shot": {"name": "zero_shot"},
     "clipseg-decoder": {"name": "decoder"},
@@ -72,8 +77,40 @@ def make_project(
     recipes: tuple[str, ...] = CLIPSEG,
     datasets: tuple[str, ...] = ("lesions", "organs"),
     study: str = "study",
+    collected: bool = False,
 ) -> None:
-    """Write a project whose study has scored every recipe on every dataset; `root` is where we are."""
+    """Write a project whose study has scored every recipe on every dataset, and collected it where `collected`; what
+    is there of another project stays."""
+    plan = root / "runs" / study / "plan" / RECIPES_FILE
+    declared = read_json(plan) if plan.is_file() else {}
+    template = _template(recipes, datasets, study, collected)
+    for dataset in (template / "data/processed").glob("*"):
+        shutil.rmtree(root / "data/processed" / dataset.name, ignore_errors=True)
+    shutil.copytree(template, root, dirs_exist_ok=True)
+    if declared:
+        write_json(plan, declared | read_json(plan))
+
+
+@functools.cache
+def _template(recipes: tuple[str, ...], datasets: tuple[str, ...], study: str, collected: bool) -> Path:
+    """A project that is made once and copied for each test."""
+    _TEMPLATES.append(tempfile.TemporaryDirectory(prefix="project-"))
+    root = Path(_TEMPLATES[-1].name)
+    with contextlib.chdir(root):
+        write_project(root, recipes, datasets, study)
+        if collected:
+            collect(study)
+    return root
+
+
+def write_project(
+    root: Path,
+    recipes: tuple[str, ...] = CLIPSEG,
+    datasets: tuple[str, ...] = ("lesions", "organs"),
+    study: str = "study",
+) -> None:
+    """`make_project` without a copy, for tests that put something else in the place of a part of it; `root` is where
+    we are."""
     for name in ("recipes", "notebooks", "data/published"):
         shutil.copytree(REPOSITORY / name, root / name, dirs_exist_ok=True)
     (root / "params.yaml").write_text(PARAMS)

@@ -12,7 +12,7 @@ import reporting_project
 from IPython.display import Markdown
 from live_markup import HOSTILE, live_markup, text_of
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from reporting_project import declare, make_project
+from reporting_project import declare, write_project
 from ruamel.yaml import YAML
 
 from featherseg.core.files import write_json, write_status
@@ -51,19 +51,29 @@ def hostile_dataset(name: str, images: int = 6) -> None:
                                   prompts={"p1": f"{HOSTILE}{place}", "p2": f"{HOSTILE}{place} of {k}"})
 
 
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory) -> Path:
+    """A project in which every free text is hostile: titles, prompts, targets, reasons, weights."""
+    root = tmp_path_factory.mktemp("hostile")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setattr(reporting_project, "make_dataset", hostile_dataset)
+        patch.setattr(reporting_project, "EMBEDDED", f"weights/{HOSTILE.replace('/', '')}")
+        write_project(root, RECIPES, ("lesions",))
+        for path in Path("recipes").glob("*.yaml"):
+            recipe = YAML(typ="safe").load(path.read_text())
+            YAML().dump(recipe | {"title": HOSTILE.replace("\x1b", "") + path.stem}, path)
+        declare("study", ABSENT, "lesions")
+        write_status(f"runs/study/evaluate/{ABSENT}-lesions-0", HOSTILE)
+        collect("study")
+    return root
+
+
 @pytest.fixture
-def study(tmp_path, monkeypatch):
-    """A study in which every free text is hostile: titles, prompts, targets, reasons, weights."""
+def study(hostile, tmp_path, monkeypatch) -> Study:
+    """A study of such a project."""
+    shutil.copytree(hostile, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reporting_project, "make_dataset", hostile_dataset)
-    monkeypatch.setattr(reporting_project, "EMBEDDED", f"weights/{HOSTILE.replace('/', '')}")
-    make_project(tmp_path, RECIPES, ("lesions",))
-    for path in Path("recipes").glob("*.yaml"):
-        recipe = YAML(typ="safe").load(path.read_text())
-        YAML().dump(recipe | {"title": HOSTILE.replace("\x1b", "") + path.stem}, path)
-    declare("study", ABSENT, "lesions")
-    write_status(f"runs/study/evaluate/{ABSENT}-lesions-0", HOSTILE)
-    collect("study")
     return Study("study")
 
 

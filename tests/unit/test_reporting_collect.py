@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import reporting_project
-from reporting_project import declare, make_project, scored_run
+from reporting_project import declare, make_project, scored_run, write_project
 
 import featherseg.tasks
 from featherseg.config import ModelConfig, Run, write_run
@@ -107,7 +107,7 @@ def test_means_of_a_plain_set_stand_once(project):
 
 def test_test_comes_first_whatever_the_order_of_the_settings(project, monkeypatch):
     monkeypatch.setitem(reporting_project.REFERRED, "scenes_ref", ("val", "test"))
-    make_project(project, RECIPES, ("scenes_ref",))
+    write_project(project, RECIPES, ("scenes_ref",))
     collect("study")
     assert set(Study("study").results.split) == {"test"}
     assert "split" not in scores.table(Study("study"))

@@ -24,19 +24,30 @@ PARTS = ("hierarchical_alignment", "global_alignment", "projector")
 RECIPES = (*METHODS, "clipseg-decoder", "etris_vit-bridger-published")
 
 
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory) -> Path:
+    """A project with a collected study, which nobody changes."""
+    root = tmp_path_factory.mktemp("etris")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        make_project(root, RECIPES, ("scenes_ref",))
+        for number, recipe in enumerate(METHODS):
+            write_json(f"runs/study/info/{recipe}-scenes_ref-0.json", {
+                "images_per_second": 10.0 * number, "peak_memory_mib": {"process": 500 + number}})
+        collect("study")
+    return root
+
+
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(collected, tmp_path, monkeypatch) -> Path:
+    """A copy of the project, where we are."""
+    shutil.copytree(collected, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    make_project(tmp_path, RECIPES, ("scenes_ref",))
-    for number, recipe in enumerate(METHODS):
-        write_json(f"runs/study/info/{recipe}-scenes_ref-0.json", {
-            "images_per_second": 10.0 * number, "peak_memory_mib": {"process": 500 + number}})
     return tmp_path
 
 
 @pytest.fixture
-def study(project):
-    collect("study")
+def study(project) -> Study:
     return Study("study")
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import reporting_project
 from matplotlib.figure import Figure
-from reporting_project import declare, make_project, scored_run, with_column
+from reporting_project import declare, make_project, scored_run, with_column, write_project
 
 from featherseg.adapters import METHODS
 from featherseg.data.prepared import PreparedDataset
@@ -26,8 +26,7 @@ RECIPES = ("clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vl")
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make_project(tmp_path, RECIPES, ("lesions",))
-    collect("study")
+    make_project(tmp_path, RECIPES, ("lesions",), collected=True)
     return Study("study")
 
 
@@ -95,7 +94,7 @@ def test_a_split_of_one_sample_is_drawn_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     whole = reporting_project.make_dataset
     monkeypatch.setattr(reporting_project, "make_dataset", lambda name: whole(name, images=1))
-    make_project(tmp_path, RECIPES, ("lesions",))
+    write_project(tmp_path, RECIPES, ("lesions",))
     collect("study")
     titles = titles_of_overlays(monkeypatch)
     assert len(titles) == len(RECIPES) and all("only sample" in title for title in titles)

@@ -1,6 +1,7 @@
 """Executing notebooks: on this code, with known parameters, all or nothing; and the notebooks in git."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -16,13 +17,40 @@ from featherseg.reporting.notebook import execute
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 
+def make_project(root: Path, patch: pytest.MonkeyPatch) -> None:
+    """An empty project, where we are."""
+    patch.chdir(root)
+    patch.setenv("FEATHERSEG_CACHE", str(root / "cache"))
+    for name in ("dvc.yaml", "params.yaml"):
+        (root / name).write_text("")
+
+
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path / "cache"))
-    for name in ("dvc.yaml", "params.yaml"):
-        (tmp_path / name).write_text("")
+    make_project(tmp_path, monkeypatch)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory) -> Path:
+    """A project with a notebook and its page, which nobody changes."""
+    root = tmp_path_factory.mktemp("executed")
+    with pytest.MonkeyPatch.context() as patch:
+        make_project(root, patch)
+        write_notebook("fragile", "print('sound')")
+        execute("fragile", "study")
+    return root
+
+
+@pytest.fixture
+def fragile(executed, project) -> dict[str, bytes]:
+    """What the reports of an executed notebook hold."""
+    shutil.copytree(executed, project, dirs_exist_ok=True)
+    return reports()
+
+
+def reports() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path("reports/study").glob("*.*")}
 
 
 def write_notebook(name: str, code: str) -> None:
@@ -67,15 +95,13 @@ def test_an_unknown_notebook_is_named_with_the_known_ones():
         execute("sweeep", "study")
 
 
-def test_a_failing_cell_is_one_sentence_and_leaves_the_last_report_as_it_was():
-    write_notebook("fragile", "print('sound')")
-    before = execute("fragile", "study").read_text()
+def test_a_failing_cell_is_one_sentence_and_leaves_the_last_report_as_it_was(fragile):
     write_notebook("fragile", "1 / 0")
     with pytest.raises(UserError, match="'fragile' failed in its cell 3: ZeroDivisionError: div") as error:
         execute("fragile", "study")
     partly = Path(str(error.value).partition("notebook is ")[2].rstrip(".)"))
     assert "division by zero" in partly.read_text()
-    assert Path("reports/study/fragile.html").read_text() == before
+    assert reports() == fragile
     assert len(list(Path("reports/study").iterdir())) == 3
 
 
@@ -116,24 +142,19 @@ def test_no_page_names_a_folder_of_this_machine(project):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"cells": 5}', b'{"nbformat": 4, "cells": [{}]}'])
-def test_a_damaged_notebook_is_one_sentence_and_the_last_report_stays(content):
-    write_notebook("fragile", "print('sound')")
-    before = execute("fragile", "study").read_text()
+def test_a_damaged_notebook_is_one_sentence_and_the_last_report_stays(fragile, content):
     Path("notebooks/fragile.ipynb").write_bytes(content)
     with pytest.raises(UserError, match="notebooks/fragile.ipynb is not a Jupyter notebook") as error:
         execute("fragile", "study")
-    assert "\n" not in str(error.value) and Path("reports/study/fragile.html").read_text() == before
+    assert "\n" not in str(error.value) and reports() == fragile
 
 
-def test_a_page_that_cannot_be_made_leaves_the_last_report_as_it_was(monkeypatch):
-    write_notebook("fragile", "print('first')")
-    execute("fragile", "study")
-    before = {path.name: path.read_bytes() for path in Path("reports/study").glob("*.*")}
-    write_notebook("fragile", "print('second')")
+def test_a_page_that_cannot_be_made_leaves_the_last_report_as_it_was(fragile, monkeypatch):
+    write_notebook("fragile", "print('another')")
     monkeypatch.setattr("featherseg.reporting.notebook.notebook_page", lambda notebook: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         execute("fragile", "study")
-    assert {path.name: path.read_bytes() for path in Path("reports/study").glob("*.*")} == before
+    assert reports() == fragile
 
 
 def test_the_study_is_no_parameter():

@@ -25,8 +25,7 @@ STAND_IN = DATA_LABELS["synthetic"]
 def study(tmp_path, monkeypatch) -> Study:
     """A study of two methods and one without training on organs, whose records are made up."""
     monkeypatch.chdir(tmp_path)
-    make_project(tmp_path, (DECODER, DENSE, ZERO_SHOT), ("organs",))
-    collect("study")
+    make_project(tmp_path, (DECODER, DENSE, ZERO_SHOT), ("organs",), collected=True)
     return Study("study")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import reporting_project
-from reporting_project import declare, make_project, make_run, rescore, scored_run, write_scores
+from reporting_project import declare, make_project, make_run, rescore, scored_run, write_project, write_scores
 
 from featherseg.core.errors import UserError
 from featherseg.core.files import write_status
@@ -33,8 +33,7 @@ RECIPES = ("clipseg-zero_shot", "clipseg-decoder", "clipseg-vlsm_dense-vl", "cli
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make_project(tmp_path, RECIPES)
-    collect("study")
+    make_project(tmp_path, RECIPES, collected=True)
     return Study("study")
 
 
@@ -85,8 +84,7 @@ def test_table_1_is_the_papers(study):
 
 def test_a_number_on_the_papers_data_stands_below_the_published_one_with_the_distance(study, tmp_path):
     shutil.rmtree("runs")
-    make_project(tmp_path, RECIPES, ("kvasir_seg",))
-    collect("study")
+    make_project(tmp_path, RECIPES, ("kvasir_seg",), collected=True)
     study = Study("study")
     table = paper.table_1(study)
     theirs, ours = (line for _, line in table[table.dataset == "kvasir_seg"].iterrows())
@@ -101,8 +99,7 @@ def test_a_number_on_the_papers_data_stands_below_the_published_one_with_the_dis
 
 def test_a_distance_in_millimetres_is_not_compared_with_one_in_pixels(study, tmp_path):
     shutil.rmtree("runs")
-    make_project(tmp_path, RECIPES, ("kvasir_seg",))
-    collect("study")
+    make_project(tmp_path, RECIPES, ("kvasir_seg",), collected=True)
     pixels = paper.table_1(Study("study"), "HD95")
     path = Study("study").reports / "results.csv"
     rows = pd.read_csv(path)
@@ -119,8 +116,7 @@ def test_a_distance_in_millimetres_is_not_compared_with_one_in_pixels(study, tmp
 @pytest.mark.parametrize("weights", ["pipelines/pretrain/weights/clipseg-small", "my/own", "random"])
 def test_with_other_weights_no_distance_is_shown(study, tmp_path, weights):
     shutil.rmtree("runs")
-    make_project(tmp_path, RECIPES, ("kvasir_seg",))
-    collect("study")
+    make_project(tmp_path, RECIPES, ("kvasir_seg",), collected=True)
     gains = paper.gains(Study("study")).set_index("method")
     own = tables.own_dsc(Study("study").results).set_index("recipe").dsc["clipseg-vlsm_dense-vl"]
     line = gains.loc["DA (dense, VL)"]
@@ -292,8 +288,7 @@ def test_the_class_name_alone_stands_beside_the_own_prompt(study):
 
 def test_a_set_of_sentences_has_no_column_of_class_names(study, tmp_path):
     shutil.rmtree("runs")
-    make_project(tmp_path, ("etris_vit-bridger", "etris_vit-decoder"), ("scenes_ref",))
-    collect("study")
+    make_project(tmp_path, ("etris_vit-bridger", "etris_vit-decoder"), ("scenes_ref",), collected=True)
     assert "DSC, class name only" not in scores.table(Study("study"))
     assert "class name only" not in language.table(Study("study"))
 
@@ -311,7 +306,7 @@ def test_a_structure_that_is_never_found_is_named_beside_the_mean_that_hides_it(
 
     shutil.rmtree("runs")
     monkeypatch.setattr(reporting_project, "make_dataset", two_structures)
-    make_project(tmp_path, ("clipseg-decoder", "clipseg-vlsm_dense-vl"), ("organs",))
+    write_project(tmp_path, ("clipseg-decoder", "clipseg-vlsm_dense-vl"), ("organs",))
     collect("study")
     study = Study("study")
     own = structures.table(study.by_target, "own").set_index("structure")
