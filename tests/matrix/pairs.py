@@ -1,5 +1,6 @@
 """Small random models, and every method that fits each of them: the table that the shared checks run through."""
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -103,6 +104,11 @@ def label(value: object) -> str:
 
 def small(model: str) -> SegmentationModel:
     """A small random model, in eval mode, always the same."""
+    return copy.deepcopy(_built(model))
+
+
+@functools.cache
+def _built(model: str) -> SegmentationModel:
     torch.manual_seed(3)
     return SMALL[model]().eval()
 

@@ -25,7 +25,7 @@ def project(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for path in ("params.yaml", "pipelines/prompt_levels/params.yaml", "pipelines/referring/params.yaml"):
         edit(path, lambda params: params["model"].update(weights=dict.fromkeys(
-            ("clipseg", "etris_vit", "unet"), "random")))
+            ("clipseg", "etris_vit", "unet"), "random-small")))
     return tmp_path
 
 
@@ -80,7 +80,8 @@ def test_stages_that_wait_for_the_check_find_a_file_only_where_nothing_is_wrong(
 @pytest.mark.parametrize(("size", "said"), [
     (100, "image_size 100 is not a multiple of the patch size 16"), (80, "image_size 80 is not a multiple of 32")])
 def test_a_size_that_a_model_cannot_have_is_told_before_anything_runs(project, size, said):
-    edit("params.yaml", lambda params: params["model"].update(image_size=size))
+    weights = dict.fromkeys(("clipseg", "etris_vit", "unet"), "random")  # at full size
+    edit("params.yaml", lambda params: params["model"].update(image_size=size, weights=weights))
     assert any(said in fault for fault in check_project(["study"], params_only=True))
 
 

@@ -51,7 +51,8 @@ def test_parameters_at_full_size_are_the_released_codes():
     ("cris-full-medvlsm-published", 146_849_121), ("cris-full-referring-published", 146_849_121),
     ("cris-decoder", 42_742_785), ("cris-zero_shot", 0),
     ("cris-lora", 12 * 512 * 16 * (1 + 3 + 1 + 1)), ("cris-prompt", 8 * 512)])
-def test_a_recipe_is_described_at_full_size(recipe, trained):
+def test_a_recipe_is_described_at_full_size(recipe, trained, monkeypatch):
+    monkeypatch.setattr("featherseg.describe.multiply_adds", lambda model: 0)  # which takes most of the time
     described = describe(recipe)
     assert described["trainable"] == trained and described["groups"]["unused"]["total"] == 1
     added = trained if recipe in ("cris-lora", "cris-prompt") else 0

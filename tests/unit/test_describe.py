@@ -1,5 +1,6 @@
 """Counts of a recipe's full-size model."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -11,15 +12,25 @@ from featherseg.describe import describe
 from featherseg.papers.counts import describe_with
 
 
+@pytest.fixture(autouse=True)
+def described_once(monkeypatch):
+    """The full-size model of a recipe is counted once for all tests that print its table."""
+    monkeypatch.setattr("featherseg.papers.counts.describe",
+                        lambda recipe, *chosen: describe(recipe, *chosen) if chosen else described(recipe))
+
+
+described = functools.cache(describe)
+
+
 def test_groups_add_up_and_no_weights_are_allocated():
-    described = describe("clipseg-vlsm_dense-vl")
-    assert described["trainable"] == described["groups"]["adapter"]["trainable"] == 2_974_464
-    assert described["total"] == 150_747_746 + 2_974_464
-    assert described["image_size"] == 352
+    dense = described("clipseg-vlsm_dense-vl")
+    assert dense["trainable"] == dense["groups"]["adapter"]["trainable"] == 2_974_464
+    assert dense["total"] == 150_747_746 + 2_974_464
+    assert dense["image_size"] == 352
 
 
 def test_multiply_adds_are_those_of_the_layers():
-    plain, dense = describe("clipseg-zero_shot")["multiply_adds"], describe("clipseg-vlsm_dense-vl")["multiply_adds"]
+    plain, dense = (described(f"clipseg-{name}")["multiply_adds"] for name in ("zero_shot", "vlsm_dense-vl"))
     vision = 9 * 2 * 485 * 2 * 768 * 64  # blocks x places x tokens x two layers
     text = 9 * 2 * 77 * 2 * 512 * 64
     assert dense - plain == vision + text
@@ -27,8 +38,8 @@ def test_multiply_adds_are_those_of_the_layers():
 
 def test_the_model_of_a_params_file_can_be_described(capsys):
     cli.main(["describe", "clipseg-vlsm_dense-vl", "--params", "params.yaml", "--json"])
-    described = json.loads(capsys.readouterr().out)
-    assert described["image_size"] < 352 and described["trainable"] < 100_000
+    counts = json.loads(capsys.readouterr().out)
+    assert counts["image_size"] < 352 and counts["trainable"] < 100_000
 
 
 def test_an_image_size_that_does_not_fit_is_one_sentence(tmp_path):
@@ -55,10 +66,10 @@ def test_an_unknown_recipe_names_the_closest():
     ("etris_vit-bridger", 598_592, 559_360, 9_983_488 + 7_899_136 + 4_788_737, ("0.40%", "0.77%")),
 ])
 def test_etriss_bridger_positions_and_head_are_counted_apart(recipe, bridger, positions, head, shares, capsys):
-    described = describe(recipe)
-    trained = {name: group["trainable"] for name, group in described["groups"].items()}
+    counts = described(recipe)
+    trained = {name: group["trainable"] for name, group in counts["groups"].items()}
     assert trained == {"vision": 0, "text": 0, "positions": positions, "decoder": head, "adapter": bridger, "unused": 0}
-    assert described["groups"]["unused"]["total"] == 1 and described["image_size"] == 416
+    assert counts["groups"]["unused"]["total"] == 1 and counts["image_size"] == 416
     cli.main(["describe", recipe])
     printed = capsys.readouterr().out
     assert "Bridger {}, with positional embeddings {}".format(*shares) in printed
@@ -67,9 +78,9 @@ def test_etriss_bridger_positions_and_head_are_counted_apart(recipe, bridger, po
 
 
 def test_only_a_bridger_has_a_share_of_the_backbone(capsys):
-    described = describe("etris_vit-lora")
-    assert described["backbone_share"] is None
-    assert described["groups"]["adapter"]["trainable"] == 12 * (768 + 512) * 16 * (1 + 3 + 1 + 1)
+    counts = described("etris_vit-lora")
+    assert counts["backbone_share"] is None
+    assert counts["groups"]["adapter"]["trainable"] == 12 * (768 + 512) * 16 * (1 + 3 + 1 + 1)
     cli.main(["describe", "etris_vit-lora"])
     assert "share of the backbone" not in capsys.readouterr().out
 
@@ -94,6 +105,6 @@ def test_etriss_head_is_counted_by_part_beside_the_released_code(capsys):
     ("etris_vit-bridger-stages1", None, 22_671_361), ("etris_vit-bridger-no_projector", 598_592, 17_883_137),
     ("etris_vit-bridger-no_global", 598_592, 14_772_225), ("etris_vit-bridger-dim128", None, 22_671_361)])
 def test_ablations_differ_in_what_they_are_named_for(recipe, adapter, decoder):
-    trained = {name: group["trainable"] for name, group in describe(recipe)["groups"].items()}
+    trained = {name: group["trainable"] for name, group in described(recipe)["groups"].items()}
     assert trained["decoder"] == decoder and trained["positions"] == 559_360
     assert trained["adapter"] == adapter or adapter is None and trained["adapter"] != 598_592

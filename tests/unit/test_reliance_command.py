@@ -60,6 +60,12 @@ def here(tmp_path, monkeypatch):
     sys.modules.pop("mine", None)
 
 
+@pytest.fixture
+def without_page(monkeypatch):
+    """Nothing is drawn, for tests that look at the record alone."""
+    monkeypatch.setattr("featherseg.reliance.page.report", lambda *_: "")
+
+
 def reliance(*arguments):
     main(["reliance", *map(str, arguments)])
 
@@ -136,6 +142,7 @@ def test_odd_sets_give_a_report_without_a_number_that_is_none(here, capsys, kind
         assert not re.search(r"\bnan\b|\bNone\b|-0\.0\b", said), re.search(r".*(nan|None|-0\.0).*", said)[0]
 
 
+@pytest.mark.usefixtures("without_page")
 def test_structures_of_one_image_with_equal_prompts_are_not_told_apart(here):
     folder_of(here / "odd", {f"im{k}": (noise(seed=k), {"a": block(), "b": block(place=16)}) for k in range(7)})
     (here / "odd/list.csv").write_text("image,p1\n" + "".join(f"im{k}.png,block\n" for k in range(7)))
@@ -152,6 +159,7 @@ def test_two_runs_write_the_same_bytes(here):
         assert Path("one", name).read_bytes() == Path("two", name).read_bytes(), name
 
 
+@pytest.mark.usefixtures("without_page")
 def test_a_limit_and_a_split_choose_what_is_examined(here, capsys):
     reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "all", "--limit", 3, "--out", "out")
     record = read_json("out/reliance.json")
@@ -176,6 +184,7 @@ def test_a_prepared_dataset_is_taken_as_it_is(here, capsys):
     assert said in capsys.readouterr().out and said in Path("out/reliance.html").read_text()
 
 
+@pytest.mark.usefixtures("without_page")
 def test_the_current_folder_is_named_as_data(here, monkeypatch):
     monkeypatch.chdir(here / "data")
     (here / "data/mine.py").write_text(MODULE)
@@ -224,6 +233,7 @@ def test_what_is_missing_is_said(here, arguments, said):
         reliance(*arguments)
 
 
+@pytest.mark.usefixtures("without_page")
 def test_a_run_is_examined_on_its_own_data_by_its_own_settings(here):
     from tiny_run import make_run, write_dataset, write_training, write_weights
 
@@ -269,6 +279,7 @@ def declared(here):
     return declare
 
 
+@pytest.mark.usefixtures("without_page")
 @pytest.mark.parametrize("data", ["soft", "./soft/", "{here}/soft", "images/../soft", "linked", "mine_soft"])
 def test_a_declared_folder_is_prepared_as_it_is_declared(here, declared, capsys, data):
     declared(mine_soft=DECLARED)
@@ -281,12 +292,14 @@ def test_a_declared_folder_is_prepared_as_it_is_declared(here, declared, capsys,
     assert read_json("out/reliance.json")["data"] == "mine_soft"
 
 
+@pytest.mark.usefixtures("without_page")
 def test_a_folder_that_is_not_declared_keeps_the_default_settings(here, declared):
     declared(mine_soft=DECLARED, data=DECLARED)  # the name of another folder that is there
     reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "all", "--out", "out")
     assert set(pd.read_parquet("out/reliance.parquet").target) == {"left block", "right block"}
 
 
+@pytest.mark.usefixtures("without_page")
 def test_of_a_folder_declared_twice_the_name_is_asked_for(here, declared):
     declared(first=DECLARED, second=DECLARED | {"class_name": "lump", "descriptions": {}, "field": "general"})
     with pytest.raises(SystemExit, match="declares soft as first and as second; name one of these"):

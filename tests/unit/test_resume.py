@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,16 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
+VALIDATE = engine.Trainer._validate
+REFERENCES: dict[tuple[str, bool], dict[str, bytes]] = {}  # of trainings that several tests compare with
+
+
 @pytest.fixture(scope="module")
-def files(tmp_path_factory) -> tuple[Path, str, Path]:
+def files(tmp_path_factory) -> Iterator[tuple[Path, str, Path]]:
     """A weights folder, its SHA-256, and a prepared dataset."""
     root = tmp_path_factory.mktemp("tiny")
-    return root / "weights", tiny_weights(root / "weights"), tiny_data(root / "data")
+    yield root / "weights", tiny_weights(root / "weights"), tiny_data(root / "data")
+    REFERENCES.clear()
 
 
 @pytest.fixture
@@ -43,16 +49,24 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def write(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
 def states(place: Path) -> list[Path]:
     return list((place / "cache/resume").glob("*/state.pt"))
 
 
 def uninterrupted(files, place: Path, run, monkeypatch) -> dict[str, bytes]:
     """Outputs of the same run without a kill, in a cache of its own."""
-    monkeypatch.setenv("FEATHERSEG_CACHE", str(place / "other-cache"))
-    train(run, files[2], place / "reference", place / "reference.json")
-    monkeypatch.setenv("FEATHERSEG_CACHE", str(place / "cache"))
-    return contents(place / "reference")
+    key = run.model_dump_json(), engine.Trainer._validate is VALIDATE
+    if key not in REFERENCES:
+        monkeypatch.setenv("FEATHERSEG_CACHE", str(place / "other-cache"))
+        train(run, files[2], place / "reference", place / "reference.json")
+        monkeypatch.setenv("FEATHERSEG_CACHE", str(place / "cache"))
+        REFERENCES[key] = contents(place / "reference")
+    return REFERENCES[key]
 
 
 def killed_in(files, place: Path, run, monkeypatch, batch: int) -> None:
@@ -74,9 +88,8 @@ def killed_in(files, place: Path, run, monkeypatch, batch: int) -> None:
 
 def ever_worse(monkeypatch) -> None:
     """Let validation end in 1, 1/2, 1/3...: the first epoch is the best, and a plateau follows it."""
-    validate = engine.Trainer._validate
     monkeypatch.setattr(engine.Trainer, "_validate",
-                        lambda self, epoch: {"val_dsc": 1 / epoch + 0 * validate(self, epoch)["val_dsc"]})
+                        lambda self, epoch: {"val_dsc": 1 / epoch + 0 * VALIDATE(self, epoch)["val_dsc"]})
 
 
 @pytest.mark.parametrize("settings", [
@@ -311,7 +324,7 @@ def test_an_overtaken_training_that_finishes_is_kept_for_later(files, place, mon
     with Attempt(key, place / "out", place / "out.json") as first:
         with Attempt("other", place / "out", place / "out.json"), \
                 pytest.raises(UserError, match="other settings"):
-            first.publish(lambda folder: shutil.copytree(place / "reference", folder, dirs_exist_ok=True), {})
+            first.publish(lambda folder: write(folder, reference), {})
     monkeypatch.setattr(engine, "Trainer", never_trained)
     train(run, files[2], place / "out", place / "out.json")
     assert contents(place / "out") == reference

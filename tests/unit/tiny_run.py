@@ -1,15 +1,17 @@
 """A run on a tiny random model and a few drawn discs, written the way the stages write it."""
 
+import functools
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from featherseg import adapters, checkpoint, models
 from featherseg.config import ModelConfig, Run
-from featherseg.core.files import sha256_file, write_status
+from featherseg.core.files import write_status
 from featherseg.data.prepared import PreparedWriter
 from featherseg.models.clipseg.model import CLIPSeg, small_config
 from featherseg.tasks.segmentation.config import SegmentationEvaluate, SegmentationTrain
@@ -20,18 +22,24 @@ TARGETS = ("left disc", "middle disc", "right disc")
 
 def write_weights(folder: Path) -> ModelConfig:
     """Random weights, so large that masks are not trivial, of a CLIPSeg for 32 px, in a folder."""
+    architecture, tensors, digest = _weights()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(architecture)
+    (folder / "model.safetensors").write_bytes(tensors)
+    return ModelConfig(name="clipseg", weights=str(folder), sha256=digest, image_size=32)
+
+
+@functools.cache
+def _weights() -> tuple[str, bytes, str]:
+    """Contents of `config.json` and `model.safetensors`, and the SHA-256 of the latter."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = CLIPSeg(small_config(width=32, text_width=32, depth=4, image_size=32, taps=(0, 1, 2)), 32)
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.3)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(model.net.config.to_dict(), default=str))
-    save_file({name: tensor.contiguous() for name, tensor in model.net.state_dict().items()},
-              folder / "model.safetensors")
-    return ModelConfig(name="clipseg", weights=str(folder), sha256=sha256_file(folder / "model.safetensors"),
-                       image_size=32)
+    tensors = save({name: tensor.contiguous() for name, tensor in model.net.state_dict().items()})
+    return json.dumps(model.net.config.to_dict(), default=str), tensors, hashlib.sha256(tensors).hexdigest()
 
 
 def write_dataset(folder: Path, images: int = 5, targets: tuple[str, ...] = TARGETS) -> None:
