@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from featherseg.config import read_yaml, write_yaml
 
@@ -49,9 +50,6 @@ class Workspace:
     def dvc(self, *arguments: str, fails: bool = False) -> str:
         return self.run("dvc", *arguments, fails=fails)
 
-    def featherseg(self, *arguments: str, fails: bool = False) -> str:
-        return self.run("env", "PYTHONPATH=src", "python", "-m", "featherseg", *arguments, fails=fails)
-
     def edit(self, file: str, change: Callable[[dict], None]) -> None:
         """Change the values of a YAML file."""
         value = read_yaml(self.path / file)
@@ -68,8 +66,14 @@ class Workspace:
 
     def copy(self, path: Path) -> "Workspace":
         """A workspace of its own with all that this one has made, times of files included."""
-        shutil.copytree(self.path, path, symlinks=True)
+        shutil.copytree(self.path, path, symlinks=True, copy_function=copy_or_link)
         return Workspace(path)
+
+
+def copy_or_link(source: str, target: str) -> None:
+    """Copy a file; what git and DVC store under its digest is never changed in place and is linked."""
+    stored = "/.git/objects/" in source or "/.dvc/cache/files/" in source
+    os.link(source, target) if stored else shutil.copy2(source, target)
 
 
 def experiments(workspace: Workspace) -> list[str]:
@@ -92,14 +96,39 @@ def shrink_params(params: dict) -> None:
     params["train"].update(epochs=1, min_epochs=0, batch_size=4, schedule="constant")
 
 
+def made_once(place: Path, make: Callable[[Workspace], None]) -> Workspace:
+    """A workspace that the first of several test processes makes for all of them."""
+    workspace, output = Workspace(place / "featherseg"), place / "output.txt"
+    with FileLock(place.with_suffix(".lock")):
+        if not output.is_file():
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            make(workspace)
+            output.write_text(workspace.output)
+    workspace.output = output.read_text()
+    return workspace
+
+
 @pytest.fixture(scope="session")
-def clone(tmp_path_factory) -> Workspace:
+def shared(tmp_path_factory) -> Path:
+    """The folder that the processes of one test run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def clone(shared) -> Workspace:
     """What a clone of this checkout holds, its uncommitted edits included, with the micro study declared."""
-    workspace = Workspace(tmp_path_factory.mktemp("clone") / "featherseg")
+    return made_once(shared / "clone", make_clone)
+
+
+def make_clone(workspace: Workspace) -> None:
+    """Copy what git tracks or would track, but for the reports' pages, into a repository of its own."""
     listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT,
                             capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
+        is_page = name.startswith("reports/") and not name.endswith((".csv", ".json", ".yaml"))
+        if (ROOT / name).is_file() and not is_page:
             (workspace.path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, workspace.path / name)
     workspace.run("git", "init", "--quiet")
@@ -110,16 +139,18 @@ def clone(tmp_path_factory) -> Workspace:
     stages = (workspace.path / "dvc.yaml").read_text()
     (workspace.path / "dvc.yaml").write_text(re.sub(r"name: \[00_overview.*\]", "name: [00_overview]", stages))
     workspace.commit("Declare a micro study")
-    return workspace
 
 
 @pytest.fixture(scope="session")
-def reproduced(clone, tmp_path_factory) -> Workspace:
+def reproduced(clone, shared) -> Workspace:
     """The clone after its first `dvc repro`, committed; nobody changes it."""
-    workspace = clone.copy(tmp_path_factory.mktemp("reproduced") / "featherseg")
-    workspace.output = workspace.dvc("repro")
-    workspace.commit("Reproduce the micro study")
-    return workspace
+
+    def reproduce(workspace: Workspace) -> None:
+        clone.copy(workspace.path)
+        workspace.output = workspace.dvc("repro")
+        workspace.commit("Reproduce the micro study")
+
+    return made_once(shared / "reproduced", reproduce)
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """Training through DVC, killed and resumed: the end is the same to the last bit."""
 
+import functools
 import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -15,7 +15,7 @@ import pytest
 from conftest import DENSE, Workspace, experiments
 from featherseg.config import read_yaml
 
-EPOCHS, MINUTES = 24, 60
+EPOCHS, MINUTES = 12, 60
 TRAIN = ("dvc", "repro", "--single-item", "--no-run-cache", f"train@{DENSE}")
 EXPERIMENT = ("dvc", "exp", "run", "--temp", "--single-item", f"train@{DENSE}")
 OUTPUT = Path("runs/study/train") / DENSE
@@ -46,6 +46,14 @@ def kill_group(dvc: subprocess.Popen) -> None:
 
 KILLS = {"dvc": (TRAIN, kill_dvc), "dvc alone": (TRAIN, kill_dvc_and_let_the_trainer_finish),
          "trainer": (TRAIN, kill_trainer), "group": (TRAIN, kill_group), "experiment": (EXPERIMENT, kill_group)}
+# what the trainer does then is tested by every run of unit/test_resume.py: the second one waits for the first one, or
+# goes on where it was killed
+SLOW = {"dvc", "trainer"}
+
+
+def kills(*names: str) -> list:
+    """Parameters of a test, those of `SLOW` marked."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in names]
 
 
 def saved_states(workspace: Workspace) -> list[Path]:
@@ -67,38 +75,39 @@ def train_killed(workspace: Workspace, command: tuple[str, ...], kill: Callable[
 
 
 @pytest.fixture(scope="module")
-def trained(reproduced, tmp_path_factory) -> dict[str, Workspace]:
-    """Workspaces after the same training: one undisturbed, the others killed once, two at a time."""
+def trained(reproduced, tmp_path_factory) -> Callable[[str], Workspace]:
+    """Gives the workspace after a training that was `undisturbed` or killed once in one of the ways of `KILLS`."""
     base = reproduced.copy(tmp_path_factory.mktemp("base") / "featherseg")
     base.edit("params.yaml", lambda params: params["train"].update(epochs=EPOCHS, early_stop_patience=EPOCHS))
     base.dvc("repro", "plan")
-    copies = {name: base.copy(tmp_path_factory.mktemp(name) / "featherseg") for name in ("undisturbed", *KILLS)}
-    with ThreadPoolExecutor(2) as pool:
-        jobs = {"undisturbed": pool.submit(copies["undisturbed"].run, *TRAIN)}
-        jobs |= {name: pool.submit(train_killed, copies[name], *KILLS[name]) for name in KILLS}
-        for name, job in jobs.items():
-            copies[name].output = job.result()
-    return copies
+
+    @functools.cache
+    def workspace(name: str) -> Workspace:
+        copy = base.copy(tmp_path_factory.mktemp(name) / "featherseg")
+        copy.output = copy.run(*TRAIN) if name == "undisturbed" else train_killed(copy, *KILLS[name])
+        return copy
+
+    return workspace
 
 
-@pytest.mark.parametrize("name", [name for name in KILLS if name != "experiment"])
+@pytest.mark.parametrize("name", kills("dvc", "dvc alone", "trainer", "group"))
 def test_a_killed_training_ends_bit_equal(trained, name):
-    expected, found = (trained[which].path / OUTPUT for which in ("undisturbed", name))
+    expected, found = (trained(which).path / OUTPUT for which in ("undisturbed", name))
     assert sorted(path.name for path in found.iterdir()) == ["checkpoint.safetensors", "history.csv", "status.json"]
     assert len((found / "history.csv").read_text().splitlines()) == 1 + EPOCHS
     for file in expected.iterdir():
         assert (found / file.name).read_bytes() == file.read_bytes(), file.name
-    assert saved_states(trained[name]) == []
+    assert saved_states(trained(name)) == []
 
 
-@pytest.mark.parametrize("name", ["trainer", "group"])
+@pytest.mark.parametrize("name", kills("trainer", "group"))
 def test_it_went_on_after_the_last_finished_epoch(trained, name):
-    info = json.loads((trained[name].path / f"runs/study/info/{DENSE}.json").read_text())
+    info = json.loads((trained(name).path / f"runs/study/info/{DENSE}.json").read_text())
     assert 1 <= info["resumed_after_epoch"] < EPOCHS
 
 
 def test_what_finished_after_dvc_was_killed_is_not_trained_again(trained):
-    assert "is finished already" in trained["dvc alone"].output
+    assert "is finished already" in trained("dvc alone").output
 
 
 def recorded(lock: Path) -> dict[str, str]:
@@ -107,10 +116,10 @@ def recorded(lock: Path) -> dict[str, str]:
 
 
 def test_a_killed_experiment_goes_on_and_ends_bit_equal(trained, tmp_path):
-    done = trained["experiment"]
+    done = trained("experiment")
     [commit] = experiments(done)
     (tmp_path / "dvc.lock").write_text(done.run("git", "show", f"{commit}:dvc.lock"))
-    found, expected = recorded(tmp_path / "dvc.lock"), recorded(trained["undisturbed"].path / "dvc.lock")
+    found, expected = recorded(tmp_path / "dvc.lock"), recorded(trained("undisturbed").path / "dvc.lock")
     assert found[str(OUTPUT)] == expected[str(OUTPUT)]
     assert "going on after epoch" in done.output
     assert saved_states(done) == []

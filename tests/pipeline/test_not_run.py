@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from conftest import Workspace, ran
+from featherseg.cli import main
 
 STUDY = "pipelines/vlsm_adapter/dvc.yaml"
 OPEN, CLOSED = "clipseg-decoder-kvasir_seg-41", "clipseg-decoder-bkai-41"
@@ -76,9 +77,10 @@ def test_rows_without_data_say_why_and_the_rest_goes_on(study):
     assert ran(study.dvc("repro", f"{STUDY}:collect")) == set()
 
 
-def test_the_list_says_what_is_missing(study):
-    listed = dict(line.split(maxsplit=1) for line in
-                  study.featherseg("plan", "--study", "vlsm_adapter", "--list").splitlines())
+def test_the_list_says_what_is_missing(study, monkeypatch, capsys):
+    monkeypatch.chdir(study.path)
+    main(["plan", "--study", "vlsm_adapter", "--list"])
+    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert set(listed) == {OPEN, CLOSED}
     assert listed[CLOSED].startswith("not run: ") and "Kaggle" in listed[CLOSED]
 

@@ -115,9 +115,9 @@ print(other_tasks.table("colours", study.every_task).to_csv(index=False))
 
 
 @pytest.fixture(scope="module")
-def workspace(clone, tmp_path_factory) -> Workspace:
-    """A clone whose study is one run of the task, collected."""
-    workspace = clone.copy(tmp_path_factory.mktemp("toy") / "featherseg")
+def workspace(reproduced, tmp_path_factory) -> Workspace:
+    """A checkout whose study is one run of the task, collected."""
+    workspace = reproduced.copy(tmp_path_factory.mktemp("toy") / "featherseg")
     folder = workspace.path / "src/featherseg/tasks/colours"
     folder.mkdir()
     (folder / "__init__.py").write_text(TASK)
