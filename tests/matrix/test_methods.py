@@ -80,18 +80,19 @@ def test_training_moves_exactly_what_is_trainable(name, adapter):
     model = adapters.apply(small(name), adapter, seed=1)
     model.train()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    optimizer = torch.optim.SGD(trainable(model).values(), lr=0.1)
+    learned = trainable(model)
+    optimizer = torch.optim.SGD(learned.values(), lr=0.1)
     step(model, optimizer)
     step(model, optimizer)  # LoRA's A has no gradient until B has moved
-    for key, parameter in trainable(model).items():
+    for key, parameter in learned.items():
         assert torch.isfinite(parameter.grad).all(), key
         if not key.endswith(".conv.bias"):  # in DETRIS's adapters, where BatchNorm takes the bias away again
             assert parameter.grad.abs().sum() > 0, f"{key} is trainable but gets no gradient"
-    trained = {key.rpartition(".")[0] for key in trainable(model)}  # their BatchNorm statistics may move
+    trained = {key.rpartition(".")[0] for key in learned}  # their BatchNorm statistics may move
     for key, tensor in model.state_dict().items():
         module, _, tensor_name = key.rpartition(".")
         is_statistic = tensor_name.startswith(("running_", "num_batches_tracked"))
-        if key not in trainable(model) and not (is_statistic and module in trained):
+        if key not in learned and not (is_statistic and module in trained):
             assert torch.equal(tensor, before[key]), f"{key} is frozen but moved"
 
 
@@ -160,6 +161,7 @@ def test_a_checkpoint_restores_the_logits(name, adapter, tmp_path):
 @pytest.mark.parametrize("name", SMALL)
 def test_a_checkpoint_holds_what_a_method_trains_and_no_frozen_weight(name, tmp_path):
     base = small(name)
+    known = base.state_dict().keys()
     save_file({key: tensor.contiguous() for key, tensor in base.net.state_dict().items()},
               tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{}")
@@ -168,7 +170,7 @@ def test_a_checkpoint_holds_what_a_method_trains_and_no_frozen_weight(name, tmp_
                   adapter=adapter)
         model = adapters.apply(small(name), adapter, seed=1)
         model(*batch(model)[:2])
-        added = {key for key in model.state_dict() if key.replace(".base_layer", "") not in base.state_dict()}
+        added = {key for key in model.state_dict() if key.replace(".base_layer", "") not in known}
         assert checkpoint.changed_tensors(model, run).keys() == trainable(model).keys() | added, label(adapter)
 
 

@@ -114,15 +114,15 @@ def test_resumed_is_uninterrupted(files, place, monkeypatch, capfd, settings, ba
 
 
 def test_killed_by_the_system_and_resumed(files, place, monkeypatch):
-    run = tiny_run(files[0], files[1], {"name": "full"}, epochs=15, early_stop_patience=None)
+    run = tiny_run(files[0], files[1], epochs=15, early_stop_patience=None)
     (place / "run.json").write_text(run.model_dump_json())
     command = [sys.executable, tiny.__file__, str(place / "run.json"), str(files[2]), str(place / "out")]
     trainer = subprocess.Popen(command, env=tiny_environment(), stderr=subprocess.DEVNULL)
     try:
-        for _ in range(1800):
+        for _ in range(9000):
             if states(place) or trainer.poll() is not None:
                 break
-            time.sleep(0.1)
+            time.sleep(0.02)
         assert trainer.poll() is None, "the trainer ended before it could be killed"
         trainer.send_signal(signal.SIGKILL)
     finally:
