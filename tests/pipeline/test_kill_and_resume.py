@@ -12,13 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conftest import DENSE, Workspace, experiments
+from conftest import BRIDGER, Workspace, experiments
 from featherseg.config import read_yaml
 
 EPOCHS, MINUTES = 12, 60
-TRAIN = ("dvc", "repro", "--single-item", "--no-run-cache", f"train@{DENSE}")
-EXPERIMENT = ("dvc", "exp", "run", "--temp", "--single-item", f"train@{DENSE}")
-OUTPUT = Path("runs/study/train") / DENSE
+TRAIN = ("dvc", "repro", "--single-item", "--no-run-cache", f"train@{BRIDGER}")
+EXPERIMENT = ("dvc", "exp", "run", "--temp", "--single-item", f"train@{BRIDGER}")
+OUTPUT = Path("runs/study/train") / BRIDGER
 
 
 def trainer_of(dvc: subprocess.Popen) -> psutil.Process:
@@ -102,7 +102,7 @@ def test_a_killed_training_ends_bit_equal(trained, name):
 
 @pytest.mark.parametrize("name", kills("trainer", "group"))
 def test_it_went_on_after_the_last_finished_epoch(trained, name):
-    info = json.loads((trained(name).path / f"runs/study/info/{DENSE}.json").read_text())
+    info = json.loads((trained(name).path / f"runs/study/info/{BRIDGER}.json").read_text())
     assert 1 <= info["resumed_after_epoch"] < EPOCHS
 
 
@@ -112,7 +112,7 @@ def test_what_finished_after_dvc_was_killed_is_not_trained_again(trained):
 
 def recorded(lock: Path) -> dict[str, str]:
     """Hashes of the training's outputs in a dvc.lock, by path."""
-    return {out["path"]: out["md5"] for out in read_yaml(lock)["stages"][f"train@{DENSE}"]["outs"]}
+    return {out["path"]: out["md5"] for out in read_yaml(lock)["stages"][f"train@{BRIDGER}"]["outs"]}
 
 
 def test_a_killed_experiment_goes_on_and_ends_bit_equal(trained, tmp_path):
