@@ -85,10 +85,11 @@ def _chain(path: Path) -> dict[Path, Any]:
 
 def _base_of(path: Path, name: Any) -> Path:
     """The file that another one extends."""
-    files = {file.relative_to(RECIPES).with_suffix("").as_posix(): file for file in RECIPES.rglob("*.yaml")}
-    if not isinstance(name, str) or name not in files:
-        raise UserError(f"{path}: {unknown('file to extend', name, list(files))}")
-    return files[name]
+    file, files = RECIPES / f"{name}.yaml", set(RECIPES.rglob("*.yaml"))
+    if file not in files:
+        names = [other.relative_to(RECIPES).with_suffix("").as_posix() for other in files]
+        raise UserError(f"{path}: {unknown('file to extend', name, names)}")
+    return file
 
 
 def merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From params and recipes to runs: who decides a value, which runs a change reaches, what is refused."""
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -43,6 +44,16 @@ def project(tmp_path, monkeypatch) -> Path:
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def plans_of_all(tmp_path_factory) -> dict[str, bytes]:
+    """The plan files of every recipe on one dataset, where params set no knob."""
+    root = tmp_path_factory.mktemp("all")
+    shutil.copytree(ROOT / "recipes", root / "recipes")
+    with contextlib.chdir(root):
+        declare(recipe_names())
+        return planned()
 
 
 def declare(recipes=("clipseg-decoder", "clipseg-vlsm_dense-v"), datasets=("lesions",), seeds=(0,), *,
@@ -129,13 +140,11 @@ def test_another_width_reaches_exactly_the_runs_that_have_it(project):
 @pytest.mark.parametrize(("knob", "reached"), [
     ("cond_dim", ("-vlc",)), ("rank", ("-lora",)), ("alpha", ("-lora",)), ("heads", ("-bridger",)),
 ])
-def test_a_knob_reaches_exactly_the_runs_that_have_it(project, knob, reached):
+def test_a_knob_reaches_exactly_the_runs_that_have_it(project, plans_of_all, knob, reached):
     reached = [name for name in recipe_names() if any(part in name for part in reached)]
     assert len(reached) > 4
-    declare(recipe_names())
-    before = planned()
     declare(recipe_names(), adapter={knob: 3})
-    assert changed(before, planned()) == {f"{name}-lesions-0.yaml" for name in reached}
+    assert changed(plans_of_all, planned()) == {f"{name}-lesions-0.yaml" for name in reached}
 
 
 PARTS = ("hierarchical_alignment", "global_alignment", "projector")
@@ -153,23 +162,19 @@ OF_CRIS = {path.stem for path in (ROOT / "recipes").glob("cris-*.yaml")}
     ("upsampling", "bicubic", WITH_ITS_HEAD | OF_CRIS, "cris-((?!referring-published).)*$"),
     ("way_back", "published_cubic", RECIPES, "etris.*-published$|cris-full-referring-published"),
     ("way_back", "bilinear", RECIPES, "^((?!-published).)*$")])
-def test_a_knob_reaches_the_runs_of_the_models_that_have_it(project, knob, value, having, has_it):
-    declare(recipe_names())
-    before = planned()
+def test_a_knob_reaches_the_runs_of_the_models_that_have_it(project, plans_of_all, knob, value, having, has_it):
     declare(recipe_names(), model={"weights": dict.fromkeys(MODELS, "random"), knob: value})
     reached = {name for name in having if not re.search(has_it, name)}
-    assert changed(before, planned()) == {f"{name}-lesions-0.yaml" for name in reached}
+    assert changed(plans_of_all, planned()) == {f"{name}-lesions-0.yaml" for name in reached}
 
 
 @pytest.mark.parametrize(("knob", "value"), [("resize", "squash"), ("word_length", 9), ("decoder_dropout", 0.3),
                                              ("text_dropout", 0.2)])
-def test_a_knob_that_is_taken_where_it_is_named_reaches_no_other_recipe(project, knob, value):
+def test_a_knob_that_is_taken_where_it_is_named_reaches_no_other_recipe(project, plans_of_all, knob, value):
     naming = {name for name in recipe_names() if knob in resolved(name)}
     assert naming
-    declare(recipe_names())
-    before = planned()
     declare(recipe_names(), model={"weights": dict.fromkeys(MODELS, "random"), knob: value})
-    assert changed(before, planned()) == {f"{name}-lesions-0.yaml" for name in naming}
+    assert changed(plans_of_all, planned()) == {f"{name}-lesions-0.yaml" for name in naming}
 
 
 def test_parts_of_the_head_are_a_set(project):
