@@ -52,7 +52,6 @@ def _as_name(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_as_name)]
 Split = Annotated[str, Field(pattern=r"^\S+( \S+)*$")]
-SECTIONS = ("loss", "reliance")  # of train and evaluate, which hold keys, not values by dataset
 Item = TypeVar("Item")
 Several = Annotated[tuple[Item, ...], Field(strict=False)]  # YAML knows lists only
 
@@ -182,6 +181,20 @@ def task_settings(task: str, section: str) -> type[Strict]:
     return found.train_settings if section == "train" else found.evaluate_settings
 
 
+def sections_of(settings: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """The keys of some settings that hold keys of their own, each with the model of these."""
+    models = {key: _model_in(field.annotation) for key, field in settings.model_fields.items()}
+    return {key: model for key, model in models.items() if model is not None}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds: itself, one that may be None, or one by name."""
+    for kind in (annotation, *get_args(annotation)):
+        if hasattr(kind, "model_fields"):
+            return kind
+    return None
+
+
 def _as_settings(value: Any, info: ValidationInfo) -> Any:
     """A section of a run as the settings of the run's task."""
     if "task" not in info.data or (value is None and info.field_name == "train"):
@@ -239,8 +252,9 @@ class Recipe(WithKnobs):
     def _values_by_dataset_have_a_default(self) -> Self:
         values = self.knobs
         for section in ("train", "evaluate"):
-            values |= {f"{section}.{key}": value for key, value in (getattr(self, section) or {}).items()
-                       if key not in SECTIONS}
+            inner = sections_of(task_settings(self.task, section))
+            given = getattr(self, section) or {}
+            values |= {f"{section}.{key}": value for key, value in given.items() if key not in inner}
         for key, value in values.items():
             if isinstance(value, dict) and "default" not in value:
                 raise ValueError(f"{key} by dataset needs the key 'default'")
@@ -425,8 +439,7 @@ def _keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Full names of the keys that `kind` declares at a nested location, optional models and maps of models too."""
     for part in location:
         if part in kind.model_fields:
-            annotation = kind.model_fields[part].annotation
-            kind = next((k for k in (annotation, *get_args(annotation)) if hasattr(k, "model_fields")), kind)
+            kind = _model_in(kind.model_fields[part].annotation) or kind
     return [".".join([*(str(part) for part in location), name]) for name in kind.model_fields]
 
 

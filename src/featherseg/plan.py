@@ -6,13 +6,15 @@ no declared run has changes nothing, which `plan` and `check` note, and one that
 
 import itertools
 import os
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Container, Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
+
+from pydantic import BaseModel
 
 from featherseg.adapters import METHODS, check_pair, resolve
 from featherseg.config import (
-    SECTIONS,
     DataParams,
     ModelConfig,
     ModelParams,
@@ -23,6 +25,7 @@ from featherseg.config import (
     Strict,
     parse,
     read_params,
+    sections_of,
     study_params_path,
     task_settings,
     write_recipes,
@@ -53,14 +56,13 @@ def read_recipe(name: str) -> Recipe:
         UserError: unknown recipe, model, method or knob, a pair that does not fit, or a name that no recipe may have.
     """
     path, recipe = recipe_path(name), declared(name)
-    if recipe.task not in TASKS:
-        raise unknown(f"task in {path}", recipe.task, list(TASKS))
     if recipe.model not in MODELS:
         raise unknown(f"model in {path}", recipe.model, list(MODELS))
     _check_recipe_knobs(recipe, str(path))
     for section in ("train", "evaluate"):
         kind = task_settings(recipe.task, section)
-        for dataset in _datasets_named(getattr(recipe, section) or {}):
+        given = getattr(recipe, section) or {}
+        for dataset in _datasets_named(given, sections_of(kind)):
             parse(kind, section_of(recipe, section, dataset), f"{path}: {section}")
     config = resolve(recipe.adapter, str(path))
     check_pair(recipe.model, config.name)
@@ -281,7 +283,31 @@ def _idle_knobs(params: Params, recipes: dict[str, Recipe], adapters: dict[str, 
               if not any(knob in adapter for adapter in adapters.values())}
     values |= {f"model.{knob}": value for knob, value in params.model.knobs.items()
                if not any(_has(recipe, knob) for recipe in recipes.values())}
+    tasks = {recipe.task for recipe in recipes.values()}
+    values |= {knob: value for knob, value in _settings(params).items()
+               if not any(_has_setting(task, knob) for task in tasks)}
     return {knob: value for knob, value in values.items() if value is not None}
+
+
+def _settings(params: Params) -> dict[str, Any]:
+    """What the params say of `train` and `evaluate`: `train.lr`, and of a section within them `train.loss.form`."""
+    values = {}
+    for section in ("train", "evaluate"):
+        for key, value in getattr(params, section).items():
+            inner = value if isinstance(value, dict) else {}
+            values |= {f"{section}.{key}.{name}": part for name, part in inner.items()}
+            if not inner:
+                values[f"{section}.{key}"] = value
+    return values
+
+
+def _has_setting(task: str, knob: str) -> bool:
+    """Whether a task's runs have a key of `_settings`."""
+    section, key, *rest = knob.split(".")
+    settings = task_settings(task, section)
+    if rest:
+        settings, key = sections_of(settings).get(key, Strict), rest[0]
+    return key in settings.model_fields
 
 
 def _has(recipe: Recipe, knob: str) -> bool:
@@ -291,9 +317,11 @@ def _has(recipe: Recipe, knob: str) -> bool:
 
 
 def _in_some_recipe(knob: str) -> bool:
-    """Whether any recipe of the repository has a knob, `adapter.<name>` or `model.<name>`."""
-    section, name = knob.split(".")
+    """Whether any recipe of the repository has a knob, `adapter.<name>`, `model.<name>`, or one of `_settings`."""
+    section, name = knob.split(".", 1)
     recipes = map(read_recipe, recipe_names())
+    if section in ("train", "evaluate"):
+        return any(_has_setting(task, knob) for task in {recipe.task for recipe in recipes})
     if section == "adapter":
         return any(name in METHODS[recipe.adapter["name"]].Config.model_fields for recipe in recipes)
     return any(_has(recipe, name) for recipe in recipes)
@@ -306,16 +334,20 @@ def _listed(values: dict[str, Any], knobs: Iterable[str]) -> str:
 def _check_section(given: dict[str, Any], section: str, source: str) -> None:
     """Refuse keys of a section, or of a section within it, that no task has."""
     kinds = [task_settings(task, section) for task in TASKS]
-    fields = {key: field for kind in kinds for key, field in kind.model_fields.items()}
-    _check_keys(given, list(fields), source, section)
-    for key in SECTIONS:
-        inner = given.get(key) or {}
-        if not isinstance(inner, dict):
-            raise UserError(f"{source}: key '{section}.{key}' should hold keys and values, but it is {inner!r}.")
-        if inner:
-            kind = next(kind for kind in (fields[key].annotation, *get_args(fields[key].annotation))
-                        if hasattr(kind, "model_fields"))
-            _check_keys(inner, list(kind.model_fields), source, f"{section}.{key}")
+    _check_keys(given, _fields(kinds), source, section)
+    inner: dict[str, list[type[BaseModel]]] = defaultdict(list)
+    for key, kind in itertools.chain.from_iterable(sections_of(kind).items() for kind in kinds):
+        inner[key].append(kind)
+    for key, kinds in inner.items():
+        values = given.get(key) or {}
+        if not isinstance(values, dict):
+            raise UserError(f"{source}: key '{section}.{key}' should hold keys and values, but it is {values!r}.")
+        _check_keys(values, _fields(kinds), source, f"{section}.{key}")
+
+
+def _fields(kinds: Iterable[type[BaseModel]]) -> list[str]:
+    """The keys that any of some settings has."""
+    return list(dict.fromkeys(itertools.chain.from_iterable(kind.model_fields for kind in kinds)))
 
 
 def _check_keys(given: dict[str, Any], valid: list[str], source: str, section: str) -> None:
@@ -367,14 +399,20 @@ def of_dataset(value: Any, dataset: str | None = None) -> Any:
 
 def section_of(recipe: Recipe, section: str, dataset: str | None = None) -> dict[str, Any]:
     """A recipe's section `train` or `evaluate` for a dataset."""
-    values = getattr(recipe, section) or {}
-    return {key: value if key in SECTIONS else of_dataset(value, dataset) for key, value in values.items()}
+    given = getattr(recipe, section) or {}
+    inner = sections_of(task_settings(recipe.task, section))
+    return {key: value if key in inner else of_dataset(value, dataset) for key, value in given.items()}
 
 
-def _datasets_named(section: dict[str, Any]) -> list[str | None]:
-    """The datasets for which a section has values of their own, and None for all others."""
-    by_dataset = [value for key, value in section.items() if isinstance(value, dict) and key not in SECTIONS]
-    return [None, *dict.fromkeys(name for value in by_dataset for name in value if name != "default")]
+def _datasets_named(given: dict[str, Any], inner: Container[str] = ()) -> list[str | None]:
+    """The datasets for which a recipe's keys have values of their own, and None for all others.
+
+    Args:
+        inner: the keys that are sections, whose values are none by dataset.
+    """
+    by_dataset = [value for key, value in given.items() if isinstance(value, dict) and key not in inner]
+    names = dict.fromkeys(itertools.chain.from_iterable(by_dataset))
+    return [None, *(name for name in names if name != "default")]
 
 
 def _why_absent(weights: Path) -> str | None:
@@ -388,18 +426,19 @@ def _why_absent(weights: Path) -> str | None:
     return f"{weights} is not fetched yet" if weights.parent == WEIGHTS and weights.name in PUBLIC else None
 
 
-def _merge(recipe: dict[str, Any], params: dict[str, Any], kind: type[Strict] | None = None) -> dict[str, Any]:
-    """The recipe's values, overridden by those of the params that are not null, nested for `loss`.
+def _merge(recipe: dict[str, Any], params: dict[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
+    """The recipe's values, overridden by those of the params that are not null, sections key by key.
 
     Args:
-        kind: the recipe's settings; keys that another task has do not reach it. None takes every key.
+        kind: the recipe's settings; keys that another task has do not reach it.
     """
     merged = dict(recipe)
+    inner = sections_of(kind)
     for key, value in params.items():
-        if kind is not None and key not in kind.model_fields:
+        if key not in kind.model_fields:
             continue
-        if isinstance(value, dict) and isinstance(merged.get(key, {}), dict):
-            merged[key] = _merge(merged.get(key, {}), value)
+        if key in inner and isinstance(value, dict) and isinstance(merged.get(key, {}), dict):
+            merged[key] = _merge(merged.get(key, {}), value, inner[key])
         elif value is not None:
             merged[key] = value
     return merged

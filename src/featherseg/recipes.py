@@ -5,20 +5,23 @@ come before them, in sections key by key. Files in folders of `recipes/` are sha
 """
 
 import io
+import itertools
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from featherseg.config import SECTIONS, Recipe, parse, read_yaml
+from featherseg.config import DEFAULT_TASK, Recipe, parse, read_yaml, sections_of, task_settings
 from featherseg.core.errors import UserError
 from featherseg.core.files import check_name
 from featherseg.core.registry import unknown
+from featherseg.tasks.base import TASKS
 
 RECIPES = Path("recipes")
 EXTENDS = "extends"
 NULL_TAG = "tag:yaml.org,2002:null"
-MERGED = ("adapter", "train", "evaluate", "published", *SECTIONS)  # sections whose keys are taken over one by one
+SECTIONS = ("adapter", "train", "evaluate", "published")  # whose keys are taken over one by one
 
 
 def recipe_names() -> list[str]:
@@ -42,11 +45,14 @@ def resolved(name: str) -> dict[str, Any]:
     """A recipe's keys and values, with those of the file that it extends.
 
     Raises:
-        UserError: an unknown or unreadable file, or one that extends itself.
+        UserError: an unknown or unreadable file, one that extends itself, or an unknown task.
     """
+    path = recipe_path(name)
+    files = _chain(path)
+    sections = _sections(path, files.values())
     values: dict[str, Any] = {}
-    for own in _chain(recipe_path(name)).values():
-        values = merged(own, values)
+    for own in files.values():
+        values = merged(own, values, sections)
     return {key: value for key, value in values.items() if key != EXTENDS}
 
 
@@ -92,12 +98,21 @@ def _base_of(path: Path, name: Any) -> Path:
     return file
 
 
-def merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+def _sections(path: Path, files: Iterable[dict[str, Any]]) -> set[str]:
+    """The keys of a recipe, and of its task's settings, that hold keys of their own."""
+    task = next((values["task"] for values in files if "task" in values), DEFAULT_TASK)
+    if task not in TASKS:
+        raise unknown(f"task in {path}", task, list(TASKS))
+    settings = (task_settings(task, section) for section in ("train", "evaluate"))
+    return {*SECTIONS, *itertools.chain.from_iterable(map(sections_of, settings))}
+
+
+def merged(base: dict[str, Any], own: dict[str, Any], sections: Collection[str] = SECTIONS) -> dict[str, Any]:
     """A file's own keys, then those of the one that it extends; sections are merged, other values replaced."""
     values = dict(own)
     for key, value in base.items():
-        if key in MERGED and isinstance(value, dict) and isinstance(own.get(key), dict):
-            values[key] = merged(value, own[key])
+        if key in sections and isinstance(value, dict) and isinstance(own.get(key), dict):
+            values[key] = merged(value, own[key], sections)
         elif key not in own:
             values[key] = value
     return values

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 import featherseg.tasks
+from featherseg.config import write_yaml
 from featherseg.core.errors import UserError
+from featherseg.plan import idle_knob_notes, resolve_study
 from featherseg.tasks import base
 from featherseg.tasks.base import RECORD, TASKS, Metric, Score, records, score_table
 
@@ -112,3 +114,70 @@ def test_an_unknown_task_and_a_folder_without_one_are_named(folder):
         TASKS["toy"]
     with pytest.raises(UserError, match=r"featherseg.tasks.toys registers no task of its own name"):
         TASKS["toys"]
+
+
+SETTINGS = """
+from featherseg.config import Strict, TrainConfig
+
+class Margin(Strict):
+    width: float = 0.0
+    form: str = "hinge"
+
+class ToyTrain(TrainConfig):
+    margin: Margin = Margin()
+    loss: Margin | None = None
+"""
+
+
+@pytest.fixture
+def toy_project(folder, monkeypatch) -> Path:
+    """A project beside whose segmentation there is a task with settings of its own, and a recipe of each."""
+    (folder / "toy").mkdir()
+    toy = f"{TOY}    train_settings = ToyTrain\n"
+    (folder / "toy" / "__init__.py").write_text(SETTINGS + toy)
+    (folder / "recipes").mkdir()
+    monkeypatch.chdir(folder)
+    row = {"title": "A row", "model": "unet", "adapter": {"name": "full"}}
+    write_yaml("recipes/plain.yaml", row)
+    write_yaml("recipes/shared/toy.yaml", {"task": "toy", "train": {"margin": {"width": 0.5, "form": "soft"}}})
+    write_yaml("recipes/toy.yaml", row | {"extends": "shared/toy", "train": {"margin": {"width": 1.0}}})
+    return folder
+
+
+def declare(recipe: str, **sections: dict) -> None:
+    study = {"recipes": [recipe], "datasets": ["lesions"], "seeds": [0]}
+    model = {"weights": {"unet": "random-small"}}
+    data = {"synthetic": {"lesions": {"images": 10, "size": 64}}}
+    write_yaml("params.yaml", {"study": study, "model": model, "data": data, **sections})
+
+
+def test_sections_of_a_task_are_merged_key_by_key(toy_project):
+    """From the shared file to the recipe, and from there to the params; they are no values by dataset."""
+    declare("toy", train={"margin": {"form": "linear", "width": None}})
+    (run,) = resolve_study("study")
+    assert run.train.margin.model_dump() == {"width": 1.0, "form": "linear"}
+    assert idle_knob_notes("study") == []
+
+
+@pytest.mark.parametrize(("recipe", "sections", "idle"), [
+    ("plain", {"train": {"margin": {"width": 2.0, "form": None}}}, "'train.margin.width' is 2.0"),
+    ("toy", {"train": {"prompts": "p1", "lr": 0.1}}, "'train.prompts' is 'p1'"),
+    ("toy", {"evaluate": {"reliance": {}, "threshold": None}}, "'evaluate.reliance' is {}"),
+    ("toy", {"train": {"loss": {"grid": "head", "width": 1.0}}}, "'train.loss.grid' is 'head'"),
+])
+def test_a_setting_of_another_task_alone_is_named(toy_project, recipe, sections, idle):
+    """A note where other recipes have it, an error where none has: as other knobs, and no other is named."""
+    declare(recipe, **sections)
+    (run,) = resolve_study("study")
+    assert idle_knob_notes("study") == [
+        f"params.yaml: {idle}, which changes nothing: no run of this study has that knob."]
+    (toy_project / "recipes" / f"{'toy' if recipe == 'plain' else 'plain'}.yaml").unlink()
+    with pytest.raises(UserError, match=f"params.yaml: {idle}, but no recipe has that knob"):
+        resolve_study("study")
+
+
+@pytest.mark.parametrize(("key", "said"), [("widht", "did you mean 'train.loss.width'"), ("grod", "'train.loss.grid'")])
+def test_a_misspelt_key_of_a_section_is_told_by_those_of_every_task(toy_project, key, said):
+    declare("plain", train={"loss": {key: 1}})
+    with pytest.raises(UserError, match=said):
+        resolve_study("study")
