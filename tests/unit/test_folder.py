@@ -616,6 +616,37 @@ def test_a_threshold_above_both_levels_of_a_mask(folder):
     fails(folder, "a.jpg has no level above [0-9]+, so that with the threshold 128")
 
 
+TWELVE = np.repeat(np.arange(12, dtype=np.uint8), 50).reshape(20, 30)
+
+
+@pytest.mark.parametrize(("name", "pixels", "threshold", "levels"), [
+    ("a.jpg", np.repeat(np.array([0, 1, 2], np.uint8), 10)[None].repeat(20, axis=0), 128, "1, 2"),
+    ("a.png", TWELVE, 128, "1 to 11"),
+    ("a.tif", np.linspace(0, 0.3, 600, dtype=np.float32).reshape(20, 30), 0.5, "[0-9.e-]+ to 0.3"),
+])
+def test_levels_that_all_lie_under_the_threshold(folder, name, pixels, threshold, levels):
+    """Check, prepare and the card say in one note how many files are empty by it, and what one of them holds."""
+    (folder / "masks/a.png").unlink()
+    image = Image.fromarray(pixels)
+    image.save(folder / "masks" / name, **({"quality": 95} if name.endswith("jpg") else {}))
+    save(folder / "masks/b.png", np.zeros((20, 30), np.uint8))  # empty, and no level lies under anything
+    known: list[str] = []
+    assert check_folder(folder, threshold=threshold, notes=known) == []
+    said = (rf"1 of 3 mask file has levels other than 0 that all lie under the threshold {threshold}, so that nothing "
+            rf"is target \({name}: {levels}\); lower `threshold`, or rescale")
+    assert len(known) == 1 and re.match(said, known[0])
+    assert prepare_folder("own", folder, folder.parent / "out", threshold=threshold) == known
+    card = (folder.parent / "out/card.md").read_text()
+    assert card.count("lie under the threshold") == 1 and PreparedDataset.read(
+        folder.parent / "out").samples[0].area_fraction == 0
+
+
+def test_a_lower_threshold_needs_no_note(folder):
+    (folder / "masks/a.png").unlink()
+    save(folder / "masks/a.jpg", np.repeat(np.array([0, 2], np.uint8), 15)[None].repeat(20, axis=0), quality=95)
+    assert not [note for note in prepare_folder("own", folder, folder.parent / "out", threshold=2) if "under" in note]
+
+
 def test_a_threshold_for_masks_of_probabilities(folder):
     (folder / "masks/a.png").unlink()
     soft = np.where(box(), 0.75, np.linspace(0, 0.4, 30)).astype(np.float32)

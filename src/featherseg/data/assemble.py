@@ -69,13 +69,18 @@ class Markings:
         self.threshold = threshold
         self._files: dict[str, dict[tuple, list[str]]] = defaultdict(lambda: defaultdict(list))
         self._shares: dict[str, list[dict[float, float]]] = defaultdict(list)
+        self._below: dict[str, str] = {}
+        self._count = 0
 
     def add(self, target: str, source: Source, mask: Mask) -> None:
         """Take one mask file of a target into account."""
+        self._count += 1
         if mask.target or mask.background or mask.hue:
             self._files[target][mask.target, mask.background, mask.hue].append(str(source))
         if mask.shares:
             self._shares[target].append(mask.shares)
+        if mask.below:
+            self._below[str(source)] = mask.below
 
     def faults(self) -> list[str]:
         """One sentence for each target whose files contradict one another."""
@@ -85,11 +90,23 @@ class Markings:
                 for target in self._files if self._contradict(target)]
 
     def notes(self) -> list[str]:
-        """One sentence for each target whose files mark it by several levels or colours, none of them wrong, and one
-        for each with several levels in a file, which may be wrong."""
+        """One sentence for each target whose files mark it by several levels or colours, none of them wrong, one for
+        each with several levels in a file, which may be wrong, and one for all files that the threshold makes empty."""
         several = [f"The masks of {target!r} mark it by several levels or colours: {self._counts(target)}."
                    for target, marks in self._files.items() if len({mark[0] or mark[2] for mark in marks} - {None}) > 1]
-        return several + [self._divided(target, files) for target, files in self._shares.items()]
+        divided = [self._divided(target, files) for target, files in self._shares.items()]
+        return several + divided + self._emptied()
+
+    def _emptied(self) -> list[str]:
+        """Which files have levels that all lie under the threshold, and what to do."""
+        if not self._below:
+            return []
+        first, levels = next(iter(self._below.items()))
+        count = len(self._below)
+        have = "mask file has" if count == 1 else "mask files have"
+        return [f"{count} of {self._count} {have} levels other than 0 that all lie under the threshold "
+                f"{self.threshold:g}, so that nothing is target ({Path(first).name}: {levels}); lower `threshold`, or "
+                "rescale the masks to 0 and 255."]
 
     def _divided(self, target: str, files: list[dict[float, float]]) -> str:
         """What the threshold makes of the levels of a target's files."""

@@ -23,6 +23,7 @@ _PERCENTILES = (0.5, 99.5)
 _ROWS_AT_ONCE = 256
 _ORIENTATION = 0x0112
 _LOSSY = ("JPEG", "MPO")
+_FEW_LEVELS = 5  # that a sentence lists one by one
 _PALETTES_OF_LABELS = ("PNG", "TIFF")  # a GIF has always a palette, in any order
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile)
 PictureFile = Path | str | zipfile.Path  # the last one lies inside a zip archive
@@ -114,6 +115,7 @@ class Mask:
             a threshold says it.
         hue: a word for the target's colour; None where the file has no target.
         shares: grey level -> its share of the pixels, where a threshold divides more than two levels.
+        below: the levels other than 0, in words, where all of them lie under the threshold; None where none do.
     """
 
     pixels: np.ndarray
@@ -121,6 +123,7 @@ class Mask:
     background: str | None = None
     hue: str | None = None
     shares: dict[float, float] = field(default_factory=dict)
+    below: str | None = None
 
 
 def read_mask(path: Path | str, threshold: float | None = None, unite: bool = False) -> np.ndarray:
@@ -161,7 +164,8 @@ def open_mask(path: Path | str, threshold: float | None = None, unite: bool = Fa
         raise UserError(f"{path} {fault}; save one mask file a structure, white on black.")
     marked = [kind.hue for kind in kinds if kind.level >= least]
     shares = {kind.level: float(kind.share) for kind in kinds} if len(kinds) > 2 else {}
-    return Mask(mask, hue=marked[0] if marked else None, shares=shares)
+    below = None if mask.any() else _listed_levels(levels)
+    return Mask(mask, hue=marked[0] if marked else None, shares=shares, below=below)
 
 
 def _two_levels(path: Path | str, picture: Picture, levels: np.ndarray) -> Mask:
@@ -267,6 +271,15 @@ def _levels_found(levels: np.ndarray) -> np.ndarray:
     if levels.dtype.kind == "u":
         return np.flatnonzero(np.bincount(levels.ravel()))
     return np.unique(levels)
+
+
+def _listed_levels(levels: np.ndarray) -> str | None:
+    """The levels other than 0 in words, of many of them the lowest and the highest; None where there are none."""
+    found = _levels_found(levels)
+    shown = [f"{level:g}" for level in found[found != 0]]
+    if len(shown) > _FEW_LEVELS:
+        return f"{shown[0]} to {shown[-1]}"
+    return ", ".join(shown) or None
 
 
 def _palette_fault(image: Image.Image) -> str | None:
