@@ -207,7 +207,7 @@ def test_what_is_passed_over_in_a_folder_is_counted(project, capsys):
     (project / "in/named.png").mkdir()
     (project / "in/notes.txt").write_text("notes")
     predict_files(RUN, [project / "in"], ["left disc"], project / "masks")
-    assert "3 images are taken; passed over are folders and other files: deeper, named.png, notes.txt" in (
+    assert "3 images are taken; folders and other files are skipped: deeper, named.png, notes.txt" in (
         capsys.readouterr().err)
     assert len(list((project / "masks").iterdir())) == 3
 

@@ -1,5 +1,7 @@
 """The card of a prepared dataset: what it is, what is in it, and a sheet of examples."""
 
+import itertools
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable
@@ -40,18 +42,21 @@ def write_card(dataset_dir: Path, about: About) -> None:
     Raises:
         UserError: the dataset cannot be read.
     """
-    found, facts = _Tally(read_samples(dataset_dir)), write_facts(dataset_dir)
-    lengths = _token_lengths(read_samples(dataset_dir))
-    (Path(dataset_dir) / "card.md").write_text(_text(found, facts, about, lengths), encoding="utf-8")
-    names = list(found.sizes)
-    shown = {names[round(i)] for i in np.linspace(0, len(names) - 1, min(_TILES, len(names)))}  # at even distances
-    samples = [sample for sample in read_samples(dataset_dir) if sample.image in shown]
-    sheet = _contact_sheet(PreparedDataset(Path(dataset_dir), {"status": "ok", "reason": None}, samples))
-    sheet.save(Path(dataset_dir) / SHEET)
+    folder = Path(dataset_dir)
+    tally = _Tally(read_samples(folder))
+    facts = write_facts(folder)
+    lengths = _token_lengths(read_samples(folder))
+    (folder / "card.md").write_text(_text(tally, facts, about, lengths), encoding="utf-8")
+    names = list(tally.sizes)
+    at_even_distances = np.linspace(0, len(names) - 1, min(_TILES, len(names)))
+    shown = {names[round(place)] for place in at_even_distances}
+    samples = [sample for sample in read_samples(folder) if sample.image in shown]
+    sheet = _contact_sheet(PreparedDataset(folder, {"status": "ok", "reason": None}, samples))
+    sheet.save(folder / SHEET)
 
 
 def card_faults(dataset_dir: Path) -> list[str]:
-    """What is wrong with the card of a prepared dataset, one sentence each; one that was not to be had needs none.
+    """What is wrong with the card of a prepared dataset, one sentence each; a dataset that is missing needs no card.
 
     A card names a source and a licence, its figures are those of the samples, and a contact sheet lies beside it.
 
@@ -65,18 +70,25 @@ def card_faults(dataset_dir: Path) -> list[str]:
         if not file.is_file():
             return [f"{file} does not exist; run the prepare stage again."]
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    found = _Tally(read_samples(dataset_dir))
     faults = [f"{path} names no {what.lower()}; run the prepare stage again." for what in ("Source", "Licence")
-              if not any(line.removeprefix(f"- {what}:").strip() for line in lines if line.startswith(f"- {what}:"))]
-    figures = [*(f"- {figure}" for figure in _figures(found)), *_sample_table(found)] if found.sizes else []
-    figures += [f"- {markdown_text(sentence)}" for sentence in read_facts(dataset_dir).sentences()]
-    stale = [line for line in figures if line not in lines]
+              if not _is_stated(what, lines)]
+    expected = _listed(read_facts(dataset_dir).sentences())
+    tally = _Tally(read_samples(dataset_dir))
+    if tally.sizes:
+        expected = [*_bulleted(_figures(tally)), *_sample_table(tally), *expected]
+    stale = [line for line in expected if line not in lines]
     if stale:
         faults.append(f"{path} has other figures than the samples (it lacks {stale[0]!r}); run the prepare stage "
                       "again.")
     if not sheet.is_file():
         faults.append(f"{sheet} does not exist; run the prepare stage again.")
     return faults
+
+
+def _is_stated(what: str, lines: list[str]) -> bool:
+    """Whether a card's lines name its source or its licence."""
+    mark = f"- {what}:"
+    return any(line.startswith(mark) and line.removeprefix(mark).strip() for line in lines)
 
 
 def summary(dataset_dir: Path, name: str) -> str:
@@ -88,11 +100,13 @@ def summary(dataset_dir: Path, name: str) -> str:
     reason = not_run_reason(dataset_dir)
     if reason:
         return f"{name}: not run: {reason}"
-    found = _Tally(read_samples(dataset_dir))
-    splits = ", ".join(f"{split} {count}" for split, count in _counts(found.splits))
-    empty = [f"{found.empty} masks are empty"] if found.empty else []
-    leaks = [sentence.removesuffix(".") for sentence in read_facts(dataset_dir).leaks()]
-    return "; ".join([f"{name}: {len(found.areas)} samples of {len(found.sizes)} images ({splits})", *empty, *leaks])
+    tally = _Tally(read_samples(dataset_dir))
+    splits = ", ".join(f"{split} {count}" for split, count in _counts(tally.splits))
+    parts = [f"{name}: {len(tally.areas)} samples of {len(tally.sizes)} images ({splits})"]
+    if tally.empty:
+        parts.append(f"{tally.empty} masks are empty")
+    parts += [sentence.removesuffix(".") for sentence in read_facts(dataset_dir).leaks()]
+    return "; ".join(parts)
 
 
 class _Tally:
@@ -163,45 +177,64 @@ class _Level:
         return len(np.unique(self._hashes))
 
 
-def _text(found: _Tally, facts: Facts, about: About, lengths: str) -> str:
+def _text(tally: _Tally, facts: Facts, about: About, lengths: str) -> str:
     origin = [f"Source: {markdown_text(about.source)}", f"Licence: {markdown_text(about.licence)}"]
-    origin += [f"Citation: {markdown_text(about.citation)}"] if about.citation else []
+    if about.citation:
+        origin.append(f"Citation: {markdown_text(about.citation)}")
+    notes = ["## Notes", "", *_listed(about.notes), ""] if about.notes else []
     return "\n".join([
-        f"# {markdown_text(about.title)}", "", *(f"- {line}" for line in (*origin, *_figures(found))),
-        *(f"- {markdown_text(sentence)}" for sentence in facts.sentences()), "",
-        "## Samples", "", *_sample_table(found), "",
-        *(["## Notes", "", *(f"- {markdown_text(note)}" for note in about.notes), ""] if about.notes else []),
-        "## Prompts", "", *_prompt_table(found.levels), "", lengths, "",
+        f"# {markdown_text(about.title)}", "",
+        *_bulleted(origin), *_bulleted(_figures(tally)), *_listed(facts.sentences()), "",
+        "## Samples", "", *_sample_table(tally), "",
+        *notes,
+        "## Prompts", "", *_prompt_table(tally.levels), "", lengths, "",
         f"![Examples: outlines of the masks, each with its prompt]({SHEET})", "",
     ])
 
 
-def _figures(found: _Tally) -> list[str]:
+def _bulleted(lines: Iterable[str]) -> list[str]:
+    return [f"- {line}" for line in lines]
+
+
+def _listed(sentences: Iterable[str]) -> list[str]:
+    """Plain text as a list in Markdown."""
+    return _bulleted(map(markdown_text, sentences))
+
+
+def _figures(tally: _Tally) -> list[str]:
     """Images, groups and masks in a line each."""
-    sizes, areas = Counter(found.sizes.values()), sorted(found.areas)
+    sizes = Counter(tally.sizes.values())
+    areas = sorted(tally.areas)
+    common = ", ".join(f"{_size(size)} ({count})" for size, count in sizes.most_common(3))
     return [
         f"Images: {sum(sizes.values())}, the narrowest {_size(min(sizes))}, the widest {_size(max(sizes))} "
-        "pixels; most common " + ", ".join(f"{_size(size)} ({n})" for size, n in sizes.most_common(3)),
-        f"Groups (patients where known, else images): {len(found.groups)}",
-        f"Masks: {len(areas)}, {found.empty} of them empty; median share of the image "
+        f"pixels; most common {common}",
+        f"Groups (patients where known, else images): {len(tally.groups)}",
+        f"Masks: {len(areas)}, {tally.empty} of them empty; median share of the image "
         f"{areas[len(areas) // 2]:.1%}",
     ]
 
 
-def _sample_table(found: _Tally) -> list[str]:
+def _sample_table(tally: _Tally) -> list[str]:
     """Samples by target and split, and images by split."""
-    splits = [split for split, _ in _counts(found.splits)]
-    targets = _counts(found.targets)
-    by_image = Counter(split for _, split in found.image_splits)
-    rows = [[target, *(str(found.counts[target, split]) for split in splits), str(count)]
-            for target, count in targets[:_MOST]]
+    splits = [split for split, _ in _counts(tally.splits)]
+    targets = _counts(tally.targets)
+    rows = []
+    for target, count in targets[:_MOST]:
+        of_target = Counter({split: tally.counts[target, split] for split in splits})
+        rows.append(_counted(target, of_target, splits, count))
     if len(targets) > _MOST:
         named = dict(targets[:_MOST])
-        rest = _sums((split, n) for (target, split), n in found.counts.items() if target not in named)
-        rows.append([f"{len(targets) - _MOST} more", *(str(rest[split]) for split in splits),
-                     str(rest.total())])
-    rows.append(["(images)", *(str(by_image[split]) for split in splits), str(len(found.sizes))])
+        rest = _sums((split, count) for (target, split), count in tally.counts.items() if target not in named)
+        rows.append(_counted(f"{len(targets) - _MOST} more", rest, splits, rest.total()))
+    by_image = Counter(split for _, split in tally.image_splits)
+    rows.append(_counted("(images)", by_image, splits, len(tally.sizes)))
     return _table(["target", *splits, "all"], rows)
+
+
+def _counted(title: str, counts: Counter[str], splits: list[str], total: int) -> list[str]:
+    """A line of the samples' table."""
+    return [title, *(str(counts[split]) for split in splits), str(total)]
 
 
 def _size(size: tuple[int, int]) -> str:
@@ -213,8 +246,8 @@ def _prompt_table(levels: dict[str, _Level]) -> list[str]:
     rows = []
     for level in (*LEVELS, UNIQUE):
         if level in levels:
-            found = levels[level]
-            rows.append([level, str(found.samples), str(found.different), found.example[:200] or "(empty)"])
+            tally = levels[level]
+            rows.append([level, str(tally.samples), str(tally.different), tally.example[:200] or "(empty)"])
     return _table(["level", "samples", "different texts", "example"], rows)
 
 
@@ -226,9 +259,10 @@ def _token_lengths(samples: Iterable[Sample]) -> str:
     seen: set[int] = set()
     lengths = array("l")
     for sample in samples:
-        texts = [text for texts in sample.prompts.values() for text in texts if hash(text) not in seen]
+        prompts = dict.fromkeys(itertools.chain.from_iterable(sample.prompts.values()))
+        texts = [text for text in prompts if hash(text) not in seen]
         seen.update(map(hash, texts))
-        lengths.extend(map(len, clip_token_ids([text[:_TOKENISED] for text in dict.fromkeys(texts)])))
+        lengths.extend(map(len, clip_token_ids([text[:_TOKENISED] for text in texts])))
     counts = np.array(lengths)
     longer = ", ".join(f"{np.count_nonzero(counts > length)} more than {length}" for length in WORD_LENGTHS)
     most = np.quantile(counts, 0.95, method="higher")
@@ -238,7 +272,7 @@ def _token_lengths(samples: Iterable[Sample]) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    header, *rows = [[markdown_text(cell) for cell in line] for line in (header, *rows)]
+    header, *rows = [list(map(markdown_text, line)) for line in (header, *rows)]
     return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)]
 
 
@@ -261,17 +295,23 @@ def _contact_sheet(dataset: PreparedDataset) -> Image.Image:
     for sample in dataset.samples:
         by_image.setdefault(sample.image, []).append(sample)
     tiles = [_tile(dataset, samples[:len(_COLOURS)]) for samples in by_image.values()]
-    width, height = _SIDE + _MARGIN, max(tile.height for tile in tiles) + _MARGIN
+    width = _SIDE + _MARGIN
+    height = max(tile.height for tile in tiles) + _MARGIN
     columns = min(_COLUMNS, len(tiles))
-    rows = -(-len(tiles) // columns)
-    texts = [text for sample in dataset.samples for text in (sample.image_id, _shown_prompt(sample))]
-    note = "" if all(map(is_drawable, texts)) else NOTE
+    bottom = math.ceil(len(tiles) / columns) * height + _MARGIN
+    note = "" if all(map(_is_drawable, dataset.samples)) else NOTE
     below = _LINE + _MARGIN if note else 0
-    sheet = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN + below), "white")
-    Lettering(_FONT_SIZE).draw(ImageDraw.Draw(sheet), (_MARGIN, rows * height + _MARGIN), note, "#666666")
+    sheet = Image.new("RGB", (columns * width + _MARGIN, bottom + below), "white")
+    Lettering(_FONT_SIZE).draw(ImageDraw.Draw(sheet), (_MARGIN, bottom), note, "#666666")
     for number, tile in enumerate(tiles):
-        sheet.paste(tile, (_MARGIN + number % columns * width, _MARGIN + number // columns * height))
+        row, column = divmod(number, columns)
+        sheet.paste(tile, (_MARGIN + column * width, _MARGIN + row * height))
     return sheet
+
+
+def _is_drawable(sample: Sample) -> bool:
+    """Whether there are letters for all that a tile says of a sample."""
+    return is_drawable(sample.image_id) and is_drawable(_shown_prompt(sample))
 
 
 def _tile(dataset: PreparedDataset, samples: list[Sample]) -> Image.Image:
@@ -279,14 +319,14 @@ def _tile(dataset: PreparedDataset, samples: list[Sample]) -> Image.Image:
     scale = _SIDE / max(image.size)
     size = tuple(max(1, round(side * scale)) for side in image.size)
     pixels = np.array(image.resize(size, Image.Resampling.LANCZOS))
+    font = Lettering(_FONT_SIZE)
+    captions: list[tuple[str, str]] = []
     for sample, colour in zip(samples, _COLOURS, strict=False):
         full = Image.fromarray(dataset.mask(sample).astype(np.uint8) * 255)
         mask = np.asarray(full.resize(size, Image.Resampling.BILINEAR)) > 127
         pixels[_border(~mask, 1)] = 255
         pixels[_border(mask, 2)] = tuple(bytes.fromhex(colour[1:]))
-    font = Lettering(_FONT_SIZE)
-    captions = [line for sample, colour in zip(samples, _COLOURS, strict=False)
-                for line in _caption(sample, colour, font)]
+        captions += _caption(sample, colour, font)
     tile = Image.new("RGB", (_SIDE, _SIDE + _LINE * (len(captions) + 1)), "white")
     tile.paste(Image.fromarray(pixels), ((_SIDE - size[0]) // 2, (_SIDE - size[1]) // 2))
     draw = ImageDraw.Draw(tile)
@@ -323,11 +363,11 @@ def _pieces(word: str, font: Lettering) -> list[str]:
 
 def _caption(sample: Sample, colour: str, font: Lettering) -> list[tuple[str, str]]:
     """A sample's prompt in at most two lines that fit the tile, letters without a font as code points."""
-    words, lines = (drawable(_shown_prompt(sample)) or "(empty prompt)").split(), [""]
+    words = (drawable(_shown_prompt(sample)) or "(empty prompt)").split()
     if sample.area_fraction == 0:
         words.append("(empty mask)")
-    words = [piece for word in words for piece in _pieces(word, font)]
-    for word in words:
+    lines = [""]
+    for word in itertools.chain.from_iterable(_pieces(word, font) for word in words):
         longer = f"{lines[-1]} {word}".strip()
         if font.length(longer) <= _SIDE or not lines[-1]:
             lines[-1] = longer

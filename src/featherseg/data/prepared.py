@@ -5,6 +5,7 @@
     <folder>/images/  masks/   at original resolution; masks are 0/255 PNG of the image's size
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -142,32 +143,35 @@ class PreparedWriter:
         Raises:
             UserError: an id that is taken or no file name, an unreadable file, an array of another form.
         """
-        if (not image_id or image_id != image_id.strip() or any(mark in image_id for mark in "/\\\0")
-                or not is_text(image_id)):
+        if not _is_file_stem(image_id):
             raise UserError(f"dataset {self.dataset}: image id {image_id!r} is no file name; rename it.")
         if image_id in self._images:
             raise UserError(f"dataset {self.dataset}: image id {image_id!r} occurs twice; "
                             "rename one of the images.")
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-                raise UserError(f"dataset {self.dataset}: image {image_id!r} is {image.dtype} of shape "
-                                f"{image.shape}; give uint8 of shape (height, width, 3).")
-            opened = Image.fromarray(image)
-            height, width = image.shape[:2]
-            path = self._save(image, f"images/{image_id}.png")
-        else:
-            picture = images.open_picture(image)
-            opened = picture.image
-            width, height = opened.size
-            if picture.plain:
-                path = f"images/{image_id}.{'jpg' if picture.format == 'JPEG' else 'png'}"
-                source = Path(image) if isinstance(image, str) else image
-                (self._folder / path).write_bytes(source.read_bytes())
-            else:
-                path = self._save(images.to_rgb(opened), f"images/{image_id}.png")
+        store = self._store_pixels if isinstance(image, np.ndarray) else self._store_file
+        opened, path = store(image_id, image)
+        width, height = opened.size
         self._images[image_id] = (path, height, width)
         self._latest = image_id, opened
         return path
+
+    def _store_pixels(self, image_id: str, pixels: np.ndarray) -> tuple[Image.Image, str]:
+        """Write pixels as an image file; return the image and its path within the folder."""
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+            raise UserError(f"dataset {self.dataset}: image {image_id!r} is {pixels.dtype} of shape "
+                            f"{pixels.shape}; give uint8 of shape (height, width, 3).")
+        return Image.fromarray(pixels), self._save(pixels, f"images/{image_id}.png")
+
+    def _store_file(self, image_id: str, file: images.PictureFile) -> tuple[Image.Image, str]:
+        """Copy or convert an image file; return the image and its path within the folder."""
+        picture = images.open_picture(file)
+        if not picture.plain:
+            return picture.image, self._save(images.to_rgb(picture.image), f"images/{image_id}.png")
+        ending = "jpg" if picture.format == "JPEG" else "png"
+        path = f"images/{image_id}.{ending}"
+        source = Path(file) if isinstance(file, str) else file
+        (self._folder / path).write_bytes(source.read_bytes())
+        return picture.image, path
 
     def pixels(self, image_id: str) -> np.ndarray:
         """An image that was added: uint8 (H, W, 3); the latest one is at hand, any other is read again."""
@@ -234,18 +238,20 @@ class PreparedWriter:
         Raises:
             UserError: it is there already, its image's name is another image's, or a file is absent.
         """
-        image, mask = (f"{kind}s/{sample.dataset}/{Path(getattr(sample, kind)).name}" for kind in ("image", "mask"))
-        if mask in self._masks or self._linked.setdefault(image, folder / sample.image) != folder / sample.image:
+        image = f"images/{sample.dataset}/{Path(sample.image).name}"
+        mask = f"masks/{sample.dataset}/{Path(sample.mask).name}"
+        linked = self._linked.setdefault(image, folder / sample.image)
+        if mask in self._masks or linked != folder / sample.image:
             raise UserError(f"dataset {self.dataset}: sample {sample.sample_id!r} of {folder} has the files of another "
                             "sample; prepare one of the sets under a name of its own.")
         self._masks.add(mask)
         for path, source in ((image, folder / sample.image), (mask, folder / sample.mask)):
             if not (self._folder / path).exists():
                 _link(source, self._folder / path)
-        x0, y0, x1, y1 = sample.bbox
-        self._add_row({name: getattr(sample, name) for name in COLUMNS if hasattr(sample, name)} | {
-            "image": image, "mask": mask, "group": f"{sample.dataset}/{sample.group}",
-            "x0": x0, "y0": y0, "x1": x1, "y1": y1})
+        row = {name: getattr(sample, name) for name in COLUMNS if hasattr(sample, name)}
+        row |= dict(zip(("x0", "y0", "x1", "y1"), sample.bbox, strict=True))
+        group = f"{sample.dataset}/{sample.group}"
+        self._add_row(row | {"image": image, "mask": mask, "group": group})
 
     def _add_row(self, row: dict[str, Any]) -> None:
         row = row | {"attributes": json.dumps(row["attributes"], ensure_ascii=False, sort_keys=True),
@@ -273,15 +279,16 @@ class PreparedWriter:
         import pyarrow.parquet
 
         splits = split_groups(self._unsplit)
-        with atomic_path(self._folder / _TABLE) as partial:
-            with (pyarrow.parquet.ParquetFile(self._folder / _TABLE, pre_buffer=False) as written,
-                  pyarrow.parquet.ParquetWriter(partial, _schema()) as table):
-                for batch in written.iter_batches(_ROWS_PER_GROUP, use_threads=False):
-                    rows = batch.to_pylist()
-                    for row in rows:
-                        if row["split"] is None:
-                            row["split"] = splits[row["group"]]
-                    table.write_table(pyarrow.Table.from_pylist(rows, schema=_schema()))
+        with contextlib.ExitStack() as files:
+            partial = files.enter_context(atomic_path(self._folder / _TABLE))
+            written = files.enter_context(pyarrow.parquet.ParquetFile(self._folder / _TABLE, pre_buffer=False))
+            table = files.enter_context(pyarrow.parquet.ParquetWriter(partial, _schema()))
+            for batch in written.iter_batches(_ROWS_PER_GROUP, use_threads=False):
+                rows = batch.to_pylist()
+                for row in rows:
+                    if row["split"] is None:
+                        row["split"] = splits[row["group"]]
+                table.write_table(pyarrow.Table.from_pylist(rows, schema=_schema()))
 
 
 class PreparedDataset:
@@ -354,6 +361,11 @@ def is_text(text: str) -> bool:
     return not re.search("[\ud800-\udfff]", text)
 
 
+def _is_file_stem(text: str) -> bool:
+    """Whether a text can be the name of a file without its ending."""
+    return bool(text) and text == text.strip() and is_text(text) and not any(mark in text for mark in "/\\\0")
+
+
 def prompt_of(sample: Sample, level: str, rng: random.Random | None = None) -> str:
     """One prompt of a sample.
 
@@ -371,7 +383,8 @@ def prompt_of(sample: Sample, level: str, rng: random.Random | None = None) -> s
     if level == "random":
         if rng is None:
             raise ValueError("prompt_of(level='random') needs an rng.")
-        level = SENTENCES if SENTENCES in ranked else rng.choice([name for name in ranked if name != "p0"] or ranked)
+        levels = [name for name in ranked if name != "p0"] or ranked
+        level = SENTENCES if SENTENCES in ranked else rng.choice(levels)
     elif level == "fullest" or (level == UNIQUE and UNIQUE not in sample.prompts):
         level = ranked[-1]
         rng = None if level == SENTENCES else rng
@@ -412,8 +425,12 @@ def clean_prompts(prompts: dict[str, str | list[str]] | None, target: str,
             raise UserError(f"{where}: prompt {level} is {texts!r}; give a string or a list of strings.")
     if not set(prompts) & set(LEVELS):
         raise UserError(f"{where}: there is no prompt; give at least p0, or leave `prompts` out.")
-    return {level: [prompts[level]] if isinstance(prompts[level], str) else prompts[level]
-            for level in order if level in prompts}
+    cleaned = {}
+    for level in order:
+        if level in prompts:
+            texts = prompts[level]
+            cleaned[level] = [texts] if isinstance(texts, str) else texts
+    return cleaned
 
 
 def read_samples(path: Path | str) -> Iterator[Sample]:
@@ -425,7 +442,8 @@ def read_samples(path: Path | str) -> Iterator[Sample]:
     import pyarrow
     import pyarrow.parquet
 
-    path, seen = Path(path) / _TABLE, set()
+    path = Path(path) / _TABLE
+    seen: set[str] = set()
     try:
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
@@ -433,20 +451,24 @@ def read_samples(path: Path | str) -> Iterator[Sample]:
                 raise UserError(f"{path} lacks the column {missing[0]!r}; run the prepare stage again.")
             for batch in file.iter_batches(_ROWS_PER_GROUP, columns=list(COLUMNS), use_threads=False):
                 for row in batch.to_pylist():
-                    if row["sample_id"] in seen:
-                        raise UserError(f"{path}, row {len(seen)}: sample id {row['sample_id']!r} occurs twice; "
-                                        "run the prepare stage again.")
-                    try:
-                        sample = _sample(row)
-                    except (TypeError, ValueError, AttributeError):
-                        raise UserError(f"{path}, row {len(seen)} (sample id {row['sample_id']!r}) is not what a "
-                                        "prepare stage writes; run it again.") from None
+                    yield _checked(row, path, seen)
                     seen.add(row["sample_id"])
-                    yield sample
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run the prepare stage again.") from None
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}); run the prepare stage again.") from None
+
+
+def _checked(row: dict[str, Any], path: Path, seen: set[str]) -> Sample:
+    """The sample of a row of the table at `path`, unless one of the same id was `seen` or the row is malformed."""
+    sample_id = row["sample_id"]
+    if sample_id in seen:
+        raise UserError(f"{path}, row {len(seen)}: sample id {sample_id!r} occurs twice; run the prepare stage again.")
+    try:
+        return _sample(row)
+    except (TypeError, ValueError, AttributeError):
+        raise UserError(f"{path}, row {len(seen)} (sample id {sample_id!r}) is not what a prepare stage writes; run it "
+                        "again.") from None
 
 
 def read_splits(path: Path | str) -> Counter[str]:
@@ -468,7 +490,8 @@ def read_splits(path: Path | str) -> Counter[str]:
 def _sample(row: dict[str, Any]) -> Sample:
     """A sample of a stored row; texts that many samples share are one object."""
     shared = {name: sys.intern(row[name]) for name in _SHARED}
-    if not all(isinstance(row[name], int) for name in _INTEGERS) or not _parsed(row["prompts"]):
+    are_numbers = all(isinstance(row[name], int) for name in _INTEGERS)
+    if not are_numbers or not _parsed(row["prompts"]):
         raise ValueError("a size is no number, or there is no prompt")
     return Sample(**shared, sample_id=row["sample_id"], mask=row["mask"], height=row["height"], width=row["width"],
                   bbox=(row["x0"], row["y0"], row["x1"], row["y1"]), area_fraction=row["area_fraction"],
@@ -495,7 +518,8 @@ def _schema() -> Any:
 
 
 def _bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    rows = np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return 0, 0, 0, 0
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
@@ -517,7 +541,8 @@ def mask_name(image_id: str, target: str) -> str:
     Raises:
         UserError: it is longer than a file's name may be.
     """
-    name = f"{image_id}__{''.join(mark if mark.isalnum() or mark in '-.' else '_' for mark in target)}.png"
+    letters = (mark if mark.isalnum() or mark in "-." else "_" for mark in target)
+    name = f"{image_id}__{''.join(letters)}.png"
     if len(name.encode(errors="replace")) > LONGEST_NAME:
         raise UserError(f"image {_shortened(image_id)} and its target {_shortened(target)} together have a name longer "
                         f"than the {LONGEST_NAME} bytes that a file's name may have; name them shorter.")

@@ -69,7 +69,7 @@ class ImageFeatures:
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
         """One batch out of several."""
-        return cls(tuple(torch.cat(taps) for taps in zip(*(part.taps for part in parts), strict=True)))
+        return cls(_joined_taps(parts))
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,16 @@ class TextFeatures:
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
         """One batch out of several."""
-        taps = tuple(torch.cat(taps) for taps in zip(*(part.taps for part in parts), strict=True))
+        sentence = torch.cat([part.sentence for part in parts])
         padded = parts[0].padding is not None
         padding = torch.cat([part.padding for part in parts]) if padded else None
-        return cls(torch.cat([part.sentence for part in parts]), taps, padding)
+        return cls(sentence, _joined_taps(parts), padding)
+
+
+def _joined_taps(parts: Sequence[ImageFeatures] | Sequence[TextFeatures]) -> tuple[Tensor, ...]:
+    """The taps of several batches as those of one."""
+    by_tap = zip(*(part.taps for part in parts), strict=True)
+    return tuple(map(torch.cat, by_tap))
 
 
 class LearnedTokens(nn.Module):
@@ -126,7 +132,9 @@ class LearnedTokens(nn.Module):
 
     def remove(self, states: Tensor) -> Tensor:
         """States (B, L, width) without those of the learned tokens."""
-        return torch.cat([states[:, :1], states[:, 1 + self.count :]], dim=1) if self.count else states
+        if not self.count:
+            return states
+        return torch.cat([states[:, :1], states[:, 1 + self.count :]], dim=1)
 
 
 class SegmentationModel(nn.Module, ABC):
@@ -214,15 +222,18 @@ class SegmentationModel(nn.Module, ABC):
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (B, L) of prompts that are cut after `most_tokens`; L is the model's word length, or the longest
         of the batch where it has none."""
-        return padded([cut(ids, self.most_tokens) for ids in self.token_ids(prompts)], self.pad_token,
-                      self.word_length)
+        kept = [cut(ids, self.most_tokens) for ids in self.token_ids(prompts)]
+        return padded(kept, self.pad_token, self.word_length)
 
     def read(self, prompts: Sequence[str]) -> list[Reading]:
         """What the model reads of each prompt; where it reads none, prompts are compared as text."""
         if not self.reads_text:
             return as_text(prompts)
-        return [Reading(tuple(cut(ids, self.most_tokens)), len(ids), max(0, len(ids) - self.most_tokens))
-                for ids in self.token_ids(prompts)]
+        return list(map(self._reading, self.token_ids(prompts)))
+
+    def _reading(self, ids: list[int]) -> Reading:
+        lost = max(0, len(ids) - self.most_tokens)
+        return Reading(tuple(cut(ids, self.most_tokens)), len(ids), lost)
 
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
@@ -267,8 +278,10 @@ class SegmentationModel(nn.Module, ABC):
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, H, W), float, of uint8 pixels (B, H, W, 3)."""
-        mean, std = (torch.tensor(value, device=pixels.device).view(1, 3, 1, 1) for value in (self.mean, self.std))
-        return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
+        channels_first = pixels.permute(0, 3, 1, 2).float()
+        return (channels_first / 255 - mean) / std
 
     def to_input(self, logits: Tensor) -> Tensor:
         """Logits (B, h, w) of the head's grid brought to the input's, (B, 1, H, W).
@@ -284,8 +297,8 @@ class SegmentationModel(nn.Module, ABC):
 
     def at_input(self, values: Tensor, mode: str) -> Tensor:
         """Values (B, 1, h, w) at the input's size: `bicubic` with the corner pixels aligned, `bilinear` without."""
-        return F.interpolate(values, size=(self.image_size, self.image_size), mode=mode,
-                             align_corners=mode == "bicubic")
+        size = (self.image_size, self.image_size)
+        return F.interpolate(values, size=size, mode=mode, align_corners=mode == "bicubic")
 
     def original_resolution(self, logits: Tensor, sizes: Sequence[tuple[int, int]]) -> Iterator["np.ndarray"]:
         """Probability maps, float32 (H, W), of logits (B, h, w) of the head's grid, at each image's (H, W).
@@ -293,7 +306,7 @@ class SegmentationModel(nn.Module, ABC):
         Logits are interpolated, then turned into probabilities; released code does it the other way round.
 
         Raises:
-            UserError: a logit is NaN or infinite; the maps of every command come by here.
+            UserError: a logit is NaN or infinite; the maps of every command pass through here.
         """
         if not torch.isfinite(logits).all():
             raise UserError(f"the model {self.name} gives values that are no numbers (NaN or infinite), so its weights "
@@ -301,12 +314,13 @@ class SegmentationModel(nn.Module, ABC):
                             "diverged.")
         if self.way_back == "bilinear":
             for plane, size in zip(self.to_input(logits).float(), sizes, strict=True):
-                yield self.resize.inverse(plane[None], *size)[0, 0].sigmoid().cpu().numpy()
+                at_original = self.resize.inverse(plane[None], *size)[0, 0]
+                yield at_original.sigmoid().cpu().numpy()
             return
         kernel = "nearest" if self.way_back == "published_nearest" else "bicubic"
         for plane, size in zip(self._input_probabilities(logits), sizes, strict=True):
-            # splines may leave [0, 1]
-            yield self.resize.inverse(plane[None], *size, kernel)[0, 0].clamp(0, 1).cpu().numpy()
+            at_original = self.resize.inverse(plane[None], *size, kernel)[0, 0]
+            yield at_original.clamp(0, 1).cpu().numpy()  # splines may leave [0, 1]
 
     def _input_probabilities(self, logits: Tensor) -> Tensor:
         """Probabilities (B, 1, H, W) at the input's size, beyond [0, 1] where released code's are."""
@@ -318,11 +332,12 @@ class SegmentationModel(nn.Module, ABC):
         """Whether nothing that training changes lies before this tower's taps, so that its features may be computed
         once: no parameter, no statistics, no other tower.
         """
-        spec, prompt = (self.vision, "vision_prompt") if tower == "vision" else (self.text, "text_prompt")
-        names = (*spec.modules, prompt)
-        moving = self.frozen_batchnorm_moves and any(within(name, spec.modules) for name in _frozen_batchnorms(self))
-        return not (self.joint or moving
-                    or any(parameter.requires_grad for parameter in parameters_of(self, names).values()))
+        modules = self.vision.modules if tower == "vision" else self.text.modules
+        parameters = parameters_of(self, (*modules, f"{tower}_prompt"))
+        trained = any(parameter.requires_grad for parameter in parameters.values())
+        normalised = any(within(name, modules) for name in _frozen_batchnorms(self))
+        moving = self.frozen_batchnorm_moves and normalised
+        return not (self.joint or trained or moving)
 
 
 def parameters_of(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
@@ -337,6 +352,10 @@ def within(name: str, prefixes: Iterable[str]) -> bool:
 
 
 def _frozen_batchnorms(model: nn.Module) -> dict[str, nn.Module]:
-    """BatchNorm layers, by name, of which no parameter is trainable."""
-    return {name: layer for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)
-            and not any(parameter.requires_grad for parameter in layer.parameters())}
+    """BatchNorm layers, by name, without a trainable parameter."""
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
+    return {name: layer for name, layer in layers.items() if not _is_trainable(layer)}
+
+
+def _is_trainable(layer: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in layer.parameters())

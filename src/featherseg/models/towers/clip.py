@@ -4,6 +4,7 @@ Towers are open_clip's modules with OpenAI CLIP's names. After each stage the tw
 Bridger); without an exchange they are encoded apart.
 """
 
+import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -24,7 +25,9 @@ from featherseg.models.weights import check_keys
 
 VOCABULARY = 49408
 BACKBONE, VISUAL = "net.backbone", "net.backbone.visual"
+TEXT_PARTS = ("transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection")
 POSITIONS = "backbone.visual.positional_embedding"
+HEAD = ("neck.", "decoder.", "proj.")
 NOT_IN_CLIP = "backbone.visual.attnpool.connect."
 NOT_TENSORS_OF_THE_MODEL = ("input_resolution", "context_length", "vocab_size")
 
@@ -64,10 +67,14 @@ class AttentionPool(AttentionPool2d):
         places = self.positional_embedding[1:].T.unflatten(1, (self.grid, self.grid)).unsqueeze(0)
         places = F.interpolate(places, size=size, mode="bicubic", align_corners=False)
         states = (features + places).flatten(2).transpose(1, 2)
-        query, key, value = (layer(states).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-                             for layer in (self.q_proj, self.k_proj, self.v_proj))
-        found = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        return (self.c_proj(found).transpose(1, 2).unflatten(2, size) + self.connect(features)).relu()
+        query, key, value = (self._by_head(layer(states)) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        pooled = self.c_proj(attended).transpose(1, 2).unflatten(2, size)
+        return (pooled + self.connect(features)).relu()
+
+    def _by_head(self, states: Tensor) -> Tensor:
+        """States (B, L, width) as (B, heads, L, width / heads)."""
+        return states.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
 
 class CLIPTowers(SegmentationModel):
@@ -105,12 +112,10 @@ class CLIPTowers(SegmentationModel):
         self.fill = tuple(round(255 * value) for value in self.mean)
         self.resize = Letterbox(self.image_size, self.fill)
         self._check_sizes()
-        text = f"{BACKBONE}.transformer"
         depth = architecture.stages[-1]
-        self.text = TowerSpec(tuple(f"{text}.resblocks.{k}" for k in range(depth)), "attn", "mlp",
-                              architecture.text_width, (depth - 1,),
-                              (text, *(f"{BACKBONE}.{part}" for part in (
-                                  "token_embedding", "positional_embedding", "ln_final", "text_projection"))))
+        blocks = tuple(f"{BACKBONE}.transformer.resblocks.{k}" for k in range(depth))
+        modules = tuple(f"{BACKBONE}.{part}" for part in TEXT_PARTS)
+        self.text = TowerSpec(blocks, "attn", "mlp", architecture.text_width, (depth - 1,), modules)
         self.net = nn.ModuleDict({"backbone": self._build_backbone()})
         self.net["neck"], self.net["decoder"], self.net["proj"] = self._build_head()
 
@@ -129,9 +134,12 @@ class CLIPTowers(SegmentationModel):
         """Features of normalised pixels (B, 3, H, W) and token ids (B, L), the towers exchanging where they do."""
         if self.exchange is None:
             return super().encode(pixels, tokens)
-        vision, text, carry, maps = self._vision_input(pixels), self._text_input(tokens), None, []
+        vision = self._vision_input(pixels)
+        text = self._text_input(tokens)
+        carry, maps = None, []
         for stage in range(STAGES):
-            vision, text = self._vision_stage(stage, vision), self._text_stage(stage, text)
+            vision = self._vision_stage(stage, vision)
+            text = self._text_stage(stage, text)
             seen, text, carry = self.exchange(stage, self._as_map(vision), text, carry)
             vision = self._with_map(vision, seen)
             maps.append(seen)
@@ -179,30 +187,35 @@ class CLIPTowers(SegmentationModel):
     def load_base(self, state: dict[str, Tensor], source: str) -> None:
         """Load weights in one of the layouts of `base_tensors`; a Bridger's wait for the method `bridger`.
 
-        CLIP alone leaves the head, and a ResNet's `connect`, as they were initialised. What the weights hold of the
-        modules in `left_out` is passed over where it does not fit.
+        CLIP alone leaves the head, and a ResNet's `connect`, as they were initialised. Tensors of the modules in
+        `left_out` are ignored where they do not fit.
 
         Raises:
             UserError: tensors are missing, unexpected or misshapen; the message names them.
         """
         tensors = self.base_tensors(state)
-        found = {name.removeprefix("net."): tensor for name, tensor in tensors.items() if name.startswith("net.")}
-        expected = own = self.net.state_dict()
-        if not any(name.startswith(("neck.", "decoder.", "proj.")) for name in found):
-            expected = {name: tensor for name, tensor in own.items()
-                        if name.startswith("backbone.") and not name.startswith(NOT_IN_CLIP)}
+        own = self.net.state_dict()
         replaced = tuple(f"{module}." for module in self.left_out)
-        found = {name: tensor for name, tensor in found.items() if name in own or not name.startswith(replaced)}
-        expected = {name: tensor for name, tensor in expected.items()
-                    if name in found or not name.startswith(replaced)}
-        check_keys(found, expected, source)
-        self.net.load_state_dict(found, strict=False)
-        self.untrained = tuple(f"net.{name}" for name in own if name not in found)
-        self.exchange_weights = {name.removeprefix("exchange."): tensor for name, tensor in tensors.items()
-                                 if name.startswith("exchange.")}
+        named = _below("net.", tensors)
+        given = {name: tensor for name, tensor in named.items() if name in own or not name.startswith(replaced)}
+        expected = {name: tensor for name, tensor in self._expected(own, named).items()
+                    if name in given or not name.startswith(replaced)}
+        check_keys(given, expected, source)
+        self.net.load_state_dict(given, strict=False)
+        self.untrained = tuple(f"net.{name}" for name in own if name not in given)
+        self.exchange_weights = _below("exchange.", tensors)
+
+    @staticmethod
+    def _expected(own: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The model's tensors that weights must hold: all of them, or those of CLIP where they hold no head."""
+        if any(name.startswith(HEAD) for name in given):
+            return own
+        return {name: tensor for name, tensor in own.items()
+                if name.startswith("backbone.") and not name.startswith(NOT_IN_CLIP)}
 
     def _walk_image(self, pixels: Tensor) -> ImageFeatures:
-        vision, maps = self._vision_input(pixels), []
+        vision = self._vision_input(pixels)
+        maps = []
         for stage in range(STAGES):
             vision = self._vision_stage(stage, vision)
             maps.append(self._as_map(vision))
@@ -297,9 +310,10 @@ class ResNetTowers(CLIPTowers):
         width = 32 * config.vision_width
         clip.visual.attnpool = AttentionPool(config.pool_grid, width, clip.visual.attnpool.num_heads, config.embed_dim)
         clip.visual.init_parameters()
-        layers = config.resnet_layers
-        blocks = tuple(f"{VISUAL}.layer{layer + 1}.{k}" for layer in range(4) for k in range(layers[layer]))
-        taps = tuple(sum(layers[: layer + 1]) - 1 for layer in (1, 2, 3))
+        blocks = tuple(f"{VISUAL}.layer{layer}.{k}"
+                       for layer, depth in enumerate(config.resnet_layers, start=1) for k in range(depth))
+        ends = tuple(itertools.accumulate(config.resnet_layers))
+        taps = tuple(end - 1 for end in ends[1:])
         self.vision = TowerSpec(blocks, None, None, width, taps, (VISUAL,))
         self.exchange_spec = ExchangeSpec((width // 4, width // 2, width), config.text_width, (2, 1, 2), resnet=True)
         return clip
@@ -333,7 +347,8 @@ class ViTTowers(CLIPTowers):
         return self.config.patch_size
 
     def _build_backbone(self) -> CLIP:
-        config, width, depth = self.config, self.config.vision_width, self.config.stages[-1]
+        config = self.config
+        width, depth = config.vision_width, config.stages[-1]
         blocks = tuple(f"{VISUAL}.transformer.resblocks.{k}" for k in range(depth))
         taps = tuple(end - 1 for end in config.stages)
         self.vision = TowerSpec(blocks, "attn", "mlp", width, taps, (VISUAL,))
@@ -343,7 +358,8 @@ class ViTTowers(CLIPTowers):
     def _vision_input(self, pixels: Tensor) -> Tensor:
         visual = self.net.backbone.visual
         patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
-        states = torch.cat([visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1), patches], dim=1)
+        first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        states = torch.cat([first, patches], dim=1)
         return visual.ln_pre(self.vision_prompt.insert(states + visual.positional_embedding))
 
     def _vision_stage(self, stage: int, states: Tensor) -> Tensor:
@@ -362,6 +378,11 @@ class ViTTowers(CLIPTowers):
         projected = visual.ln_post(states[:, self.prefix :]) @ visual.proj
         side = self.image_size // self.config.patch_size
         return projected.transpose(1, 2).unflatten(2, (side, side))
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose name begins with a prefix, under the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _full_name(name: str) -> str:
@@ -384,7 +405,8 @@ def interpolate_positions(positions: Tensor, wanted: Sequence[int]) -> Tensor:
     """
     if positions.ndim != 2 or not positions.is_floating_point():
         return positions
-    before, after = (math.isqrt(max(count - 1, 0)) for count in (len(positions), wanted[0]))
+    before = math.isqrt(max(len(positions) - 1, 0))
+    after = math.isqrt(max(wanted[0] - 1, 0))
     if not before or before == after or before * before != len(positions) - 1:
         return positions
     grid = positions[1:].T.unflatten(1, (before, before)).unsqueeze(0)

@@ -21,6 +21,7 @@ from featherseg.core.files import atomic_path, not_run_reason, refuse_own_source
 from featherseg.core.paths import RUNS
 from featherseg.core.paths import trained as trained_folder
 from featherseg.core.registry import unknown
+from featherseg.core.terminal import first_names
 from featherseg.data.images import EXTENSIONS, open_picture, read_image
 from featherseg.data.prepared import is_text
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
@@ -33,7 +34,6 @@ IMAGES_AT_ONCE = 8
 # prompts are padded to long ones
 STATES_ON_CPU, PROMPTS_ON_CPU = 1040 * 768, 4 * 512
 COLOUR = (255, 220, 0)
-_NAMED = 3  # of what is passed over
 
 
 def predict_probabilities(model: SegmentationModel, images: Sequence[np.ndarray], prompts: Sequence[str],
@@ -107,9 +107,8 @@ class Pictures:
 
     def images(self, keys: Sequence[int]) -> ImageFeatures:
         """Features of the pictures of these keys."""
-        pixels = self._pixels[list(keys)]
-        return ImageFeatures.concat([self._model.encode_image(self._model.normalise(some))
-                                     for some in pixels.split(self._batch_size)])
+        batches = map(self._model.normalise, self._pixels[list(keys)].split(self._batch_size))
+        return ImageFeatures.concat(list(map(self._model.encode_image, batches)))
 
     def texts(self, prompts: Sequence[str]) -> TextFeatures:
         """Features of prompts."""
@@ -137,15 +136,17 @@ def segment(model: SegmentationModel, source: Source, asked: Sequence[Asked], ba
         images_at_once: of how many images features are in memory; None for all.
     """
     if model.joint:
-        for some in parts(asked, batch_size):
-            features = source.pairs([one.key for one in some], [one.prompt for one in some])
-            yield from model.original_resolution(model.decode(*features), [one.size for one in some])
+        for batch in parts(asked, batch_size):
+            features = source.pairs([one.key for one in batch], [one.prompt for one in batch])
+            logits = model.decode(*features)
+            yield from model.original_resolution(logits, [one.size for one in batch])
         return
     device = next(model.parameters()).device
-    text, text_of = encode_prompts([one.prompt for one in asked], source.texts, device, batch_size, model.text.dim)
-    for some in _by_images(asked, images_at_once):
-        keys, places = distinct([one.key for one in some])
-        queries = [Query(place, text_of[one.prompt], one.size) for place, one in zip(places, some, strict=True)]
+    prompts = [one.prompt for one in asked]
+    text, row_of = encode_prompts(prompts, source.texts, device, batch_size, model.text.dim)
+    for group in _by_images(asked, images_at_once):
+        keys, places = distinct([one.key for one in group])
+        queries = [Query(place, row_of[one.prompt], one.size) for place, one in zip(places, group, strict=True)]
         yield from decode_queries(model, source.images(keys), text, queries, batch_size)
 
 
@@ -154,9 +155,9 @@ def _by_images(asked: Sequence[Asked], images_at_once: int | None) -> Iterator[l
     if images_at_once is None:
         yield list(asked)
         return
-    of_images = [list(of_image) for _, of_image in itertools.groupby(asked, lambda one: one.key)]
-    for some in parts(of_images, images_at_once):
-        yield list(itertools.chain(*some))
+    by_image = [list(of_image) for _, of_image in itertools.groupby(asked, lambda one: one.key)]
+    for group in parts(by_image, images_at_once):
+        yield list(itertools.chain(*group))
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,10 @@ def encode_prompts(prompts: Iterable[str], encode: Callable[[list[str]], TextFea
         width: of the text tower's states.
     """
     ordered = by_length(prompts)
-    size = min(batch_size, max(1, PROMPTS_ON_CPU // max(width, 1))) if device.type == "cpu" else batch_size
-    text = TextFeatures.concat([encode(some) for some in parts(ordered, size)])
+    size = batch_size
+    if device.type == "cpu":
+        size = min(batch_size, max(1, PROMPTS_ON_CPU // max(width, 1)))
+    text = TextFeatures.concat([encode(batch) for batch in parts(ordered, size)])
     return text, {prompt: row for row, prompt in enumerate(ordered)}
 
 
@@ -195,14 +198,16 @@ def decode_queries(model: SegmentationModel, image: ImageFeatures, text: TextFea
         batch_size: how many are decoded at once, on a CPU at most.
     """
     states = image.taps[0]
-    places = states.shape[1] if states.ndim == 3 else states.shape[2:].numel()
-    on_cpu = min(batch_size, max(1, STATES_ON_CPU // (places * states.shape[-1 if states.ndim == 3 else 1])))
-    for some in parts(queries, on_cpu if states.device.type == "cpu" else batch_size):
-        rows = [query.image for query in some]
-        shared = len(set(rows)) == 1  # what the decoder does to the image alone is then done once
-        logits = model.decode(image.index(torch.tensor(rows[:1] if shared else rows)),
-                              text.index(torch.tensor([query.text for query in some])))
-        yield from model.original_resolution(logits, [query.size for query in some])
+    size = batch_size
+    if states.device.type == "cpu":
+        size = min(batch_size, max(1, STATES_ON_CPU // states.shape[1:].numel()))
+    for batch in parts(queries, size):
+        rows = [query.image for query in batch]
+        if len(set(rows)) == 1:  # what the decoder does to the image alone is then done once
+            rows = rows[:1]
+        seen = image.index(torch.tensor(rows))
+        told = text.index(torch.tensor([query.text for query in batch]))
+        yield from model.original_resolution(model.decode(seen, told), [query.size for query in batch])
 
 
 def predict_files(run: str, images: Sequence[Path], prompts: Sequence[str], out: Path,
@@ -239,16 +244,16 @@ def predict_files(run: str, images: Sequence[Path], prompts: Sequence[str], out:
     model = load_model(resolved, train_dir)
     for sentence in losses(Readings(model.read, prompts).count(prompts)):
         print(sentence, file=sys.stderr)
-    for first in range(0, len(queries), IMAGES_AT_ONCE):
-        rows = slice(first, first + IMAGES_AT_ONCE)
-        pictures = {query.image: read_image(query.image) for query in queries[rows]}
-        given = [pictures[query.image] for query in queries[rows]]
-        found = iterate_probabilities(model, given, [query.prompt for query in queries[rows]])
-        for k, (picture, probability) in enumerate(zip(given, found, strict=True), start=first):
+    for places in parts(range(len(queries)), IMAGES_AT_ONCE):
+        batch = [queries[place] for place in places]
+        pictures = {query.image: read_image(query.image) for query in batch}
+        given = [pictures[query.image] for query in batch]
+        probabilities = iterate_probabilities(model, given, [query.prompt for query in batch])
+        for place, picture, probability in zip(places, given, probabilities, strict=True):
             mask = probability > threshold
-            _write_png(masks[k], mask.astype(np.uint8) * 255)
+            _write_png(masks[place], mask.astype(np.uint8) * 255)
             if overlays:
-                _write_png(overlays[k], draw_mask(picture, mask))
+                _write_png(overlays[place], draw_mask(picture, mask))
 
 
 def find_run(name: str) -> tuple[Run, Path]:
@@ -261,10 +266,10 @@ def find_run(name: str) -> tuple[Run, Path]:
         UserError: no such run (the message lists those that exist), one of several studies, or one that was
             not run, with the reason.
     """
-    plans = {path for path in RUNS.glob("*/plan/*.yaml") if not path.stem.endswith(".evaluate")}
-    planned = {(path.parent.parent.name, path.stem) for path in plans}
-    trained = {(path.parent.parent.parent.name, path.parent.name)
-               for path in RUNS.glob("*/train/*/checkpoint.safetensors")}
+    planned = {(path.parents[1].name, path.stem) for path in RUNS.glob("*/plan/*.yaml")
+               if not path.stem.endswith(".evaluate")}
+    checkpoints = RUNS.glob("*/train/*/checkpoint.safetensors")
+    trained = {(path.parents[2].name, path.parent.name) for path in checkpoints}
     runs = sorted(planned | trained)
     matching = [(study, run) for study, run in runs if name in (run, f"{study}/{run}")]
     if not runs:
@@ -308,8 +313,13 @@ class _Query:
 def _picture_of(images: list[np.ndarray]) -> list[int]:
     """For each image its place among those that differ, in order of appearance."""
     objects = {id(image): image for image in images}
-    digests = {key: (image.shape, hashlib.sha256(image.tobytes()).digest()) for key, image in objects.items()}
+    digests = {key: _digest(image) for key, image in objects.items()}
     return distinct([digests[id(image)] for image in images])[1]
+
+
+def _digest(image: np.ndarray) -> tuple[tuple[int, ...], bytes]:
+    """What tells an image from others: its shape, and a digest of its pixels."""
+    return image.shape, hashlib.sha256(image.tobytes()).digest()
 
 
 def _image_files(paths: Sequence[Path]) -> list[Path]:
@@ -325,10 +335,10 @@ def _image_files(paths: Sequence[Path]) -> list[Path]:
         if not images:
             raise UserError(f"the folder {path} holds no images; known endings are {', '.join(EXTENSIONS)}, and "
                             "folders in it are not searched.")
-        if others := [file.name for file in inside if file not in set(images)]:
-            more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-            print(f"{path}: {len(images)} images are taken; passed over are folders and other files: "
-                  f"{', '.join(others[:_NAMED])}{more}", file=sys.stderr)
+        taken = set(images)
+        if others := [file.name for file in inside if file not in taken]:
+            print(f"{path}: {len(images)} images are taken; folders and other files are skipped: "
+                  f"{first_names(others)}", file=sys.stderr)
         files += images
     return files
 
@@ -345,8 +355,11 @@ def _queries(images: list[Path], prompts: Sequence[str]) -> list[_Query]:
         raise UserError(f"there are {len(images)} images and {len(prompts)} prompts; "
                         "give one prompt for all images, one for each, or one image.")
     names = _prompt_names(prompts)
-    return [_Query(image, prompt, image.stem if images.count(image) == 1 else f"{image.stem}_{names[prompt]}")
-            for image, prompt in zip(images, prompts, strict=True)]
+    queries = []
+    for image, prompt in zip(images, prompts, strict=True):
+        stem = image.stem if images.count(image) == 1 else f"{image.stem}_{names[prompt]}"
+        queries.append(_Query(image, prompt, stem))
+    return queries
 
 
 def _prompt_names(prompts: Sequence[str]) -> dict[str, str]:
