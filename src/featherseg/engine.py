@@ -315,7 +315,7 @@ def should_stop(scores: Sequence[float], config: TrainConfig) -> bool:
 def precision_here(wanted: str) -> str:
     """The precision to compute in: `auto` is bf16 on an accelerator that has it, else full precision.
 
-    fp16 needs an accelerator; without one it is full precision, which is said.
+    fp16 needs an accelerator; without one a message is printed and it is full precision.
     """
     if wanted == "auto":
         capable = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -7,7 +7,7 @@ no declared run has changes nothing, which `plan` and `check` note, and one that
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from featherseg.adapters import METHODS, check_pair, resolve
 from featherseg.config import (
     DataParams,
+    EvaluateConfig,
     ModelConfig,
     ModelParams,
     Params,
@@ -23,6 +24,7 @@ from featherseg.config import (
     Recipe,
     Run,
     Strict,
+    TrainConfig,
     parse,
     read_params,
     sections_of,
@@ -87,11 +89,9 @@ def _check_recipe_knobs(recipe: Recipe, source: str) -> None:
 def dataset_names() -> list[str]:
     """Every dataset that a study may name: the synthetic, own and official ones that params.yaml declares."""
     data = read_params("study").data
-    for key, given, valid in (("synthetic", data.synthetic, NAMES), ("official", data.official, SPECS),
-                              ("bundled", data.bundled, SPECS), ("referring", data.referring, SPECS)):
-        for name in given:
-            if name not in valid:
-                raise unknown(f"dataset in params.yaml: data.{key}", name, list(valid))
+    _check_listed("synthetic", data.synthetic, NAMES)
+    for section in ("official", "bundled", "referring"):
+        _check_listed(section, getattr(data, section), SPECS)
     for name, official in data.as_published.items():
         if official not in data.official or not isinstance(SPECS[official], DatasetSpec):
             valid = [name for name in data.official if isinstance(SPECS[name], DatasetSpec)]
@@ -110,38 +110,55 @@ def dataset_names() -> list[str]:
     return sorted({*single, *data.pooled})
 
 
+def _check_listed(section: str, names: Iterable[str], valid: Collection[str]) -> None:
+    for name in names:
+        if name not in valid:
+            raise unknown(f"dataset in params.yaml: data.{section}", name, list(valid))
+
+
 def resolve_study(study: str) -> list[Run]:
     """The runs that a study declares, resolved, in the order recipe, dataset, seed.
 
     Raises:
         UserError: anything in the params or the recipes that cannot be run, before anything runs.
     """
-    params, source = read_params(check_name("study", study)), str(study_params_path(study))
+    params = read_params(check_name("study", study))
+    source = str(study_params_path(study))
     _check_names(study, params, source)
     recipes = {name: read_recipe(name) for name in params.study.recipes}
     adapters = {name: resolve_adapter(recipe, params, f"recipes/{name}.yaml with {source}")
                 for name, recipe in recipes.items()}
     _check_knobs(params, source, recipes, adapters)
-    grid = itertools.product(params.study.recipes, params.study.datasets, params.study.seeds)
-    models = {(name, dataset): resolve_model(recipe, params, source, dataset)
-              for name, recipe in recipes.items() for dataset in params.study.datasets}
+    pairs = list(itertools.product(params.study.recipes, params.study.datasets))
+    models = {(name, dataset): resolve_model(recipes[name], params, source, dataset) for name, dataset in pairs}
     runs = []
-    for name, dataset, seed in grid:
-        recipe, (model, not_run) = recipes[name], models[name, dataset]
-        train = None
-        if recipe.train is not None:
-            own = section_of(recipe, "train", dataset)
-            settings = _merge(own, params.train, TASKS[recipe.task].train_settings)
-            if settings.get("schedule") != own.get("schedule") and params.train.get("milestones") is None:
-                settings.pop("milestones", None)  # they belong to the recipe's own schedule
-            train = parse(TASKS[recipe.task].train_settings, settings, f"recipes/{name}.yaml with {source}: train")
-        scoring = TASKS[recipe.task].evaluate_settings
-        evaluate = parse(scoring, _merge(section_of(recipe, "evaluate", dataset), params.evaluate, scoring),
-                         f"recipes/{name}.yaml with {source}: evaluate")
+    for (name, dataset), seed in itertools.product(pairs, params.study.seeds):
+        recipe = recipes[name]
+        model, not_run = models[name, dataset]
+        where = f"recipes/{name}.yaml with {source}"
+        train = None if recipe.train is None else _train_settings(recipe, params, dataset, where)
+        evaluate = _evaluate_settings(recipe, params, dataset, where)
         runs.append(Run(task=recipe.task, study=study, recipe=name, dataset=dataset, seed=seed, model=model,
                         adapter=adapters[name], train=train, evaluate=evaluate, threads=params.threads,
                         not_run=not_run))
     return runs
+
+
+def _train_settings(recipe: Recipe, params: Params, dataset: str, where: str) -> TrainConfig:
+    """How a recipe trains on a dataset."""
+    kind = TASKS[recipe.task].train_settings
+    own = section_of(recipe, "train", dataset)
+    settings = _merge(own, params.train, kind)
+    if settings.get("schedule") != own.get("schedule") and params.train.get("milestones") is None:
+        settings.pop("milestones", None)  # they belong to the recipe's own schedule
+    return parse(kind, settings, f"{where}: train")
+
+
+def _evaluate_settings(recipe: Recipe, params: Params, dataset: str, where: str) -> EvaluateConfig:
+    """How a recipe is scored on a dataset."""
+    kind = TASKS[recipe.task].evaluate_settings
+    settings = _merge(section_of(recipe, "evaluate", dataset), params.evaluate, kind)
+    return parse(kind, settings, f"{where}: evaluate")
 
 
 def unlisted_run_notes(study: str, runs: list[Run]) -> list[str]:
@@ -365,7 +382,7 @@ def resolve_adapter(recipe: Recipe, params: Params, source: str) -> dict[str, An
 
 def resolve_model(recipe: Recipe, params: Params, source: str,
                   dataset: str | None = None) -> tuple[ModelConfig, str | None]:
-    """The model with its weights' hash, and the reason where the weights are not to be had.
+    """The model with its weights' hash, and the reason where the weights are missing.
 
     A knob of the params reaches the recipes that have it; of several word lengths it is the dataset's.
     """
@@ -378,13 +395,15 @@ def resolve_model(recipe: Recipe, params: Params, source: str,
     own = knobs_of(recipe, dataset)
     given = {knob: value for knob, value in params.model.knobs.items() if _has(recipe, knob)}
     knobs = check_knobs(recipe.model, own | given, source)
-    plain = {knob: value for knob, value in knobs.model_dump(mode="json").items()
-             if knob in own and knob in knobs.where_named or getattr(knobs, knob) != _default(knobs, knob)}
+    plain = {knob: value for knob, value in knobs.model_dump(mode="json").items() if _is_stated(knob, knobs, own)}
     return ModelConfig(name=recipe.model, weights=weights, sha256=sha256, **plain), reason
 
 
-def _default(knobs: ModelKnobs, knob: str) -> Any:
-    return type(knobs).model_fields[knob].default
+def _is_stated(knob: str, knobs: ModelKnobs, own: Container[str]) -> bool:
+    """Whether a plan states a knob: one that counts where it is named, or whose value is not the model's own."""
+    if knob in own and knob in knobs.where_named:
+        return True
+    return getattr(knobs, knob) != type(knobs).model_fields[knob].default
 
 
 def knobs_of(recipe: Recipe, dataset: str | None = None) -> dict[str, Any]:

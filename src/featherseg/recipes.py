@@ -67,7 +67,7 @@ def as_text(name: str) -> str:
 
 
 def declared(name: str) -> Recipe:
-    """A recipe of which no knob or setting is checked yet (`plan.read_recipe` checks them).
+    """A recipe whose knobs and settings are not checked yet (`plan.read_recipe` checks them).
 
     Raises:
         UserError: as `resolved`, or a key that is missing or of another type.

@@ -105,7 +105,7 @@ def test_the_file_of_the_weights_may_be_named_itself(folder):
     model = models.build(config(folder / "model.safetensors"))
     assert all(torch.equal(tensor, stored[name]) for name, tensor in model.net.state_dict().items())
     (folder / "config.json").unlink()
-    with pytest.raises(UserError, match="config.json does not exist, which says what the weights are of"):
+    with pytest.raises(UserError, match="config.json does not exist; it says which model the weights belong to"):
         models.build(config(folder))
 
 

@@ -140,7 +140,7 @@ class DenseAligner(DenseAdapter):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Convolutions as He et al. (2015) draw them, linear layers as DINOv2's tower, a part of which they are.
+        """Convolutions as He et al. (2015) draw them, linear layers as DINOv2's tower, which they are part of.
 
         Larger linear layers would drown the pretrained tower in noise from the first step on.
         """

@@ -10,7 +10,7 @@ class UserError(Exception):
 
 
 class NotRun(Exception):
-    """Data or weights that are not to be had here: a result, not a failure.
+    """Data or weights that are missing here: a result, not a failure.
 
     A stage that meets it writes `status.json` with the reason and succeeds, so that the rest of the
     pipeline goes on and the table says why the row is empty.

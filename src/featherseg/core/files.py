@@ -318,7 +318,7 @@ def _replace(partial: Path, target: Path) -> None:
 def _remove_leftovers(target: Path) -> None:
     """Remove what killed writers of `target` left beside it."""
     start, ending = f".{target.name}.", re.compile(r"[0-9a-f]{8}\.partial")
-    # predict comes by here for each of thousands of masks in one folder, so a name costs no more than a comparison
+    # predict calls this for each of thousands of masks in one folder, so a name costs no more than a comparison
     names = [name for name in os.listdir(target.parent) if name.startswith(start)]
     for path in [target.with_name(name) for name in names if ending.fullmatch(name, len(start))]:
         with contextlib.suppress(OSError):

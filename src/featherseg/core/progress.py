@@ -31,7 +31,7 @@ def progress(total: int | None, description: str, unit: str, initial: int = 0, d
 
 
 class _Lines:
-    """A stream on which each refresh of a bar is a line of its own, the first, empty one is none."""
+    """A stream that prints each refresh of a bar on a line of its own, except for the first, empty one."""
 
     def write(self, text: str) -> None:
         line = text.strip("\r\n ")

@@ -19,7 +19,7 @@ def printable(text: str, kept: str = "") -> str:
 
 
 def shortened(text: str, limit: int = 60) -> str:
-    """The text, cut to `limit` characters, the last three of which are dots where something is missing."""
+    """The text, cut to `limit` characters; the last three are dots where something is missing."""
     return text if len(text) <= limit else f"{text[:limit - 3]}..."
 
 

@@ -134,7 +134,7 @@ def read_mask(path: Path | str, threshold: float | None = None, unite: bool = Fa
 def open_mask(path: Path | str, threshold: float | None = None, unite: bool = False) -> Mask:
     """Read a mask and how it marks its target.
 
-    Without a threshold a file must have at most two levels, of which the higher is the target (a single level other
+    Without a threshold a file must have at most two levels; the higher is the target (a single level other
     than 0 is all target). A JPEG mask has grey edges by its compression: its threshold is 128 where none is given.
     Of a coloured mask the strongest channel counts; transparency is dropped.
 
@@ -169,7 +169,7 @@ def open_mask(path: Path | str, threshold: float | None = None, unite: bool = Fa
 
 
 def _two_levels(path: Path | str, picture: Picture, levels: np.ndarray) -> Mask:
-    """A mask of a file of at most two levels, of which the higher is the target.
+    """A mask of a file of at most two levels; the higher is the target.
 
     Raises:
         UserError: as `open_mask`.

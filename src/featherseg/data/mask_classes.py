@@ -121,7 +121,7 @@ def are_raters(levels: np.ndarray, kinds: list[Kind]) -> bool:
 
 
 def _are_even(found: np.ndarray) -> bool:
-    """Whether sorted levels are multiples of one step, of which two to ten make full scale."""
+    """Whether sorted levels are multiples of one step, two to ten of which make full scale."""
     full_scales = _FULL_SCALES if found[-1] >= 1 else _FULL_SCALES[:1]  # fractions where no pixel has all raters
     for full, raters in itertools.product(full_scales, range(2, _MOST_RATERS + 1)):
         votes = found / full * raters

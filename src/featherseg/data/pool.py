@@ -53,7 +53,7 @@ def _write(name: str, pool: PoolParams, out_dir: Path) -> None:
 
 
 def lacking(pool: PoolParams) -> str | None:
-    """Which members of a pool are not to be had, and why; None where all are there.
+    """Which members of a pool are missing, and why; None where all are there.
 
     Raises:
         UserError: a member was not prepared.

@@ -47,7 +47,7 @@ def _prepare(name: str, params: DataParams, out_dir: Path) -> None:
 
 
 def prepare_own_folder(name: str, own: FolderParams, out_dir: Path) -> None:
-    """Prepare a folder of the user's as `data.folders` declares it, keep it out of git, and print what is passed over.
+    """Prepare a folder of the user's as `data.folders` declares it, keep it out of git, and print what is skipped.
 
     Raises:
         UserError: as `prepare_folder`.
@@ -69,7 +69,7 @@ def prepare_synthetic_set(name: str, images: int, size: int, seed: int, out_dir:
 
 def prepare_official(name: str, raw_dir: Path, out_dir: Path, keep_published_faults: bool = False,
                      as_published: str | None = None) -> None:
-    """Prepare a downloaded dataset; where it, or what it shows, was not to be had, hand the reason on.
+    """Prepare a downloaded dataset; where it, or what it shows, is missing, hand the reason on.
 
     Args:
         as_published: name of the dataset where it is prepared by the released code's rule for masks; None for the

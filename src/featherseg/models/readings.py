@@ -59,7 +59,7 @@ class Readings:
         """What is lost of prompts, each different text counted once.
 
         Returns:
-            n: their number; cut: those of which the model reads a part only, after `limit` tokens (None where nothing
+            n: their number; cut: those that the model reads in part only, after `limit` tokens (None where nothing
             is cut); alike: those that are the same to the model as another one; first_cut and first_alike: examples.
         """
         texts = sorted(set(prompts))

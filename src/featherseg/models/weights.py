@@ -78,7 +78,7 @@ def config_file(weights: Path | str) -> Path:
     """
     found = weights_file(weights).parent / "config.json"
     if not found.is_file():
-        raise UserError(f"{found} does not exist, which says what the weights are of; put it beside them.")
+        raise UserError(f"{found} does not exist; it says which model the weights belong to. Put it beside them.")
     return found
 
 
@@ -164,5 +164,5 @@ def check_values(tensors: dict[str, Any], source: str) -> None:
         raise UserError(f"{source}: tensors are sparse, quantised or without values ({first_names(odd)}); save them "
                         "as dense ones.")
     if wrong := [name for name, tensor in plain.items() if not tensor.isfinite().all()]:
-        raise UserError(f"{source}: tensors hold NaN or infinity ({first_names(wrong)}), of which every mask would be "
+        raise UserError(f"{source}: tensors hold NaN or infinity ({first_names(wrong)}), so that every mask would be "
                         "empty; take other weights, or train at a lower train.lr.")

@@ -155,7 +155,7 @@ def _run(name: str, limit: int | None) -> tuple[Segment, Reader, Settings, Path]
 
 
 def _samples(dataset: PreparedDataset, split: str, folder: Path) -> list[Sample]:
-    """The samples of a split; of a folder that has just been prepared it is said how many of its images they are."""
+    """The samples of a split; a message says how many images of a folder that has just been prepared these are."""
     samples = dataset.samples if split == EVERY_SPLIT else dataset.split(split)
     if not samples:
         has = ", ".join(sorted({sample.split for sample in dataset.samples})) or "(none)"

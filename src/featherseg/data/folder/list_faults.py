@@ -92,7 +92,7 @@ def list_faults(folders: Mapping[str, Path]) -> list[ListFault]:
     """Every fault of the lists that are here, by dataset and in the order of `KINDS`.
 
     Args:
-        folders: dataset -> the folder of its `<list>.json` files; a list that is absent is passed over.
+        folders: dataset -> the folder of its `<list>.json` files; a list that is absent is skipped.
 
     Raises:
         UserError: a list that cannot be read.

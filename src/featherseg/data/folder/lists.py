@@ -162,7 +162,7 @@ def _column_of(path: Path, header: list[str], names: tuple[str, ...]) -> str | N
     """The column of a table that has one of some names of one meaning, whatever its case; None where it has none.
 
     Raises:
-        UserError: there are several, of which one would be passed over.
+        UserError: there are several, so that one would be ignored.
     """
     columns = [column for column in header if column.strip().lower() in names]
     if len(columns) > 1:
@@ -238,7 +238,7 @@ def split_word(text: str) -> str:
 
 
 def _joined(entries: list[Entry], problems: list[str]) -> list[Entry]:
-    """Entries of which those of one image, mask and target are one, with the sentences of all."""
+    """The entries; those of one image, mask and target become one with all their sentences."""
     joined: dict[tuple, Entry] = {}
     for entry in entries:
         key = entry.image, entry.mask, entry.target
@@ -329,6 +329,6 @@ def _table_prompts(line: dict[str, str], columns: dict[str, str | None],
             try:
                 texts[level] = json.loads(text)
             except json.JSONDecodeError as error:
-                raise UserError(f"{where}: prompt {level} starts like a JSON list but is none ({error}); "
+                raise UserError(f"{where}: prompt {level} starts like a JSON list but is not one ({error}); "
                                 "correct it.") from None
     return _without_empty_sentence(clean_prompts({"p0": ""} | texts, "", where), where)

@@ -9,7 +9,7 @@
 
 Names are compared without extension and, for a list from another system, whatever its slashes.
 JPEG, PNG, TIFF, BMP, GIF, WebP and PPM; 8 or 16 bits, grey or colour (`images.read_image` and `open_mask` say how
-each is read); files of other kinds are passed over and counted.
+each is read); files of other kinds are skipped and counted.
 Without splits in a list, the groups that it names, else the images, are divided 60/20/20
 (`splits.split_groups`). Where no list gives a prompt, the prompt engine makes them.
 """
@@ -96,7 +96,7 @@ def check_folder(path: Path | str, class_name: str | None = None, threshold: flo
 
 
 def folder_notes(path: Path | str, class_name: str | None = None) -> list[str]:
-    """What a folder's user should know although nothing is wrong: files, columns and names that are passed over.
+    """What a folder's user should know although nothing is wrong: files, columns and names that are skipped.
 
     Empty where the folder cannot be read, which `check_folder` reports.
     """
@@ -293,7 +293,7 @@ def _images(folder: Path, problems: list[str], notes: list[str]) -> dict[str, Pa
 
 
 def _pictures(folder: Path, notes: list[str]) -> list[Path]:
-    """The picture files below a folder, sorted; how many others there are is said in a note."""
+    """The picture files below a folder, sorted; a note says how many other files there are."""
     files = []
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_folder):
         here = Path(parent).resolve()

@@ -115,7 +115,7 @@ def measure(image: np.ndarray, mask: np.ndarray, field: Field = FIELDS["general"
     """Number, size, location, shape and colour of a target as words; None for what cannot be measured.
 
     Args:
-        image: uint8 (H, W, 3), of which only the colour is read.
+        image: uint8 (H, W, 3); only its colours are read.
         mask: bool (H, W).
         class_name: what the mask shows, where the field has colour words of its own for some classes.
     """

@@ -27,7 +27,7 @@ from featherseg.data.raw.specs import SPECS
 
 
 def download_dataset(dataset: str, mirror: str | None = None) -> None:
-    """Fill `data/raw/<dataset>`, or say there in `status.json` why it is not to be had.
+    """Fill `data/raw/<dataset>`, or say there in `status.json` why it is missing.
 
     Raises:
         UserError: an unknown dataset, an absent mirror, a wrong checksum, a bad archive, a full disk.
@@ -47,7 +47,7 @@ def download(spec: RawSpec, raw_dir: Path, inbox_dir: Path, mirror: Path | None 
     root, so that a repeated stage asks no server again. A file whose checksum nobody publishes gets it
     recorded in `checksums` once it has been unpacked, and is checked from then on.
 
-    Data that is not to be had is a result: `raw_dir` then holds a `status.json` with the reason.
+    Missing data is a result: `raw_dir` then holds a `status.json` with the reason.
 
     Several processes that download one set at the same time do so one after the other.
 

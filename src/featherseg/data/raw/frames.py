@@ -1,6 +1,6 @@
 """Single frames in the two file forms of medical pictures: MetaImage (.mhd and its data file) and NIfTI-1 (.nii.gz).
 
-A frame is all that the sets here need; volumes, sequences and orientations are refused or passed over, so that some
+A frame is all that the sets here need; volumes, sequences and orientations are refused or ignored, so that some
 lines stand in for a library of fifty megabytes.
 """
 
@@ -116,7 +116,7 @@ def _nifti_header(file: IO[bytes]) -> tuple[str, bytes]:
 
 
 def _size(sides: list[int]) -> tuple[int, int]:
-    """(height, width) of sides of which the first is the width."""
+    """(height, width) of two sides, the width first."""
     if len(sides) < 2 or any(side != 1 for side in sides[2:]):
         raise ValueError(f"it is of {' x '.join(map(str, sides))} pixels where one frame is expected")
     if not all(0 < side <= _LONGEST_SIDE for side in sides[:2]):

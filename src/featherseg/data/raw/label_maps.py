@@ -1,4 +1,4 @@
-"""Scenes of which every pixel has a class, by an index or a colour: one row an image and class that is in it."""
+"""Scenes whose every pixel has a class, by an index or a colour: one row per image and class in it."""
 
 from collections.abc import Iterator
 from functools import partial

@@ -2,7 +2,7 @@
 
     <folder>/refs(<who split it>).p   a list of references: an annotation, its image, a split, several sentences
     <folder>/instances.json           the annotations with their polygons or run lengths, in COCO's form
-    train2014.zip                     the images, of which those that a reference needs are read in place
+    train2014.zip                     the images; those that a reference needs are read in place
 """
 
 import zipfile
@@ -30,7 +30,7 @@ Records = Annotated[list[Found], FailFast()]  # a fault of each of two million r
 
 
 class _Record(BaseModel):
-    """What is read of a published record; its further keys are passed over."""
+    """What is read of a published record; its further keys are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 

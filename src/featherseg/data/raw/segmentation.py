@@ -16,7 +16,7 @@ LONGEST = 60  # bits of a run length
 def mask_of(segmentation: Any, height: int, width: int) -> np.ndarray:
     """A mask, bool (height, width), of polygons (their union) or of run lengths, compressed or not.
 
-    A polygon of fewer than three points encloses nothing and is passed over.
+    A polygon of fewer than three points encloses nothing and is ignored.
 
     Args:
         segmentation: list of polygons [x0, y0, x1, y1, ...], or {"size": [height, width], "counts": list or text}.

@@ -19,7 +19,7 @@ class Resource:
 
     Attributes:
         file: its name.
-        url: where it is to be had without an account.
+        url: where it can be downloaded without an account.
         sha256: known beforehand ("pinned"); None where nobody publishes it: then it is recorded in
             data/checksums.json at the first download and checked from then on.
         mirror: the places below a mirror's root where it is looked for.
@@ -64,8 +64,8 @@ class DatasetSpec(RawSpec):
 
     Attributes:
         target: what the masks show where a row of the lists does not name it.
-        layout: from the folder of raw files to a function that finds an entry's image and its masks (of which
-            the union is the target).
+        layout: from the folder of raw files to a function that finds an entry's image and its masks (their
+            union is the target).
         complete: adds to an entry what its file names say: target, group, the folder of its image.
         files: the entries that the raw files themselves make up, where the published lists belong to another set.
         test_only: whether every row is scored and none trained on, whatever list it is in.
@@ -113,7 +113,7 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelMapSpec(RawSpec):
-    """Images of which every pixel has a class.
+    """Images whose every pixel has a class.
 
     Attributes:
         indices: label -> class, None for what is no target, where maps hold one number a pixel.

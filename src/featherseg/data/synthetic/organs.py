@@ -1,4 +1,4 @@
-"""Organs: structures of much the same grey at their places in an abdomen, of which the prompt picks one."""
+"""Organs: structures of much the same grey at their places in an abdomen; the prompt picks one."""
 
 from dataclasses import dataclass
 

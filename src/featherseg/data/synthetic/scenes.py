@@ -1,4 +1,4 @@
-"""Scenes: several coloured shapes, of which the prompt picks one."""
+"""Scenes: several coloured shapes; the prompt picks one."""
 
 import itertools
 from functools import cache

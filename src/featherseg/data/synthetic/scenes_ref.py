@@ -32,7 +32,7 @@ _LIKE_THE_LAST = 0.4  # how often an object takes its colour, and how often its 
 
 
 def paint(rng: np.random.Generator, size: int) -> Scene:
-    """Shapes of one kind, of which each is a target, and one or two landmarks."""
+    """Shapes of one kind, each a target, and one or two landmarks."""
     split = str(rng.choice(list(SPLITS), p=list(SPLITS.values())))
     items, texts = _place(rng, split)
     prompts = [_prompts(rng, item, by_kind) for item, by_kind in zip(items, texts, strict=False)]

@@ -131,7 +131,7 @@ def build(config: ModelConfig, knobs: Knobs) -> CLIPSeg:
     """CLIPSeg of the architecture that its weights name.
 
     Raises:
-        UserError: a `config.json` that is none of a CLIPSeg.
+        UserError: a `config.json` that does not describe a CLIPSeg.
         ValueError: a size that does not fit it.
     """
     if config.weights == RANDOM_SMALL:

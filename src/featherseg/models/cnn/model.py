@@ -73,7 +73,7 @@ class CNN(SegmentationModel):
 
     def decode(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         """Logits (B, H, W) at the input's resolution, the same for every text of an image."""
-        # the library's decoders count the input as a feature too, of which they read the size at most
+        # the library's decoders count the input as a feature too, and read at most its size
         input_size = image.taps[0].new_empty(1, 0, self.image_size, self.image_size)
         logits = self.net.segmentation_head(self.net.decoder([input_size, *image.taps]))
         return logits.squeeze(1).expand(len(text.sentence), -1, -1)

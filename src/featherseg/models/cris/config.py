@@ -36,7 +36,7 @@ class Knobs(ModelKnobs):
 
 
 class Architecture(etris_config.Architecture):
-    """Two CLIP towers, of which vision is a ResNet, and CRIS's head, as a weights folder's `config.json` says it.
+    """Two CLIP towers, a ResNet for vision, and CRIS's head, as a weights folder's `config.json` describes them.
 
     Attributes:
         neck_widths: channels of the neck's maps, fine to coarse; the middle one is `head_width`.

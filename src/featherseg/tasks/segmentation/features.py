@@ -35,7 +35,7 @@ class FeatureBank:
     On a CPU the cache is on disk (`features`, float32), shared by all runs with the same tower and data, and
     read row by row. On an accelerator it is in the device's memory, where it fits into half of what is free,
     since reading it from disk would take longer than encoding. Where neither has room, features are encoded
-    anew each time, which is said once.
+    anew each time; a message says so once.
 
     Args:
         model: on the device where it is used, in the state in which its towers are to be used.

@@ -18,7 +18,7 @@ _NAMED = 3
 def lost_prompts(runs: Sequence[Run]) -> list[str]:
     """What is cut or alike, a sentence for each kind of loss, which names the first few of the runs that have it.
 
-    Runs whose weights are absent, and data that are not prepared or cannot be read, are passed over: what needs them
+    Runs whose weights are absent, and data that are not prepared or cannot be read, are skipped: what needs them
     says so.
     """
     names: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
 """DSC, IoU and HD95 of one binary mask against another, with the rules for empty masks.
 
-Beside them stand the pixels of intersection and union, of which overall measures are made (`referring.py`).
+Beside them stand the pixels of intersection and union, which overall measures are made of (`referring.py`).
 
 The rules are this project's own, since the papers state none and libraries differ: two empty masks agree
 (DSC = IoU = 1, HD95 = 0); where only one of them is empty DSC = IoU = 0 and HD95 is the image's diagonal.

@@ -37,7 +37,7 @@ class Peers:
 
     Args:
         samples: those of the split that take part.
-        own: the own prompts by sample id, the first of which others get.
+        own: the own prompts by sample id; others get the first.
         seed: decides the permutation of the prompts.
         readings: of the own prompts.
 
@@ -205,7 +205,7 @@ def shuffled_words(case: Case, rng: random.Random) -> list[str]:
 
 @TEXT.add("random_words", "random words")
 def random_words(case: Case, rng: random.Random) -> list[str]:
-    """As many words as the own prompt has, of which none has to do with it."""
+    """As many words as the own prompt has, all of them unrelated to it."""
     count = len(case.own.split())
     return case.changed(" ".join(rng.choices(_UNRELATED, k=count))) if count else []
 
