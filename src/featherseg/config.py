@@ -440,7 +440,8 @@ def _keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         if part in kind.model_fields:
             kind = _model_in(kind.model_fields[part].annotation) or kind
-    return [".".join([*(str(part) for part in location), name]) for name in kind.model_fields]
+    place = list(map(str, location))
+    return [".".join([*place, name]) for name in kind.model_fields]
 
 
 def plan_path(study: str, run: str) -> Path:

@@ -1,8 +1,10 @@
 """A recipe's full-size model in numbers: parameters by group and multiply-adds, without allocating weights."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from featherseg import adapters
@@ -32,11 +34,14 @@ def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, A
         `positions` are the positional embeddings of ETRIS's towers, which it trains; `unused` counts what never
         reaches the mask.
     """
-    settings, network = read_recipe(recipe), without_weights(recipe, model, adapter)
-    groups, method = parameter_groups(network), (adapter or settings.adapter)["name"]
+    settings = read_recipe(recipe)
+    network = without_weights(recipe, model, adapter)
+    method = (adapter or settings.adapter)["name"]
+    groups = parameter_groups(network)
+    total = sum(group["total"] for group in groups.values())
+    trainable = sum(group["trainable"] for group in groups.values())
     return {"recipe": recipe, "title": settings.title, "image_size": network.image_size, "groups": groups,
-            "total": sum(group["total"] for group in groups.values()),
-            "trainable": sum(group["trainable"] for group in groups.values()),
+            "total": total, "trainable": trainable,
             "decoder_parts": decoder_parts(network), "backbone_share": backbone_share(network, method),
             "prompt_tokens": _prompt_tokens(network), "multiply_adds": multiply_adds(network)}
 
@@ -54,8 +59,9 @@ def without_weights(recipe: str, model: ModelConfig | None = None,
 def parameter_groups(model: SegmentationModel) -> dict[str, dict[str, int]]:
     """Total and trainable parameters of each of `GROUPS`; what a method added is `adapter`."""
     unused = parameters_of(model, model.unused)
-    vision, text, decoder = (parameters_of(model, names) for names in (
-        model.vision.modules, model.text.modules, model.decoder_modules))
+    vision = parameters_of(model, model.vision.modules)
+    text = parameters_of(model, model.text.modules)
+    decoder = parameters_of(model, model.decoder_modules)
     counts = {group: {"total": 0, "trainable": 0} for group in GROUPS}
     for name, parameter in model.named_parameters():
         if ".adapter." in name or ".lora_" in name or name.startswith(METHODS_OWN):
@@ -74,10 +80,14 @@ def parameter_groups(model: SegmentationModel) -> dict[str, dict[str, int]]:
 
 def decoder_parts(model: SegmentationModel) -> dict[str, dict[str, int]]:
     """Total and trainable parameters of each module of a decoder of several; empty where it is one module."""
-    parts = {name.rpartition(".")[2]: parameters_of(model, [name]).values() for name in model.decoder_modules}
-    return {} if len(parts) < 2 else {
-        name: {"total": sum(p.numel() for p in of), "trainable": sum(p.numel() for p in of if p.requires_grad)}
-        for name, of in parts.items()}
+    if len(model.decoder_modules) < 2:
+        return {}
+    return {name.rpartition(".")[2]: _counts(parameters_of(model, [name]).values()) for name in model.decoder_modules}
+
+
+def _counts(parameters: Iterable[nn.Parameter]) -> dict[str, int]:
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in parameters]
+    return {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, trained in sizes if trained)}
 
 
 def backbone_share(model: SegmentationModel, method: str) -> dict[str, float] | None:

@@ -234,8 +234,8 @@ class Trainer:
             main, *others = score_names(self.history)
             names = ("epoch", "loss", main, "lr", *others)
             writer.writerow(names)
-            writer.writerows([row["epoch"], *(f"{row[name]:.8g}" for name in names[1:])]
-                             for row in self.history)
+            for row in self.history:
+                writer.writerow([row["epoch"], *(f"{row[name]:.8g}" for name in names[1:])])
         write_status(folder)
 
 
@@ -267,8 +267,9 @@ def make_optimizer(config: TrainConfig, parameters: Sequence[nn.Parameter],
     """
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     slow = {id(parameter) for parameter in towers if config.tower_lr_factor != 1}
-    groups = [{"params": [parameter for parameter in parameters if (id(parameter) in slow) == among], "towers": among}
-              for among in (False, True)]
+    of_head = [parameter for parameter in parameters if id(parameter) not in slow]
+    of_towers = [parameter for parameter in parameters if id(parameter) in slow]
+    groups: list[dict[str, Any]] = [{"params": of_head, "towers": False}, {"params": of_towers, "towers": True}]
     if config.tower_lr_from == 1:
         groups[1]["lr"] = config.lr * config.tower_lr_factor
     return kind([group for group in groups if group["params"]], lr=config.lr, weight_decay=config.weight_decay)

@@ -205,7 +205,8 @@ def write_plan(study: str) -> list[Run]:
         folder.mkdir()
         for run in runs:
             write_run(folder, run)
-        write_recipes(folder, {name: read_recipe(name) for name in dict.fromkeys(run.recipe for run in runs)})
+        names = dict.fromkeys(run.recipe for run in runs)
+        write_recipes(folder, {name: read_recipe(name) for name in names})
     return runs
 
 
@@ -296,14 +297,18 @@ def idle_knob_notes(study: str) -> list[str]:
 
 def _idle_knobs(params: Params, recipes: dict[str, Recipe], adapters: dict[str, dict]) -> dict[str, Any]:
     """Knobs that the params set and no recipe has, with their values."""
-    values = {f"adapter.{knob}": value for knob, value in params.adapter.items()
-              if not any(knob in adapter for adapter in adapters.values())}
-    values |= {f"model.{knob}": value for knob, value in params.model.knobs.items()
-               if not any(_has(recipe, knob) for recipe in recipes.values())}
     tasks = {recipe.task for recipe in recipes.values()}
-    values |= {knob: value for knob, value in _settings(params).items()
-               if not any(_has_setting(task, knob) for task in tasks)}
-    return {knob: value for knob, value in values.items() if value is not None}
+    idle = {}
+    for knob, value in params.adapter.items():
+        if not any(knob in adapter for adapter in adapters.values()):
+            idle[f"adapter.{knob}"] = value
+    for knob, value in params.model.knobs.items():
+        if not any(_has(recipe, knob) for recipe in recipes.values()):
+            idle[f"model.{knob}"] = value
+    for knob, value in _settings(params).items():
+        if not any(_has_setting(task, knob) for task in tasks):
+            idle[knob] = value
+    return {knob: value for knob, value in idle.items() if value is not None}
 
 
 def _settings(params: Params) -> dict[str, Any]:
@@ -338,7 +343,7 @@ def _in_some_recipe(knob: str) -> bool:
     section, name = knob.split(".", 1)
     recipes = map(read_recipe, recipe_names())
     if section in ("train", "evaluate"):
-        return any(_has_setting(task, knob) for task in {recipe.task for recipe in recipes})
+        return any(_has_setting(recipe.task, knob) for recipe in recipes)
     if section == "adapter":
         return any(name in METHODS[recipe.adapter["name"]].Config.model_fields for recipe in recipes)
     return any(_has(recipe, name) for recipe in recipes)

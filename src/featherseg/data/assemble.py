@@ -1,6 +1,6 @@
 """From rows that name files to a prepared dataset."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,9 +93,14 @@ class Markings:
         """One sentence for each target whose files mark it by several levels or colours, none of them wrong, one for
         each with several levels in a file, which may be wrong, and one for all files that the threshold makes empty."""
         several = [f"The masks of {target!r} mark it by several levels or colours: {self._counts(target)}."
-                   for target, marks in self._files.items() if len({mark[0] or mark[2] for mark in marks} - {None}) > 1]
+                   for target in self._files if self._is_varied(target)]
         divided = [self._divided(target, files) for target, files in self._shares.items()]
         return several + divided + self._emptied()
+
+    def _is_varied(self, target: str) -> bool:
+        """Whether a target's files mark it by several levels or colours."""
+        marks = {level or hue for level, _, hue in self._files[target]}
+        return len(marks - {None}) > 1
 
     def _emptied(self) -> list[str]:
         """Which files have levels that all lie under the threshold, and what to do."""
@@ -110,8 +115,11 @@ class Markings:
 
     def _divided(self, target: str, files: list[dict[float, float]]) -> str:
         """What the threshold makes of the levels of a target's files."""
-        levels = sorted({level for file in files for level in file})
-        shown = ", ".join(f"{level:g} {sum(file.get(level, 0) for file in files) / len(files):.1%}" for level in levels)
+        shares: Counter[float] = Counter()
+        for file in files:
+            shares.update(file)
+        levels = sorted(shares)
+        shown = ", ".join(f"{level:g} {shares[level] / len(files):.1%}" for level in levels)
         above = [f"{level:g}" for level in levels if level >= self.threshold]
         below = [f"{level:g}" for level in levels if level < self.threshold]
         return (f"{len(files)} {'mask' if len(files) == 1 else 'masks'} of {target!r} have {len(levels)} grey levels "
@@ -121,8 +129,8 @@ class Markings:
 
     def _contradict(self, target: str) -> bool:
         """Whether two levels or colours, white apart, mark the target, or one marks target and background."""
-        targets, backgrounds, hues = ({mark for mark in marks if mark} for marks in zip(
-            *self._files[target], strict=True))
+        marks = zip(*self._files[target], strict=True)
+        targets, backgrounds, hues = (set(filter(None, values)) for values in marks)
         return (len(targets - _WHITE) > 1 or len(hues - {"grey"}) > 1 or len(backgrounds) > 1
                 or bool(targets & backgrounds))
 

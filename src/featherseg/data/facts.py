@@ -2,6 +2,7 @@
 once, and targets that vanish at the model's input size. `facts.json` holds the numbers, beside `card.md`."""
 
 import hashlib
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -149,7 +150,7 @@ def count_alike(asked: Sequence[tuple[int, ...]]) -> int:
     Args:
         asked: the `prompt_keys` of every sample.
     """
-    askers = Counter(key for keys in asked for key in keys)
+    askers = Counter(itertools.chain.from_iterable(asked))
     return sum(any(askers[key] > 1 for key in keys) for keys in asked)
 
 

@@ -67,9 +67,10 @@ def lacking(pool: PoolParams) -> str | None:
 
 def pool_faults(name: str, pool: PoolParams) -> list[str]:
     """What keeps a pool from being made of its members, as far as these are there; one sentence each."""
-    members = [member for member in pool.members if (PROCESSED / member / "samples.parquet").is_file()]
-    there = pool.model_copy(update={part: [member for member in getattr(pool, part) if member in members]
-                                    for part in ("train", "test")})
+    members = {member for member in pool.members if (PROCESSED / member / "samples.parquet").is_file()}
+    train = [member for member in pool.train if member in members]
+    test = [member for member in pool.test if member in members]
+    there = pool.model_copy(update={"train": train, "test": test})
     try:
         for _ in _samples(name, there):
             pass

@@ -349,8 +349,8 @@ class PreparedDataset:
             UserError: a file is absent.
         """
         digest = hashlib.sha256()
-        files = sorted({sample.image for sample in self.samples} | {sample.mask for sample in self.samples})
-        for name in (_TABLE, *files):
+        files = {path for sample in self.samples for path in (sample.image, sample.mask)}
+        for name in (_TABLE, *sorted(files)):
             digest.update(name.encode())
             digest.update(bytes.fromhex(sha256_file(self.path / name)))
         return digest.hexdigest()

@@ -138,12 +138,11 @@ def check_keys(found: dict[str, Any], expected: dict[str, Any], source: str) -> 
     Raises:
         UserError: names the missing, the unexpected, the misshapen and the unusable ones, the first three of each.
     """
-    faults = {
-        "missing": [name for name in expected if name not in found],
-        "unexpected": [name for name in found if name not in expected],
-        "misshapen": [f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
-                      for name in found if name in expected and found[name].shape != expected[name].shape],
-    }
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    misshapen = [f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+                 for name in found if name in expected and found[name].shape != expected[name].shape]
+    faults = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
     said = [f"{len(names)} {kind} ({first_names(names)})" for kind, names in faults.items() if names]
     if said:
         raise UserError(f"{source} does not fit the model: {'; '.join(said)}.")

@@ -161,7 +161,8 @@ def _samples(dataset: PreparedDataset, split: str, folder: Path) -> list[Sample]
         has = ", ".join(sorted({sample.split for sample in dataset.samples})) or "(none)"
         raise UserError(f"{folder} has no samples in split '{split}'; its splits are {has}, and --split "
                         f"{EVERY_SPLIT} takes every one.")
-    taken, there = (len({sample.image for sample in some}) for some in (samples, dataset.samples))
+    taken = len({sample.image for sample in samples})
+    there = len({sample.image for sample in dataset.samples})
     if taken < there and dataset.path != folder:
         print(f"split {split} has {taken} of the {there} images of {folder}; --split {EVERY_SPLIT} takes every one",
               file=sys.stderr)

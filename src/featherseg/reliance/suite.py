@@ -138,20 +138,26 @@ def _masks(segment: Segment, some: Sequence[ImageTrials], pictures: dict[tuple[s
            threshold: float, name: str) -> dict[_Key, Mask]:
     """The mask of every pair of picture and prompt that the trials ask for, each asked for once."""
     wanted = {(trials.image, trial.image, trial.prompt): trial for trials in some for trial in trials.trials}
-    # all prompts of one picture together, and the own image first
-    asked = sorted(((key, trial) for key, trial in wanted.items() if key[:2] in pictures),
-                   key=lambda one: (one[0][0], one[0][1] != OWN_IMAGE, one[0][1]))
+    asked = sorted((key for key in wanted if key[:2] in pictures), key=_by_picture)
+    given = [pictures[key[:2]] for key in asked]
+    maps = iter(segment(given, [prompt for _, _, prompt in asked]))
     masks: dict[_Key, Mask] = {}
-    maps = iter(segment([pictures[key[:2]] for key, _ in asked], [key[2] for key, _ in asked]))
-    for key, trial in asked:
+    for key, picture in zip(asked, given, strict=True):
+        trial = wanted[key]
         try:
-            masks[key] = Mask.of(_checked(next(maps, None), pictures[key[:2]].shape[:2]) > threshold)
+            masks[key] = Mask.of(_checked(next(maps, None), picture.shape[:2]) > threshold)
         except BadMap as fault:
             changed = "" if trial.image == OWN_IMAGE else f" under {trial.image}"
             raise UserError(f"{name} {fault} (image {trial.sample.image_id!r}{changed}, prompt {key[2]!r}); it gets "
                             "an image uint8 (H, W, 3) and a prompt, and gives a mask (H, W), bool or "
                             "probabilities.") from fault.__cause__
     return masks
+
+
+def _by_picture(key: _Key) -> tuple[str, bool, str]:
+    """Sorts all prompts of one picture together, those of the own image first."""
+    image, condition, _ = key
+    return image, condition != OWN_IMAGE, condition
 
 
 def _checked(given: Any, size: tuple[int, int]) -> np.ndarray:

@@ -61,15 +61,19 @@ def plan(samples: Sequence[Sample], policy: str, seed: int, *, text: Sequence[st
     by_image: dict[str, list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda sample: sample.sample_id):
         by_image[sample.image].append(sample)
-    order = _limited(sorted(by_image, key=lambda name: rng_of(seed, "order", name).random()),
-                     {name: of[0].group for name, of in by_image.items()}, limit)
+    shuffled = sorted(by_image, key=lambda name: rng_of(seed, "order", name).random())
+    groups = {name: of_image[0].group for name, of_image in by_image.items()}
+    order = _limited(shuffled, groups, limit)
     taken = [sample for name in order for sample in by_image[name]]
     own = {sample.sample_id: [own_prompt(sample, policy, seed)] for sample in taken}
     peers = Peers(taken, own, seed, Readings(reader, itertools.chain(*own.values())))
-    after = dict(zip(order, order[1:] + order[:1], strict=True))
-    return [ImageTrials(name, [trial for sample in by_image[name]
-                               for trial in _trials(sample, peers, seed, text_names, image_names)],
-                        by_image[after[name]][0] if after[name] != name else None) for name in order]
+    planned = []
+    for name, after in zip(order, order[1:] + order[:1], strict=True):
+        trials: list[Trial] = []
+        for sample in by_image[name]:
+            trials += _trials(sample, peers, seed, text_names, image_names)
+        planned.append(ImageTrials(name, trials, by_image[after][0] if after != name else None))
+    return planned
 
 
 def interventions(text: Sequence[str] | None = None,
@@ -83,10 +87,10 @@ def interventions(text: Sequence[str] | None = None,
 
 
 def _trials(sample: Sample, peers: Peers, seed: int, text_names: list[str], image_names: list[str]) -> list[Trial]:
-    own, case = peers.own, Case(sample, peers.own[sample.sample_id], peers)
-    readings, structures = peers.readings, peers.structures(sample)
-    readers = Counter(readings.same(own[other.sample_id]) for other in structures)
-    owner = {same: other.target for other in structures if readers[same := readings.same(own[other.sample_id])] == 1}
+    case, readings = Case(sample, peers.own[sample.sample_id], peers), peers.readings
+    read_as = {other.target: readings.same(peers.own[other.sample_id]) for other in peers.structures(sample)}
+    readers = Counter(read_as.values())
+    owner = {same: target for target, same in read_as.items() if readers[same] == 1}
 
     def trial(text: str, image: str, prompt: str) -> Trial:
         same = readings.same(prompt)

@@ -35,7 +35,7 @@ class Lists:
     @property
     def completed(self) -> dict[str, list[Entry]]:
         """List -> its rows with what the file names say."""
-        return {name: [self.spec.complete(row) for row in rows] for name, rows in self.rows.items()}
+        return {name: list(map(self.spec.complete, rows)) for name, rows in self.rows.items()}
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _twice(lists: Lists, _: Mapping[str, Lists]) -> Iterator[tuple[int, str]]:
 @_kind("row_of_two_splits", "they are used once, the later stage before the earlier: test, val, train",
        "they are kept in both")
 def _leaks(lists: Lists, _: Mapping[str, Lists]) -> Iterator[tuple[int, str]]:
-    splits = {name: {_identity(row) for row in rows} for name, rows in lists.completed.items() if name in _SCORED_FIRST}
+    splits = {name: set(map(_identity, rows)) for name, rows in lists.completed.items() if name in _SCORED_FIRST}
     for number, scored in enumerate(_SCORED_FIRST):
         for other in _SCORED_FIRST[number + 1:]:
             shared = sorted(image for image, _ in splits.get(scored, set()) & splits.get(other, set()))
@@ -178,7 +178,7 @@ def _two_images(lists: Lists, _: Mapping[str, Lists]) -> Iterator[tuple[int, str
         if scored not in completed or other not in completed:
             continue
         mine, theirs = _prompts_by_image(lists.rows[scored]), _prompts_by_image(lists.rows[other])
-        same = {_identity(row) for row in completed[scored]} & {_identity(row) for row in completed[other]}
+        same = set(map(_identity, completed[scored])) & set(map(_identity, completed[other]))
         shared = set(mine) & set(theirs)
         if shared and not same:
             differing = sum(mine[image] != theirs[image] for image in shared)

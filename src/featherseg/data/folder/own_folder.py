@@ -59,8 +59,9 @@ def prepare_folder(name: str, path: Path | str, out_dir: Path | str, class_name:
     if problems:
         more = f" ({len(problems) - 1} more faults: `featherseg check` lists them.)"
         raise UserError(problems[0] + (more if len(problems) > 1 else ""))
-    refuse_own_source(out_dir, *(Path(path) / part for part in ("images", "masks", "anns")), *Path(path).glob("*.csv"),
-                      *(file for row in rows for file in (row.image, *row.masks)))
+    folders = (Path(path) / part for part in ("images", "masks", "anns"))
+    files = (file for row in rows for file in (row.image, *row.masks))
+    refuse_own_source(out_dir, *folders, *Path(path).glob("*.csv"), *files)
     engine = _engine(rows, field, descriptions)
     papers = [file for file in ("LICENSE", "PROVENANCE.md") if (Path(path) / file).is_file()]
     licence = f"see {' and '.join(papers)} there" if papers else "not stated"

@@ -18,10 +18,10 @@ _PAGE = "https://humanheart-project.creatis.insa-lyon.fr/database/#collection/63
 _STRUCTURES = {1: "left ventricular cavity", 2: "myocardium", 3: "left atrium cavity"}
 _ENDINGS = (".mhd", ".nii.gz")
 _TRAINING = 450
-_NUMBERS = {word: number for number, word in enumerate(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen".split())} | {word: number for number, word in zip(
-        range(20, 100, 10), "twenty thirty forty fifty sixty seventy eighty ninety".split(), strict=True)}
+_BELOW_TWENTY = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+                 "sixteen seventeen eighteen nineteen").split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_NUMBERS = dict(zip([*_BELOW_TWENTY, *_TENS], [*range(20), *range(20, 100, 10)], strict=True))
 _WORDS = (r".+ of (?P<shape>\w+) shape in .+ view of the heart at end of the .+ cycle of an? (?P<age>.+)-year-old "
           r"(?P<sex>\w+) with (?P<quality>\w+) image quality\.")
 
@@ -76,7 +76,8 @@ def _check_patient(folder: Path, entry: Entry) -> None:
     """
     path = folder / f"Info_{entry.attributes['view']}.cfg"
     lines = read_text(path, encoding="latin-1").splitlines() if path.exists() else []
-    here = {key.strip(): value.strip().lower() for key, _, value in (line.partition(":") for line in lines)}
+    pairs = (line.partition(":") for line in lines)
+    here = {key.strip(): value.strip().lower() for key, _, value in pairs}
     listed = {"Sex": entry.attributes.get("sex", "")[:1], "Age": str(_number(entry.attributes.get("age", ""))),
               "ImageQuality": entry.attributes.get("quality", "")}
     for key, value in listed.items():

@@ -61,8 +61,11 @@ def _findings(path: Path) -> dict[str, dict[str, Any]]:
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(findings, dict) for findings in content.values()):
         raise UserError(f"{path} is no map from image and finding to run lengths; get the archive again.")
-    return {study: {finding.lower(): runs for finding, runs in findings.items()}
-            for study, findings in content.items()}
+    return {study: _in_lower_case(findings) for study, findings in content.items()}
+
+
+def _in_lower_case(findings: dict[str, Any]) -> dict[str, Any]:
+    return {finding.lower(): runs for finding, runs in findings.items()}
 
 
 def _mask(name: str, runs: Any) -> Pixels:

@@ -12,7 +12,7 @@ _PARTS = ("Training", "Test")
 
 def layout(raw: Path) -> Files:
     """`ISBI2016_ISIC_Part1_{Training,Test}_{Data,GroundTruth}/`; the lists' splits do not say which part."""
-    folders = {part: tuple(find_folder(raw, f"{_PREFIX}_{part}_{kind}") for kind in ("Data", "GroundTruth"))
+    folders = {part: (find_folder(raw, f"{_PREFIX}_{part}_Data"), find_folder(raw, f"{_PREFIX}_{part}_GroundTruth"))
                for part in _PARTS}
 
     def files(entry: Entry) -> tuple[Path, list[Path]]:

@@ -160,16 +160,20 @@ def parts_of(mask: np.ndarray) -> list[Part]:
     """The connected parts of a mask, specks left out."""
     from scipy import ndimage
 
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    top, left = rows[0], columns[0]
+    rows = np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask.any(axis=0))
+    top, left = int(rows[0]), int(columns[0])
     labels, _ = ndimage.label(mask[top:rows[-1] + 1, left:columns[-1] + 1], np.ones((3, 3)))
-    pixels = np.bincount(labels.ravel())[1:]
-    least = SPECK * pixels.max()
-    return [Part(labels[place] == number, int(pixels[number - 1]), *(
-                int(edge) for edge in (top + place[0].start, left + place[1].start,
-                                       top + place[0].stop, left + place[1].stop)))
-            for number, place in enumerate(ndimage.find_objects(labels), start=1)
-            if pixels[number - 1] >= least]
+    pixels = np.bincount(labels.ravel())[1:].tolist()
+    least = SPECK * max(pixels)
+    parts = []
+    for number, (down, across) in enumerate(ndimage.find_objects(labels), start=1):
+        count = pixels[number - 1]
+        if count >= least:
+            inside = labels[down, across] == number
+            parts.append(Part(inside, count, top + down.start, left + across.start, top + down.stop,
+                              left + across.stop))
+    return parts
 
 
 def form_of(part: Part) -> str | None:

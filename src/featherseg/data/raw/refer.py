@@ -112,8 +112,9 @@ def prepare_referring(spec: ReferringSpec, raw_dir: Path, images_dir: Path, out_
 
 def _write(references: Iterable[Reference], instances: Instances, pictures: dict[str, zipfile.Path], images_dir: Path,
            writer: PreparedWriter, bar: Any) -> None:
-    images, annotations, categories = ({record.id: record for record in records} for records in (
-        instances.images, instances.annotations, instances.categories))
+    images = _by_id(instances.images)
+    annotations = _by_id(instances.annotations)
+    categories = _by_id(instances.categories)
     named: Counter[tuple[int, str]] = Counter()
     added: set[int] = set()
     for reference in references:
@@ -160,6 +161,10 @@ def _read(kind: type[Found], path: Path, reader: Any) -> Found:
         place = ", ".join(str(part) for part in fault["loc"])
         raise UserError(f"{path}, at {place or 'its top'}: {fault['msg'][0].lower()}{fault['msg'][1:]}; "
                         "get the archive again.") from None
+
+
+def _by_id(records: Iterable[Any]) -> dict[int, Any]:
+    return {record.id: record for record in records}
 
 
 def _find(records: dict[int, Found], key: int, what: str) -> Found:

@@ -53,9 +53,9 @@ def expressions(items: Sequence[Item], number: int) -> dict[str, list[str]]:
         if all(items[rival].attributes["location"] != own["location"] for rival in rivals):
             found["location"].append(f"{head} at the {own['location']}")
         found["comparison"] += _comparisons(items, number, rivals, head, by_size="size" not in keys)
-        found["relation"] += [f"{head} {relation.word} the {phrase}" for relation in relations
-                              if not any(_may_hold(relation, items, rival) for rival in rivals)
-                              for phrase in relation.landmark_phrases]
+        for relation in relations:
+            if not any(_may_hold(relation, items, rival) for rival in rivals):
+                found["relation"] += [f"{head} {relation.word} the {phrase}" for phrase in relation.landmark_phrases]
     return {kind: texts for kind, texts in found.items() if texts}
 
 
@@ -66,9 +66,8 @@ def _head(attributes: dict[str, str], keys: tuple[str, ...]) -> str:
 
 def _rivals(items: Sequence[Item], number: int, keys: tuple[str, ...]) -> list[int]:
     """The other items that share some attributes."""
-    own = items[number].attributes
-    return [other for other, item in enumerate(items)
-            if other != number and all(item.attributes[key] == own[key] for key in keys)]
+    shared = {key: items[number].attributes[key] for key in keys}
+    return [other for other, item in enumerate(items) if other != number and shared.items() <= item.attributes.items()]
 
 
 def _comparisons(items: Sequence[Item], number: int, rivals: list[int], head: str, by_size: bool) -> list[str]:

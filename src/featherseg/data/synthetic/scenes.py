@@ -50,10 +50,13 @@ def scene_prompts(scene: Scene, target_index: int) -> list[str]:
     mine = target.attributes
     others = [other.attributes for index, other in enumerate(scene.targets) if index != target_index]
     keys = ("shape", "colour", "size", "location")
-    subsets = [subset for count in range(1, 5) for subset in itertools.combinations(keys, count)]
-    telling = [s for s in subsets if not any(all(other[key] == mine[key] for key in s) for other in others)]
-    wordings = [wording for subset in telling for wording in _wordings(**{key: mine[key] for key in subset})]
-    return list(dict.fromkeys([target.unique_prompt, *wordings]))
+    wordings = [target.unique_prompt]
+    for count in range(1, 5):
+        for subset in itertools.combinations(keys, count):
+            words = {key: mine[key] for key in subset}
+            if not any(words.items() <= other.items() for other in others):
+                wordings += _wordings(**words)
+    return list(dict.fromkeys(wordings))
 
 
 @cache

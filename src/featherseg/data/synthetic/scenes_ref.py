@@ -61,11 +61,16 @@ def _shortest_first(by_kind: dict[str, list[str]]) -> list[str]:
     return sorted(itertools.chain(*by_kind.values()), key=lambda text: (len(text.split()), "object" in text))
 
 
+def _shuffled(rng: np.random.Generator, texts: list[str]) -> list[str]:
+    return [texts[number] for number in rng.permutation(len(texts))]
+
+
 def _sentences(rng: np.random.Generator, by_kind: dict[str, list[str]]) -> list[str]:
     """Two to four different expressions, or all where there are fewer: first a kind is drawn, then one of it."""
-    pools = [[texts[number] for number in rng.permutation(len(texts))] for texts in by_kind.values()]
+    pools = [_shuffled(rng, texts) for texts in by_kind.values()]
+    count = min(int(rng.integers(2, 5)), sum(map(len, pools)))
     sentences: list[str] = []
-    for _ in range(min(int(rng.integers(2, 5)), sum(map(len, pools)))):
+    for _ in range(count):
         text = _pick(rng, [pool for pool in pools if pool]).pop()
         sentences.append(f"the {text}" if rng.random() < 0.5 else text)
     return sentences

@@ -48,10 +48,12 @@ class DINOv2Towers(ViTTowers):
         return super().prefix + self.config.registers
 
     def _build_backbone(self) -> CLIP:
-        config, width, depth = self.config, self.config.vision_width, self.config.vision_stages[-1]
-        self.vision = TowerSpec(
-            tuple(f"{VISUAL}.blocks.{k}" for k in range(depth)), "attn", "mlp", width,
-            tuple(end - 1 for end in config.vision_stages), (VISUAL,), {"qkv": "attn.qkv", "out": "attn.proj"})
+        config = self.config
+        width, depth = config.vision_width, config.vision_stages[-1]
+        blocks = tuple(f"{VISUAL}.blocks.{k}" for k in range(depth))
+        taps = tuple(end - 1 for end in config.vision_stages)
+        projections = {"qkv": "attn.qkv", "out": "attn.proj"}
+        self.vision = TowerSpec(blocks, "attn", "mlp", width, taps, (VISUAL,), projections)
         self.exchange_spec = ExchangeSpec((width,) * 3, config.text_width, (1, 1, 1), resnet=False)
         clip = self._build_clip({"layers": 1, "patch_size": config.patch_size, "image_size": config.patch_size})
         clip.visual = VisionTransformer(

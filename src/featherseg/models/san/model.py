@@ -152,13 +152,13 @@ class SAN(SegmentationModel):
                                 else tuple(name for name in side if name not in through_clip))
         unreached = tuple(f"net.side.fusions.{k}" for k, block in enumerate(before) if block >= config.side_depth)
         self.unused = ("net.clip.logit_scale", *unreached)
-        self.vision = TowerSpec(tuple(f"{VISUAL}.transformer.resblocks.{k}" for k in range(config.vision_depth)),
-                                "attn", "mlp", config.vision_width, (config.vision_depth - 1,), (VISUAL, "net.side"))
-        self.text = TowerSpec(tuple(f"net.clip.transformer.resblocks.{k}" for k in range(config.text_depth)),
-                              "attn", "mlp", config.text_width, (),
-                              tuple(f"net.clip.{part}" for part in (
-                                  "transformer", "token_embedding", "positional_embedding", "ln_final",
-                                  "text_projection")))
+        seeing = tuple(f"{VISUAL}.transformer.resblocks.{k}" for k in range(config.vision_depth))
+        self.vision = TowerSpec(seeing, "attn", "mlp", config.vision_width, (config.vision_depth - 1,),
+                                (VISUAL, "net.side"))
+        reading = tuple(f"net.clip.transformer.resblocks.{k}" for k in range(config.text_depth))
+        modules = tuple(f"net.clip.{part}" for part in (
+            "transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection"))
+        self.text = TowerSpec(reading, "attn", "mlp", config.text_width, (), modules)
 
     def architecture(self) -> dict[str, Any]:
         """What `config.json` beside the model's weights says, at this input size."""

@@ -30,9 +30,11 @@ def clip_tokenizer() -> Tokenizer:
     lines = gzip.decompress((package / "bpe_simple_vocab_16e6.txt.gz").read_bytes()).decode().split("\n")
     merges = [tuple(line.split()) for line in lines[1 : _MERGES + 1]]
     characters = _byte_characters()
-    tokens = [*characters, *(c + "</w>" for c in characters), *("".join(pair) for pair in merges), START, END]
-    tokenizer = Tokenizer(models.BPE(vocab={token: k for k, token in enumerate(tokens)}, merges=merges,
-                                     end_of_word_suffix="</w>", continuing_subword_prefix=""))
+    last_characters = [f"{character}</w>" for character in characters]
+    tokens = [*characters, *last_characters, *map("".join, merges), START, END]
+    vocabulary = {token: place for place, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>",
+                                     continuing_subword_prefix=""))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
          pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
@@ -44,12 +46,13 @@ def clip_tokenizer() -> Tokenizer:
 
 def clip_token_ids(prompts: Sequence[str]) -> list[list[int]]:
     """Token ids of each prompt in full, start and end included."""
-    return [encoding.ids for encoding in clip_tokenizer().encode_batch([clean(prompt) for prompt in prompts])]
+    encodings = clip_tokenizer().encode_batch(list(map(clean, prompts)))
+    return [encoding.ids for encoding in encodings]
 
 
 def clean(prompt: str) -> str:
     """A prompt as OpenAI's tokenizer cleans it; a special token's name in it is text like any other."""
-    if not (prompt.isascii() and prompt.isprintable() and "&" not in prompt):  # of all else there is nothing to repair
+    if not (prompt.isascii() and prompt.isprintable() and "&" not in prompt):  # else nothing needs repair
         import ftfy
 
         prompt = html.unescape(html.unescape(ftfy.fix_text(prompt)))
@@ -59,4 +62,5 @@ def clean(prompt: str) -> str:
 def _byte_characters() -> list[str]:
     """The printable stand-ins of the 256 bytes, in CLIP's vocabulary order."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    return [chr(b) for b in printable] + [chr(256 + k) for k in range(256 - len(printable))]
+    stand_ins = range(256, 512 - len(printable))  # for the bytes that print nothing
+    return list(map(chr, (*printable, *stand_ins)))

@@ -100,15 +100,14 @@ def evaluate(run: Run, model: SegmentationModel, dataset: PreparedDataset, split
     for split, summary in summaries.items():
         for sentence in losses(summary["prompts"]):
             print(f"{run.name}, split {split}: {sentence}", file=sys.stderr)
-    parameters = list(model.parameters())
+    targets = {split: count_targets(samples, pixels, settings.prompts, run.seed) for split, samples in splits.items()}
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     write_json(out / "metrics.json", {
         "run": run.name, "dataset": run.dataset, "prompts": settings.prompts, "threshold": settings.threshold,
         "grid": "original", "empty_masks": EMPTY_RULE, "referring_measures": referring.RULE,
-        "targets": {split: count_targets(samples, pixels, settings.prompts, run.seed)
-                    for split, samples in splits.items()},
-        "splits": summaries,
-        "trainable_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        "total_parameters": sum(parameter.numel() for parameter in parameters)})
+        "targets": targets, "splits": summaries,
+        "trainable_parameters": sum(size for size, trained in sizes if trained),
+        "total_parameters": sum(size for size, _ in sizes)})
 
 
 def _beside_truths(trials: list[Trial], maps: Iterator[np.ndarray],
@@ -227,7 +226,8 @@ def probability_maps(model: SegmentationModel, pixels: PixelDataset, trials: lis
     asked = [Asked(row_of[trial.sample.image], trial.prompt, (trial.sample.height, trial.sample.width))
              for trial in trials]
     with torch.inference_mode():
-        bank = FeatureBank(model, pixels, [one.key for one in asked], [one.prompt for one in asked])
+        rows = [one.key for one in asked]
+        bank = FeatureBank(model, pixels, rows, [one.prompt for one in asked])
     return segment(model, bank, asked, batch_size, images_at_once=batch_size)
 
 

@@ -65,8 +65,9 @@ class FeatureBank:
         if not self._model.joint:
             return self.images(rows), self.texts(prompts)
         pairs, positions = self._distinct(list(zip(rows, prompts, strict=True)))
-        image, text = self._model.encode(self._normalised([row for row, _ in pairs]),
-                                         self._tokens([prompt for _, prompt in pairs]))
+        pixels = self._normalised([row for row, _ in pairs])
+        tokens = self._tokens([prompt for _, prompt in pairs])
+        image, text = self._model.encode(pixels, tokens)
         return image.index(positions), text.index(positions)
 
     def images(self, rows: Sequence[int]) -> ImageFeatures:
@@ -117,8 +118,8 @@ class FeatureBank:
         if self._device.type != "cpu":
             if need > torch.get_device_module(self._device).mem_get_info()[0] // 2:
                 return _no_room(tower, need, "device memory")
-            columns = zip(*([tensor.float() for tensor in encode(some)] for some in passes), strict=True)
-            stored = tuple(torch.cat(column) for column in columns)
+            columns = zip(*map(encode, passes), strict=True)
+            stored = tuple(torch.cat(column).float() for column in columns)
             return lambda places: tuple(tensor[places] for tensor in stored)
         precision = str(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else None
         key = key_of(tower, _tower_hash(self._model, tower), data, items, per_pass, precision,

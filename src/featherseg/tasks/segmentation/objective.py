@@ -49,10 +49,12 @@ class SegmentationObjective(Objective[Example]):
         self.samples, self.train_set = dataset.samples, members(dataset, "train")
         self.pixels = PixelDataset(dataset, model.resize)
         self.held_out = [self._validated(index) for index in members(dataset, self.settings.val_split)]
-        rows = [self.pixels.image_rows[i] for i in (*self.train_set, *(asked.index for asked in self.held_out))]
-        texts = {text for i in self.train_set for text in _texts(self.samples[i])}
-        self.bank = FeatureBank(model, self.pixels, rows, texts.union(asked.prompt for asked in self.held_out),
-                                self.settings.cache_features)
+        indices = [*self.train_set, *(asked.index for asked in self.held_out)]
+        rows = [self.pixels.image_rows[index] for index in indices]
+        texts = {asked.prompt for asked in self.held_out}
+        for index in self.train_set:
+            texts.update(_texts(self.samples[index]))
+        self.bank = FeatureBank(model, self.pixels, rows, texts, self.settings.cache_features)
         self.names = validation_scores(self.settings)
 
     def per_epoch(self, size: int) -> int:

@@ -45,10 +45,13 @@ class Scenes:
 
 def draw_scenes(images: int, seed: int, size: int) -> Scenes:
     """Draw `images` scenes at `size` pixels."""
-    scenes = [draw("scenes", index, seed, size) for index in tqdm(range(images), desc="scenes", mininterval=10)]
-    return Scenes(torch.from_numpy(np.stack([scene.image for scene in scenes])),
-                  [torch.from_numpy(np.stack([target.mask for target in scene.targets])) for scene in scenes],
-                  [[scene_prompts(scene, k) for k in range(len(scene.targets))] for scene in scenes])
+    pixels, masks, prompts = [], [], []
+    for index in tqdm(range(images), desc="scenes", mininterval=10):
+        scene = draw("scenes", index, seed, size)
+        pixels.append(scene.image)
+        masks.append(torch.from_numpy(np.stack([target.mask for target in scene.targets])))
+        prompts.append([scene_prompts(scene, k) for k in range(len(scene.targets))])
+    return Scenes(torch.from_numpy(np.stack(pixels)), masks, prompts)
 
 
 def pretrain(params: PretrainParams, out_dir: Path, start: Path | None = None) -> None:

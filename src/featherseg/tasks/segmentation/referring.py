@@ -40,11 +40,14 @@ def measures(iou: Iterable[float], intersection: Iterable[float], union: Iterabl
     Raises:
         ValueError: there is no expression.
     """
-    iou, covered, joined = list(iou), sum(intersection), sum(union)
+    iou = list(iou)
     if not iou:
         raise ValueError("there is no expression to measure")
-    found = {MIOU: sum(iou) / len(iou), OIOU: covered / joined if joined else 1.0}
-    return found | {f"P@{least}": sum(value > least for value in iou) / len(iou) for least in PRECISIONS}
+    covered, joined = sum(intersection), sum(union)
+    measured = {MIOU: sum(iou) / len(iou), OIOU: covered / joined if joined else 1.0}
+    for least in PRECISIONS:
+        measured[f"P@{least}"] = sum(value > least for value in iou) / len(iou)
+    return measured
 
 
 def scores(score: Callable[..., Score], row: Mapping[str, Any]) -> Iterator[Score]:
@@ -70,8 +73,11 @@ def summarise(per_sample: "pd.DataFrame") -> dict[str, dict[str, Any]]:
         n_empty_prediction}.
     """
     own = per_sample[(per_sample.text_condition == "own") & per_sample.threshold.isin(THRESHOLDS)]
-    return {scope: {str(threshold): _measured(rows) for threshold, rows in part.groupby("threshold")}
-            for scope, part in ((FIRST, own[own.sentence == 0]), (ALL, own))}
+    return {FIRST: _by_threshold(own[own.sentence == 0]), ALL: _by_threshold(own)}
+
+
+def _by_threshold(rows: "pd.DataFrame") -> dict[str, Any]:
+    return {str(threshold): _measured(part) for threshold, part in rows.groupby("threshold")}
 
 
 def _measured(rows: "pd.DataFrame") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import bisect
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -55,9 +55,7 @@ class Peers:
         self._structures: dict[str, list[Sample]] = defaultdict(list)
         for sample in self._samples:
             self._structures[sample.image].append(sample)
-        self.words = {name: sorted({value for sample in samples
-                                    if isinstance(value := sample.attributes.get(name), str) and value.strip()})
-                      for name in ATTRIBUTES}
+        self.words = {name: _values(name, samples) for name in ATTRIBUTES}
         order = [sample.sample_id for sample in self._samples]
         rng_of(seed, PERMUTED).shuffle(order)
         self.next_prompt = {this: self.own[after] for this, after in zip(order, order[1:] + order[:1], strict=True)}
@@ -81,8 +79,14 @@ class Peers:
     @cached_property
     def _others(self) -> "_Others":
         same = self.readings.same
-        return _Others(self._samples, {sample_id: [same(prompt) for prompt in prompts]
-                                       for sample_id, prompts in self._all_own.items()})
+        read_as = {sample_id: list(map(same, prompts)) for sample_id, prompts in self._all_own.items()}
+        return _Others(self._samples, read_as)
+
+
+def _values(attribute: str, samples: Iterable[Sample]) -> list[str]:
+    """The values of an attribute that some samples have, sorted."""
+    values = {sample.attributes.get(attribute) for sample in samples}
+    return sorted(value for value in values if isinstance(value, str) and value.strip())
 
 
 @dataclass(frozen=True)
