@@ -34,9 +34,9 @@ class Intervention(Generic[Make]):
     on_request: bool = False
 
     def rng(self, seed: int, sample_id: str) -> random.Random:
-        """The generator of whatever it draws on one sample, the same in an evaluation and in the suite.
+        """The generator of whatever a text draws for one sample, the same in an evaluation and in the suite.
 
-        Conditions of an evaluation put their name first and the others the seed: published scores were drawn so.
+        Conditions of an evaluation put their name first, the others the seed: the published scores were drawn so.
         """
         names = (self.name, seed) if self.condition else (seed, self.name)
         return rng_of(*names, sample_id)
