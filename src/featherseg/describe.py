@@ -87,7 +87,9 @@ def decoder_parts(model: SegmentationModel) -> dict[str, dict[str, int]]:
 
 def _counts(parameters: Iterable[nn.Parameter]) -> dict[str, int]:
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in parameters]
-    return {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, trained in sizes if trained)}
+    total = sum(size for size, _ in sizes)
+    trainable = sum(size for size, trained in sizes if trained)
+    return {"total": total, "trainable": trainable}
 
 
 def backbone_share(model: SegmentationModel, method: str) -> dict[str, float] | None:

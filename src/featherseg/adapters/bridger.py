@@ -1,5 +1,6 @@
 """ETRIS's Bridger (Xu et al., ICCV 2023, arXiv 2307.11545): the towers attend to each other after each stage."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
@@ -81,9 +82,10 @@ class Bridger(nn.Module):
         self.zoom_in = each(lambda stage: _zoom(spec, stage, spec.widths[stage], dim, enlarge=stage == STAGES - 1))
         self.linear1 = each(lambda stage: nn.Linear(spec.text_width, dim))
         # a norm belongs to the step from one stage to the next, and is named by the former
-        self.ln_v, self.ln_t = (nn.ModuleDict({str(stage): nn.LayerNorm(dim) for stage in stages[:-1]})
-                                for _ in range(2))
-        self.fusion_v, self.zoom_out, self.fusion_t, self.linear2 = (nn.ModuleDict() for _ in range(4))
+        self.ln_v = _norms(dim, stages[:-1])
+        self.ln_t = _norms(dim, stages[:-1])
+        self.fusion_v, self.zoom_out = nn.ModuleDict(), nn.ModuleDict()
+        self.fusion_t, self.linear2 = nn.ModuleDict(), nn.ModuleDict()
         if config.direction != "vision_to_text":
             self.fusion_v = each(lambda stage: fusion(dim, heads))
             self.zoom_out = each(lambda stage: _zoom(spec, stage, dim, spec.widths[stage], enlarge=stage < STAGES - 1))
@@ -117,6 +119,10 @@ class Bridger(nn.Module):
         if self.fusion_t:
             text = text + self.linear2[key](self.fusion_t[key](words, places))
         return vision, text, (places, words)
+
+
+def _norms(dim: int, stages: Sequence[int]) -> nn.ModuleDict:
+    return nn.ModuleDict({str(stage): nn.LayerNorm(dim) for stage in stages})
 
 
 def _zoom(spec: "ExchangeSpec", stage: int, inputs: int, outputs: int, enlarge: bool) -> nn.Module:

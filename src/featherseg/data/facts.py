@@ -151,7 +151,8 @@ def count_alike(asked: Sequence[tuple[int, ...]]) -> int:
         asked: the `prompt_keys` of every sample.
     """
     askers = Counter(itertools.chain.from_iterable(asked))
-    return sum(any(askers[key] > 1 for key in keys) for keys in asked)
+    shared = {key for key, count in askers.items() if count > 1}
+    return sum(not shared.isdisjoint(keys) for keys in asked)
 
 
 def resized(mask: np.ndarray, size: int) -> np.ndarray:

@@ -90,21 +90,21 @@ def breast_ultrasound(attributes: Attributes, class_name: str, descriptions: Seq
     which says instead how the outline of such a tumor is. The class is in the plural from P3 on where there are
     several. The form has no place for descriptions.
     """
-    kind, number, size = (attributes.get(name) for name in ("type", "number", "size"))
+    kind, number, size = attributes.get("type"), attributes.get("number"), attributes.get("size")
     where = f"at the {attributes['location']}" if attributes.get("location") else None
     shape = f"{attributes['shape']}-shaped" if attributes.get("shape") else None
     outline = _OUTLINES.get(kind)
     ways = [kind, f"{outline}-shaped"] if outline else [kind]
     noun = class_name if number in _SINGULAR else plural(class_name)
-    return {
-        "p0": [""],
-        "p1": [_in_ultrasound(class_name)],
-        "p2": [_in_ultrasound(way, class_name) for way in ways],
-        "p3": [_in_ultrasound(number, way, noun) for way in ways],
-        "p4": [_in_ultrasound(number, size, way, noun) for way in ways],
-        "p5": [_in_ultrasound(number, size, way, noun, where) for way in ways],
-        "p6": [_in_ultrasound(number, size, shape, way, noun, where) for way in (kind, outline)[:len(ways)]],
-    }
+    prompts: Prompts = {"p0": [""], "p1": [_in_ultrasound(class_name)]}
+    prompts |= {level: [] for level in ("p2", "p3", "p4", "p5", "p6")}
+    for way, beside_a_shape in zip(ways, (kind, outline), strict=False):
+        prompts["p2"].append(_in_ultrasound(way, class_name))
+        prompts["p3"].append(_in_ultrasound(number, way, noun))
+        prompts["p4"].append(_in_ultrasound(number, size, way, noun))
+        prompts["p5"].append(_in_ultrasound(number, size, way, noun, where))
+        prompts["p6"].append(_in_ultrasound(number, size, shape, beside_a_shape, noun, where))
+    return prompts
 
 
 def _in_ultrasound(*words: str | None) -> str:

@@ -137,7 +137,8 @@ def segment(model: SegmentationModel, source: Source, asked: Sequence[Asked], ba
     """
     if model.joint:
         for batch in parts(asked, batch_size):
-            features = source.pairs([one.key for one in batch], [one.prompt for one in batch])
+            keys = [one.key for one in batch]
+            features = source.pairs(keys, [one.prompt for one in batch])
             logits = model.decode(*features)
             yield from model.original_resolution(logits, [one.size for one in batch])
         return
