@@ -177,8 +177,8 @@ def task_settings(task: str, section: str) -> type[Strict]:
     """
     from featherseg.tasks.base import TASKS  # a name leads to it: configuration knows no task
 
-    found = TASKS[task]
-    return found.train_settings if section == "train" else found.evaluate_settings
+    declared = TASKS[task]
+    return declared.train_settings if section == "train" else declared.evaluate_settings
 
 
 def sections_of(settings: type[BaseModel]) -> dict[str, type[BaseModel]]:
@@ -462,8 +462,8 @@ def write_run(folder: Path | str, run: Run) -> None:
 def write_recipes(folder: Path | str, recipes: Mapping[str, Recipe]) -> None:
     """Write what reports say of a plan's recipes into `folder`: their titles, and the fields in which they follow
     released code. It stands apart from the runs' plan files, since it decides no number."""
-    said = {name: {"title": recipe.title, "published": list(recipe.published)} for name, recipe in recipes.items()}
-    write_json(Path(folder) / RECIPES_FILE, said)
+    labels = {name: {"title": recipe.title, "published": list(recipe.published)} for name, recipe in recipes.items()}
+    write_json(Path(folder) / RECIPES_FILE, labels)
 
 
 def read_run(path: Path | str) -> Run:

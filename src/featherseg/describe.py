@@ -128,10 +128,11 @@ def table(described: dict[str, Any]) -> str:
     groups: dict[str, dict[str, int]] = {}
     for name, group in described["groups"].items():
         groups[name] = group
-        groups |= {f"  {part}": of for part, of in described["decoder_parts"].items()} if name == "decoder" else {}
+        if name == "decoder":
+            groups |= {f"  {part}": counts for part, counts in described["decoder_parts"].items()}
     for name, group in (groups | {"all": described}).items():
-        theirs = f"{released[name]:>15,}" if name in released else ""
-        rows += [f"{name:<10}{group['total']:>15,}{group['trainable']:>15,}{theirs}"] if group["total"] else []
+        published = f"{released[name]:>15,}" if name in released else ""
+        rows += [f"{name:<10}{group['total']:>15,}{group['trainable']:>15,}{published}"] if group["total"] else []
     prompt = f", with a prompt of {described['prompt_tokens']} tokens" if described["prompt_tokens"] else ""
     rows.append(f"multiply-adds per image{prompt}: {described['multiply_adds'] / 1e9:.2f} G")
     if described["backbone_share"]:

@@ -76,10 +76,10 @@ class DenseAdapter(nn.Module):
 
     def mixed(self, features: Tensor) -> Tensor:
         """The branches' channels together, (B, dim, ...) of the same shape."""
-        found = [features]
+        scales = [features]
         for branch in (self.dense_branch1, self.dense_branch2, self.dense_branch3):
-            found.append(branch(torch.cat(found, dim=1)))
-        return torch.cat(found[1:], dim=1)
+            scales.append(branch(torch.cat(scales, dim=1)))
+        return torch.cat(scales[1:], dim=1)
 
     def attach(self, source: nn.Module, mlp: nn.Module) -> None:
         """Read what is given to `source`, and add to what `mlp`, which runs later or is the same, returns."""

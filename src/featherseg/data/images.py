@@ -275,8 +275,8 @@ def _levels_found(levels: np.ndarray) -> np.ndarray:
 
 def _listed_levels(levels: np.ndarray) -> str | None:
     """The levels other than 0 in words, of many of them the lowest and the highest; None where there are none."""
-    found = _levels_found(levels)
-    shown = [f"{level:g}" for level in found[found != 0]]
+    values = _levels_found(levels)
+    shown = [f"{level:g}" for level in values[values != 0]]
     if len(shown) > _FEW_LEVELS:
         return f"{shown[0]} to {shown[-1]}"
     return ", ".join(shown) or None

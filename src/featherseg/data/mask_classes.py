@@ -116,15 +116,16 @@ def are_raters(levels: np.ndarray, kinds: list[Kind]) -> bool:
     """
     if not all(kind.is_grey for kind in kinds) or kinds[0].level != 0:
         return False
-    found = np.array([kind.level for kind in kinds])
-    return _are_even(found) and all(_is_rim(levels, *found[place - 1:place + 2]) for place in range(1, len(found) - 1))
+    steps = np.array([kind.level for kind in kinds])
+    triples = zip(steps, steps[1:], steps[2:], strict=False)
+    return _are_even(steps) and all(_is_rim(levels, *triple) for triple in triples)
 
 
-def _are_even(found: np.ndarray) -> bool:
+def _are_even(levels: np.ndarray) -> bool:
     """Whether sorted levels are multiples of one step, two to ten of which make full scale."""
-    full_scales = _FULL_SCALES if found[-1] >= 1 else _FULL_SCALES[:1]  # fractions where no pixel has all raters
+    full_scales = _FULL_SCALES if levels[-1] >= 1 else _FULL_SCALES[:1]  # fractions where no pixel has all raters
     for full, raters in itertools.product(full_scales, range(2, _MOST_RATERS + 1)):
-        votes = found / full * raters
+        votes = levels / full * raters
         rounding = 1.01 / 255 if full > 100 else 0.0051
         whole = np.rint(votes)
         if votes[-1] <= raters * (1 + rounding) and whole[1] >= 1 and np.abs(votes - whole).max() <= raters * rounding:

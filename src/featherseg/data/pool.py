@@ -70,9 +70,9 @@ def pool_faults(name: str, pool: PoolParams) -> list[str]:
     members = {member for member in pool.members if (PROCESSED / member / "samples.parquet").is_file()}
     train = [member for member in pool.train if member in members]
     test = [member for member in pool.test if member in members]
-    there = pool.model_copy(update={"train": train, "test": test})
+    prepared = pool.model_copy(update={"train": train, "test": test})
     try:
-        for _ in _samples(name, there):
+        for _ in _samples(name, prepared):
             pass
     except UserError as error:
         return [str(error)]
@@ -87,7 +87,7 @@ def _samples(name: str, pool: PoolParams) -> Iterator[tuple[Sample, Path]]:
     """
     owner: dict[str, str] = {}
     for member in pool.members:
-        folder, found = PROCESSED / member, Counter()
+        folder, counts = PROCESSED / member, Counter()
         for sample in read_samples(folder):
             trained = sample.split in TRAINING
             if sample.split == UNNAMED or member not in (pool.train if trained else pool.test):
@@ -95,10 +95,10 @@ def _samples(name: str, pool: PoolParams) -> Iterator[tuple[Sample, Path]]:
             if (first := owner.setdefault(sample.sample_id, member)) != member:
                 raise UserError(f"pool '{name}': sample id {sample.sample_id!r} is in '{first}' and in '{member}'; "
                                 f"take one of the two out of data.pooled.{name}, or prepare it under its own name.")
-            found[sample.split if trained else "test"] += 1
+            counts[sample.split if trained else "test"] += 1
             yield sample, folder
         for part, split in (("train", "train"), ("test", "test")):
-            if member in getattr(pool, part) and not found[split]:
+            if member in getattr(pool, part) and not counts[split]:
                 raise UserError(f"pool '{name}': its member '{member}' has no samples to {split}; "
                                 f"take it out of data.pooled.{name}.{part}.")
 

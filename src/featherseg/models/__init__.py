@@ -173,9 +173,9 @@ def build(config: ModelConfig, seed: int = 0) -> "SegmentationModel":
     check_knobs(config.name, config.knobs)
     state = None
     if not is_random(config.weights):
-        found = weights_sha256(config.weights)
-        if config.sha256 not in (None, found):
-            raise UserError(f"the weights in {config.weights} have sha256 {found[:12]}..., but the run was planned "
+        sha256 = weights_sha256(config.weights)
+        if config.sha256 not in (None, sha256):
+            raise UserError(f"the weights in {config.weights} have sha256 {sha256[:12]}..., but the run was planned "
                             f"with {config.sha256[:12]}...; run the stage `plan` again.")
         state = read_state(config.weights)
         _check_size(config, sum(tensor.numel() for tensor in state.values()))

@@ -62,12 +62,12 @@ def weights_sha256(folder: Path | str) -> str:
         if opened.read(len(_POINTER)) == _POINTER:
             raise UserError(f"{file} only says where git-lfs keeps the weights; fetch them with `git lfs pull`, or "
                             "download the file itself.")
-    found = sha256_file(file)
-    wanted = read_text(pinned, errors="replace").strip()[:64] if pinned.exists() else found
-    if wanted != found:
-        raise UserError(f"{file} has sha256 {found[:12]}..., but {pinned} names {wanted[:12] or 'nothing'}...; "
+    sha256 = sha256_file(file)
+    wanted = read_text(pinned, errors="replace").strip()[:64] if pinned.exists() else sha256
+    if wanted != sha256:
+        raise UserError(f"{file} has sha256 {sha256[:12]}..., but {pinned} names {wanted[:12] or 'nothing'}...; "
                         "restore the file or retrain the weights.")
-    return found
+    return sha256
 
 
 def config_file(weights: Path | str) -> Path:
@@ -76,10 +76,10 @@ def config_file(weights: Path | str) -> Path:
     Raises:
         UserError: there are no weights, or no such file is beside them.
     """
-    found = weights_file(weights).parent / "config.json"
-    if not found.is_file():
-        raise UserError(f"{found} does not exist; it says which model the weights belong to. Put it beside them.")
-    return found
+    file = weights_file(weights).parent / "config.json"
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; it says which model the weights belong to. Put it beside them.")
+    return file
 
 
 def read_state(folder: Path | str) -> dict[str, Any]:
@@ -143,9 +143,9 @@ def check_keys(found: dict[str, Any], expected: dict[str, Any], source: str) -> 
     misshapen = [f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
                  for name in found if name in expected and found[name].shape != expected[name].shape]
     faults = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
-    said = [f"{len(names)} {kind} ({first_names(names)})" for kind, names in faults.items() if names]
-    if said:
-        raise UserError(f"{source} does not fit the model: {'; '.join(said)}.")
+    phrases = [f"{len(names)} {kind} ({first_names(names)})" for kind, names in faults.items() if names]
+    if phrases:
+        raise UserError(f"{source} does not fit the model: {'; '.join(phrases)}.")
     check_values(found, source)
 
 

@@ -80,9 +80,9 @@ def measure_controls(dataset: PreparedDataset, samples: Sequence[Sample], settin
     known = {one.image for one in planned}
     controls = Controls(dataset, [sample for sample in samples if sample.image in known], settings.prompts,
                         settings.seed)
-    found = {}
+    records = {}
     for name, segment in controls.segments().items():
         table = suite.run(segment, dataset, planned, seed=settings.seed, name=f"control {name}")
         scores = score(table, settings.seed, settings.draws)
-        found[name] = {"meaning": MEANING[name], "decides": decides(scores), **scores}
-    return found
+        records[name] = {"meaning": MEANING[name], "decides": decides(scores), **scores}
+    return records

@@ -94,8 +94,8 @@ def _trials(sample: Sample, peers: Peers, seed: int, text_names: list[str], imag
 
     def trial(text: str, image: str, prompt: str) -> Trial:
         same = readings.same(prompt)
-        of = owner.get(same, "") if text in (texts.OWN, OTHER_STRUCTURE) else ""
-        return Trial(sample, text, prompt, of, image=image, read_as=same, cut=readings.is_cut(prompt))
+        owner_of = owner.get(same, "") if text in (texts.OWN, OTHER_STRUCTURE) else ""
+        return Trial(sample, text, prompt, owner_of, image=image, read_as=same, cut=readings.is_cut(prompt))
 
     trials = []
     for name in text_names:

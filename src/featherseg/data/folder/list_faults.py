@@ -110,14 +110,14 @@ def downloaded_lists(raw: Path = RAW) -> dict[str, Path]:
 
 def lists_of_medvlsm(root: Path) -> dict[str, Path]:
     """Dataset -> the folder of its lists in a copy of MedVLSM's `data/`, with or without `anns/` in between."""
-    found = {}
+    folders = {}
     for name, spec in SPECS.items():
         if isinstance(spec, DatasetSpec) and spec.lists:
             folder = root / Path(spec.lists[0].mirror[-1]).parent.name
             folder = folder / "anns" if (folder / "anns").is_dir() else folder
             if folder.is_dir():
-                found[name] = folder
-    return found
+                folders[name] = folder
+    return folders
 
 
 def _read(name: str, folder: Path) -> Lists:
@@ -177,11 +177,11 @@ def _two_images(lists: Lists, _: Mapping[str, Lists]) -> Iterator[tuple[int, str
     for scored, other in (("test", "val"), ("test", "train"), ("val", "train")):
         if scored not in completed or other not in completed:
             continue
-        mine, theirs = _prompts_by_image(lists.rows[scored]), _prompts_by_image(lists.rows[other])
+        mine, others = _prompts_by_image(lists.rows[scored]), _prompts_by_image(lists.rows[other])
         same = set(map(_identity, completed[scored])) & set(map(_identity, completed[other]))
-        shared = set(mine) & set(theirs)
+        shared = set(mine) & set(others)
         if shared and not same:
-            differing = sum(mine[image] != theirs[image] for image in shared)
+            differing = sum(mine[image] != others[image] for image in shared)
             yield len(shared), (f"{scored}.json and {other}.json share {len(shared)} image names, which are different "
                                 f"images of two folders: the prompts of {differing} differ")
 

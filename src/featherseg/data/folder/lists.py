@@ -228,8 +228,8 @@ def named_in(prompts: dict[str, list[str]] | None, level: str, pattern: str) -> 
 
     Empty where the prompt is not of that form as a whole, so that no attribute is guessed.
     """
-    found = re.fullmatch(pattern, (prompts or {}).get(level, [""])[0])
-    return {name: text.lower() for name, text in found.groupdict().items()} if found else {}
+    match = re.fullmatch(pattern, (prompts or {}).get(level, [""])[0])
+    return {name: text.lower() for name, text in match.groupdict().items()} if match else {}
 
 
 def split_word(text: str) -> str:
@@ -249,7 +249,7 @@ def _joined(entries: list[Entry], problems: list[str]) -> list[Entry]:
             problems.append(f"{entry.where}: split or group differs from that of the same target in {first.where}; "
                             "give both lines the same.")
             continue
-        texts = [text for one in (first, entry) for text in (one.prompts or {}).get(SENTENCES, [])]
+        texts = [text for listed in (first, entry) for text in (listed.prompts or {}).get(SENTENCES, [])]
         if texts:
             joined[key] = replace(first, prompts={"p0": [""]} | (first.prompts or {}) | {SENTENCES: texts})
     return list(joined.values())

@@ -357,15 +357,15 @@ def _rows_by_list(entries: list[Entry], images: dict[str, Path], masks: _Masks,
             problems.append(f"{entry.where}: images/ has no {shortened(entry.image, 200)}; add it or remove the row.")
             continue
         if entry.mask is not None:
-            found = [path for path in [masks.find(entry.mask)] if path]
+            files = [path for path in [masks.find(entry.mask)] if path]
         else:
-            found = [path for path in masks.of_image.get(stem, [])
+            files = [path for path in masks.of_image.get(stem, [])
                      if entry.target is None or masks.target[path] in (None, _spoken(entry.target))]
-        if not found:
+        if not files:
             missing = shortened(entry.mask or f"mask of {entry.image}", 200)
             problems.append(f"{entry.where}: masks/ has no {missing}; "
                             "add it or remove the row.")
-        rows.extend(_row(entry, stem, images[stem], path, masks) for path in found)
+        rows.extend(_row(entry, stem, images[stem], path, masks) for path in files)
     return rows
 
 

@@ -34,13 +34,13 @@ def complete(entry: Entry) -> Entry:
     Raises:
         UserError: the row names its mask in another way.
     """
-    found = re.fullmatch(r"mask_([123])/((patient\d{4})_([24]CH)_(E[DS]))_gt\.png", entry.mask)
-    if not found or entry.image != f"{found[2]}.png":
+    match = re.fullmatch(r"mask_([123])/((patient\d{4})_([24]CH)_(E[DS]))_gt\.png", entry.mask)
+    if not match or entry.image != f"{match[2]}.png":
         raise UserError(f"{entry.where}: img_name is {entry.image!r} and mask_name {entry.mask!r}; get the list again.")
     folder = "testing" if entry.split == "test" else "training"
-    attributes = {"view": found[4], "cycle": found[5], **named_in(entry.prompts, "p7", _WORDS)}
-    return replace(entry, image=f"{folder}/{entry.image}", group=f"{folder}_{found[3]}",
-                   target=_STRUCTURES[int(found[1])], attributes=entry.attributes | attributes)
+    attributes = {"view": match[4], "cycle": match[5], **named_in(entry.prompts, "p7", _WORDS)}
+    return replace(entry, image=f"{folder}/{entry.image}", group=f"{folder}_{match[3]}",
+                   target=_STRUCTURES[int(match[1])], attributes=entry.attributes | attributes)
 
 
 def layout(raw: Path) -> Files:

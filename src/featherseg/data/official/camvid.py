@@ -27,7 +27,7 @@ _COLOURS = {  # the 32 published classes, grouped into the eleven
 
 def scenes(raw: Path) -> list[Scene]:
     """`CamVid/<split>/<n>.png` with `CamVid/<split>annot/<n>.png` or `CamVid/<split>_labels/<n>_L.png`."""
-    found = []
+    entries = []
     for split in ("train", "val", "test"):
         images = find_folder(raw, f"CamVid/{split}")
         indices, colours = images.parent / f"{split}annot", images.parent / f"{split}_labels"
@@ -36,8 +36,8 @@ def scenes(raw: Path) -> list[Scene]:
                             "archive into the inbox and download again.")
         for image in sorted(images.glob("[!.]*.png")):
             labels = indices / image.name if indices.is_dir() else colours / f"{image.stem}_L.png"
-            found.append(Scene(image.stem, image, labels, split))
-    return found
+            entries.append(Scene(image.stem, image, labels, split))
+    return entries
 
 
 SPEC = LabelMapSpec(

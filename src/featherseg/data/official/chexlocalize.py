@@ -25,12 +25,12 @@ def complete(entry: Entry) -> Entry:
         UserError: the row names its mask in another way.
     """
     study = Path(entry.image).stem
-    found = re.fullmatch(r"(patient\d+)_study\d+_view\d+_(frontal|lateral)", study)
-    if not found or not entry.mask.startswith(f"{study}_"):
+    match = re.fullmatch(r"(patient\d+)_study\d+_view\d+_(frontal|lateral)", study)
+    if not match or not entry.mask.startswith(f"{study}_"):
         raise UserError(f"{entry.where}: img_name is {entry.image!r} and mask_name {entry.mask!r}; get the list again.")
     finding = Path(entry.mask).stem.removeprefix(f"{study}_").replace("_", " ")
-    attributes = {"view": found[2], **named_in(entry.prompts, "p4", _WORDS)}
-    return replace(entry, target=finding, group=found[1], attributes=entry.attributes | attributes)
+    attributes = {"view": match[2], **named_in(entry.prompts, "p4", _WORDS)}
+    return replace(entry, target=finding, group=match[1], attributes=entry.attributes | attributes)
 
 
 def layout(raw: Path) -> Files:

@@ -16,14 +16,14 @@ _IMAGE, _LABELS = "_leftImg8bit.png", "_gtFine_labelIds.png"
 def scenes(raw: Path) -> list[Scene]:
     """`leftImg8bit/<split>/<city>/<frame>_leftImg8bit.png` and `gtFine/<split>/<city>/<frame>_gtFine_labelIds.png`."""
     images, labels = find_folder(raw, "leftImg8bit"), find_folder(raw, "gtFine")
-    found = []
+    entries = []
     for part in ("train", "val"):
         for image in sorted(images.glob(f"{part}/*/[!.]*{_IMAGE}")):
             city, frame = image.parent.name, image.name.removesuffix(_IMAGE)
             split = "test" if part == "val" else "val" if split_by_hash(city) == "val" else "train"
-            found.append(Scene(frame, image, labels / part / city / f"{frame}{_LABELS}", split,
-                               "_".join(frame.split("_")[:2])))
-    return found
+            sequence = "_".join(frame.split("_")[:2])
+            entries.append(Scene(frame, image, labels / part / city / f"{frame}{_LABELS}", split, sequence))
+    return entries
 
 
 SPEC = LabelMapSpec(

@@ -86,16 +86,16 @@ def _archives(spec: RawSpec, inbox_dir: Path, mirror: Path | None, known: Checks
     opens = bool(spec.archives) or (isinstance(spec, DatasetSpec) and spec.images is not None)
     if not opens or spec.any_edition:
         for folder in filter(None, (mirror and mirror / spec.name, inbox_dir)):
-            found = [path for path in sorted(folder.glob("*")) if path.is_file() and is_archive(path)]
-            for path in found:
+            archives = [path for path in sorted(folder.glob("*")) if path.is_file() and is_archive(path)]
+            for path in archives:
                 known.check(f"{spec.name}/{path.name}", path)
-            if found:
-                return found
+            if archives:
+                return archives
     if opens:
         return [_find(spec, resource, inbox_dir, mirror, known) for resource in spec.archives]
     others = sorted(path.name for path in inbox_dir.glob("[!.]*"))
-    there = f" (what lies there, {', '.join(others[:3])}, is no zip or tar archive; pack it as one)" if others else ""
-    raise NotRun(f"{spec.title} {spec.how} and put the archive, unchanged, into {inbox_dir}/{there}.")
+    hint = f" (what lies there, {', '.join(others[:3])}, is no zip or tar archive; pack it as one)" if others else ""
+    raise NotRun(f"{spec.title} {spec.how} and put the archive, unchanged, into {inbox_dir}/{hint}.")
 
 
 def _find(spec: RawSpec, resource: Resource, inbox_dir: Path, mirror: Path | None,

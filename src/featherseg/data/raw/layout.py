@@ -13,13 +13,13 @@ def find_folder(raw: Path, suffix: str) -> Path:
     Raises:
         UserError: there is none, or more than one.
     """
-    depth = len(Path(suffix).parts)
-    found = sorted(path for path in raw.rglob(Path(suffix).name) if path.is_dir()
-                   and path.relative_to(raw).parts[-depth:] == Path(suffix).parts)
-    if len(found) != 1:
-        raise UserError(f"{raw} holds {len(found)} folders {suffix} where one is expected; "
+    parts = Path(suffix).parts
+    folders = sorted(path for path in raw.rglob(parts[-1])
+                     if path.is_dir() and path.relative_to(raw).parts[-len(parts):] == parts)
+    if len(folders) != 1:
+        raise UserError(f"{raw} holds {len(folders)} folders {suffix} where one is expected; "
                         "put the unchanged archive into the inbox and download again.")
-    return found[0]
+    return folders[0]
 
 
 def find_file_by_name(raw: Path) -> Callable[[str], Path]:

@@ -175,21 +175,21 @@ def _find(records: dict[int, Found], key: int, what: str) -> Found:
 
 def _images_of(folder: Path) -> dict[str, zipfile.Path]:
     """The images in a folder's zip archives, by file name."""
-    found = {}
+    files = {}
     for archive in sorted(folder.glob("*.zip")):
         root = zipfile.Path(open_zip(archive))
-        found |= {Path(name).name: root / name for name in root.root.namelist() if not name.endswith("/")}
-    return found
+        files |= {Path(name).name: root / name for name in root.root.namelist() if not name.endswith("/")}
+    return files
 
 
 def _check_sizes(spec: ReferringSpec, references: list[Reference]) -> None:
-    found = Counter(reference.split for reference in references)
-    for split in sorted(set(found) - set(spec.sizes)):
-        raise UserError(f"{spec.name}: {found[split]} references are of the split {split!r}, which the published set "
+    counts = Counter(reference.split for reference in references)
+    for split in sorted(set(counts) - set(spec.sizes)):
+        raise UserError(f"{spec.name}: {counts[split]} references are of the split {split!r}, which the published set "
                         f"has not ({', '.join(spec.sizes)}); get the archive again.")
     for split, size in spec.sizes.items():
-        if found[split] != size:
-            raise UserError(f"{spec.name}, split {split}: {found[split]} references where {size} were published; "
+        if counts[split] != size:
+            raise UserError(f"{spec.name}, split {split}: {counts[split]} references where {size} were published; "
                             "get the archive again.")
 
 

@@ -44,19 +44,19 @@ def expressions(items: Sequence[Item], number: int) -> dict[str, list[str]]:
         attributes are too few.
     """
     own, relations = items[number].attributes, _relations(items, number)
-    found: dict[str, list[str]] = {"attributes": [], "location": [], "comparison": [], "relation": []}
+    by_kind: dict[str, list[str]] = {"attributes": [], "location": [], "comparison": [], "relation": []}
     for keys in _SUBSETS:
         head, rivals = _head(own, keys), _rivals(items, number, keys)
         if not rivals:
-            found["attributes"].append(head)
+            by_kind["attributes"].append(head)
             continue
         if all(items[rival].attributes["location"] != own["location"] for rival in rivals):
-            found["location"].append(f"{head} at the {own['location']}")
-        found["comparison"] += _comparisons(items, number, rivals, head, by_size="size" not in keys)
+            by_kind["location"].append(f"{head} at the {own['location']}")
+        by_kind["comparison"] += _comparisons(items, number, rivals, head, by_size="size" not in keys)
         for relation in relations:
             if not any(_may_hold(relation, items, rival) for rival in rivals):
-                found["relation"] += [f"{head} {relation.word} the {phrase}" for phrase in relation.landmark_phrases]
-    return {kind: texts for kind, texts in found.items() if texts}
+                by_kind["relation"] += [f"{head} {relation.word} the {phrase}" for phrase in relation.landmark_phrases]
+    return {kind: texts for kind, texts in by_kind.items() if texts}
 
 
 def _head(attributes: dict[str, str], keys: tuple[str, ...]) -> str:

@@ -163,12 +163,12 @@ class BiomedCLIPSeg(SegmentationModel):
         Raises:
             UserError: tensors are missing, unexpected or misshapen, among them the decoder's of `biomedclipseg_d`.
         """
-        found = {name.removeprefix("net."): tensor for name, tensor in self.base_tensors(state).items()}
+        given = {name.removeprefix("net."): tensor for name, tensor in self.base_tensors(state).items()}
         expected = self.net.state_dict()
-        if self.trains_head and not any(name.startswith("decoder.") for name in found):
+        if self.trains_head and not any(name.startswith("decoder.") for name in given):
             expected = {name: tensor for name, tensor in expected.items() if name.startswith("clip.")}
-        check_keys(found, expected, source)
-        self.net.load_state_dict(found, strict=False)
+        check_keys(given, expected, source)
+        self.net.load_state_dict(given, strict=False)
 
     def _check_sizes(self, taps: tuple[int, ...]) -> None:
         config = self.config

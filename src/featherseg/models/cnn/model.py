@@ -93,13 +93,13 @@ class CNN(SegmentationModel):
         Raises:
             UserError: tensors are missing, unexpected or misshapen; the message names them.
         """
-        own, found = self.net.state_dict(), {
-            name.removeprefix("net."): tensor for name, tensor in self.base_tensors(state).items()}
-        alone = not any(name.startswith(("decoder.", "segmentation_head.")) for name in found)
-        expected = {name: tensor for name, tensor in own.items() if name in found or not alone
+        own = self.net.state_dict()
+        given = {name.removeprefix("net."): tensor for name, tensor in self.base_tensors(state).items()}
+        alone = not any(name.startswith(("decoder.", "segmentation_head.")) for name in given)
+        expected = {name: tensor for name, tensor in own.items() if name in given or not alone
                     or name.startswith("encoder.") and not name.endswith("num_batches_tracked")}
-        check_keys(found, expected, source)
-        self.net.load_state_dict(own | found)
+        check_keys(given, expected, source)
+        self.net.load_state_dict(own | given)
 
 
 def _build_net(name: str, architecture: Architecture) -> nn.Module:

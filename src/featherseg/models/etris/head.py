@@ -120,11 +120,11 @@ class AlignmentLayer(nn.Module):
         """Places (B, N, width), having seen the words (B, L, width) where `padding` (B, L) is False."""
         inner = self.norm1(places)
         query = inner + place_positions
-        found = self.self_attn(query, query, inner, need_weights=False)[0]
-        places = places + self.dropout(self.self_attn_norm(found))
+        attended = self.self_attn(query, query, inner, need_weights=False)[0]
+        places = places + self.dropout(self.self_attn_norm(attended))
         query = self.norm2(places) + place_positions
-        found = self.multihead_attn(query, words + word_positions, words, padding, need_weights=False)[0]
-        places = places + self.dropout(self.cross_attn_norm(found))
+        attended = self.multihead_attn(query, words + word_positions, words, padding, need_weights=False)[0]
+        places = places + self.dropout(self.cross_attn_norm(attended))
         return places + self.dropout(self.ffn(self.norm3(places)))
 
 

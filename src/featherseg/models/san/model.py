@@ -210,12 +210,12 @@ class SAN(SegmentationModel):
         Raises:
             UserError: tensors are missing, unexpected or misshapen; the message names them.
         """
-        found = {name.removeprefix("net."): tensor for name, tensor in self.base_tensors(state).items()}
+        given = {name.removeprefix("net."): tensor for name, tensor in self.base_tensors(state).items()}
         expected = self.net.state_dict()
-        if not any(name.startswith("side.") for name in found):
+        if not any(name.startswith("side.") for name in given):
             expected = {name: tensor for name, tensor in expected.items() if name.startswith("clip.")}
-        check_keys(found, expected, source)
-        self.net.load_state_dict(found, strict=False)
+        check_keys(given, expected, source)
+        self.net.load_state_dict(given, strict=False)
 
     def _see(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """CLIP's states before it recognises, and the maps (B, C, h, w) that the side network hears."""

@@ -152,10 +152,10 @@ def _write(folder: Path, tower: Tower, shapes: list[torch.Size], passes: list[li
         writers = [stack.enter_context(RowWriter(folder / f"{number}.npy", total, shape, np.float32))
                    for number, shape in enumerate(shapes)]
         bar = stack.enter_context(progress(total, f"{tower} features", "item"))
-        for some in passes:
-            for writer, tensor in zip(writers, encode(some), strict=True):
+        for batch in passes:
+            for writer, tensor in zip(writers, encode(batch), strict=True):
                 writer.append(tensor.float().numpy())
-            bar.update(len(some))
+            bar.update(len(batch))
 
 
 def _tensors(text: TextFeatures) -> tuple[Tensor, ...]:

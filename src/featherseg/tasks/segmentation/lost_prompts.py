@@ -30,7 +30,7 @@ def lost_prompts(runs: Sequence[Run]) -> list[str]:
                 known[key] = _losses(run.model, run.dataset, _policies(run))
             for sentence in known[key]:
                 names.setdefault(sentence, []).append(run.name)
-    return [f"{_listed(of)}: {sentence}" for sentence, of in names.items()]
+    return [f"{_listed(runs_of)}: {sentence}" for sentence, runs_of in names.items()]
 
 
 def _policies(run: Run) -> frozenset[str]:

@@ -45,12 +45,12 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing = PIXELS) -
     Args:
         spacing: height and width of a pixel.
     """
-    ours, theirs = surface(prediction) * spacing, surface(truth) * spacing
-    if not len(ours) and not len(theirs):
+    predicted, true = surface(prediction) * spacing, surface(truth) * spacing
+    if not len(predicted) and not len(true):
         return 0.0
-    if not len(ours) or not len(theirs):
+    if not len(predicted) or not len(true):
         return float(np.hypot(*np.multiply(truth.shape, spacing)))
-    return max(_directed_hd95(ours, theirs), _directed_hd95(theirs, ours))
+    return max(_directed_hd95(predicted, true), _directed_hd95(true, predicted))
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
@@ -78,8 +78,8 @@ def score(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing = PIXELS) 
     Raises:
         ValueError: the two masks differ in size.
     """
-    found = overlap(prediction, truth)
-    return {"dsc": dice(prediction, truth), "hd95": hd95(prediction, truth, spacing)} | found
+    overlaps = overlap(prediction, truth)
+    return {"dsc": dice(prediction, truth), "hd95": hd95(prediction, truth, spacing)} | overlaps
 
 
 def overlap(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -128,8 +128,8 @@ def permuted(case: Case, rng: random.Random) -> list[str]:
 @TEXT.add("other_sample", "another sample's prompt")
 def other_sample(case: Case, rng: random.Random) -> list[str]:
     """The prompt of a sample of another image, one that differs from the own prompt."""
-    found = case.peers.elsewhere(case.sample)
-    return [case.peers.own[rng.choice(found).sample_id]] if found else []
+    others = case.peers.elsewhere(case.sample)
+    return [case.peers.own[rng.choice(others).sample_id]] if others else []
 
 
 @TEXT.add(OTHER_STRUCTURE, "another structure's prompt")
@@ -179,8 +179,8 @@ for name in ATTRIBUTES:
 def contradictory(case: Case, rng: random.Random) -> list[str]:
     """The own prompt, followed by another value of each attribute that it names."""
     values = [other_value(attribute, case, rng) for attribute in ATTRIBUTES]
-    said = " ".join(value for value in values if value)
-    return case.changed(f"{case.own}, but {said}") if said else []
+    words = " ".join(value for value in values if value)
+    return case.changed(f"{case.own}, but {words}") if words else []
 
 
 @TEXT.add("under", "under-descriptive prompt")
@@ -236,10 +236,10 @@ def _place(prompt: str, attribute: str, value: str) -> tuple[int, int] | None:
 
     "Right kidney, located in left of the image" is at the left because the last of such words says so.
     """
-    found = [match.span() for match in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", prompt, re.IGNORECASE)]
-    if not found:
+    spans = [match.span() for match in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", prompt, re.IGNORECASE)]
+    if not spans:
         return None
-    return found[-1] if attribute == "location" else found[0]
+    return spans[-1] if attribute == "location" else spans[0]
 
 
 def _words(text: str) -> set[str]:
