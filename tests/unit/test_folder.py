@@ -632,7 +632,7 @@ def test_levels_that_all_lie_under_the_threshold(folder, name, pixels, threshold
     save(folder / "masks/b.png", np.zeros((20, 30), np.uint8))  # empty, and no level lies under anything
     known: list[str] = []
     assert check_folder(folder, threshold=threshold, notes=known) == []
-    said = (rf"1 of 3 mask file has levels other than 0 that all lie under the threshold {threshold}, so that nothing "
+    said = (rf"1 of 3 mask files has levels other than 0 that all lie under the threshold {threshold}, so that nothing "
             rf"is target \({name}: {levels}\); lower `threshold`, or rescale")
     assert len(known) == 1 and re.match(said, known[0])
     assert prepare_folder("own", folder, folder.parent / "out", threshold=threshold) == known

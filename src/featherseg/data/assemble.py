@@ -108,8 +108,8 @@ class Markings:
             return []
         first, levels = next(iter(self._below.items()))
         count = len(self._below)
-        have = "mask file has" if count == 1 else "mask files have"
-        return [f"{count} of {self._count} {have} levels other than 0 that all lie under the threshold "
+        have = "has" if count == 1 else "have"
+        return [f"{count} of {self._count} mask files {have} levels other than 0 that all lie under the threshold "
                 f"{self.threshold:g}, so that nothing is target ({Path(first).name}: {levels}); lower `threshold`, or "
                 "rescale the masks to 0 and 255."]
 
