@@ -85,8 +85,8 @@ class Peers:
 
 def _values(attribute: str, samples: Iterable[Sample]) -> list[str]:
     """The values of an attribute that some samples have, sorted."""
-    values = {sample.attributes.get(attribute) for sample in samples}
-    return sorted(value for value in values if isinstance(value, str) and value.strip())
+    values = (sample.attributes.get(attribute) for sample in samples)
+    return sorted({value for value in values if isinstance(value, str) and value.strip()})
 
 
 @dataclass(frozen=True)
