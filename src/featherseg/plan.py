@@ -326,7 +326,7 @@ def _settings(params: Params) -> dict[str, Any]:
 def _has_setting(task: str, knob: str) -> bool:
     """Whether a task's runs have a key of `_settings`."""
     section, key, *rest = knob.split(".")
-    settings = task_settings(task, section)
+    settings: type[BaseModel] = task_settings(task, section)
     if rest:
         settings, key = sections_of(settings).get(key, Strict), rest[0]
     return key in settings.model_fields
@@ -360,11 +360,11 @@ def _check_section(given: dict[str, Any], section: str, source: str) -> None:
     inner: dict[str, list[type[BaseModel]]] = defaultdict(list)
     for key, kind in itertools.chain.from_iterable(sections_of(kind).items() for kind in kinds):
         inner[key].append(kind)
-    for key, kinds in inner.items():
+    for key, models in inner.items():
         values = given.get(key) or {}
         if not isinstance(values, dict):
             raise UserError(f"{source}: key '{section}.{key}' should hold keys and values, but it is {values!r}.")
-        _check_keys(values, _fields(kinds), source, f"{section}.{key}")
+        _check_keys(values, _fields(models), source, f"{section}.{key}")
 
 
 def _fields(kinds: Iterable[type[BaseModel]]) -> list[str]:

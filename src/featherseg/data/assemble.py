@@ -1,7 +1,7 @@
 """From rows that name files to a prepared dataset."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,11 +115,8 @@ class Markings:
 
     def _divided(self, target: str, files: list[dict[float, float]]) -> str:
         """What the threshold makes of the levels of a target's files."""
-        shares: Counter[float] = Counter()
-        for file in files:
-            shares.update(file)
-        levels = sorted(shares)
-        shown = ", ".join(f"{level:g} {shares[level] / len(files):.1%}" for level in levels)
+        levels = sorted(set().union(*files))
+        shown = ", ".join(f"{level:g} {_mean_share(level, files):.1%}" for level in levels)
         above = [f"{level:g}" for level in levels if level >= self.threshold]
         below = [f"{level:g}" for level in levels if level < self.threshold]
         return (f"{len(files)} {'mask' if len(files) == 1 else 'masks'} of {target!r} have {len(levels)} grey levels "
@@ -142,6 +139,10 @@ class Markings:
             named = f"{Path(files[0]).name}{', ...' * (len(files) > 1)}"
             phrases.append(f"{level}{ground} in {len(files)} {'file' if len(files) == 1 else 'files'} ({named})")
         return ", ".join(phrases)
+
+
+def _mean_share(level: float, files: Sequence[dict[float, float]]) -> float:
+    return sum(file.get(level, 0) for file in files) / len(files)
 
 
 def write_rows(rows: Iterable[Row], writer: PreparedWriter, threshold: float | None,

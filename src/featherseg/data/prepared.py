@@ -148,8 +148,10 @@ class PreparedWriter:
         if image_id in self._images:
             raise UserError(f"dataset {self.dataset}: image id {image_id!r} occurs twice; "
                             "rename one of the images.")
-        store = self._store_pixels if isinstance(image, np.ndarray) else self._store_file
-        opened, path = store(image_id, image)
+        if isinstance(image, np.ndarray):
+            opened, path = self._store_pixels(image_id, image)
+        else:
+            opened, path = self._store_file(image_id, image)
         width, height = opened.size
         self._images[image_id] = (path, height, width)
         self._latest = image_id, opened
