@@ -17,6 +17,7 @@ from featherseg.evaluate import evaluate
 from featherseg.models.clipseg.model import CLIPSeg
 from featherseg.plan import resolve_study
 from featherseg.reliance import page as reliance
+from featherseg.reliance import tables
 from featherseg.tasks.segmentation.config import RelianceConfig, SegmentationEvaluate
 from featherseg.tasks.segmentation.image import IMAGE
 from featherseg.tasks.segmentation.predict import load_model, predict_probabilities
@@ -92,7 +93,7 @@ def test_prompts_that_the_run_cannot_tell_apart_could_not_be_exchanged(project, 
     assert "3 of 3 different prompts are cut after 77 tokens" in said
     page = reliance.report(record, pd.read_parquet("out/reliance.parquet"), PreparedDataset.read(project / "data"))
     assert "Own prompts: 3 of 3 different prompts are cut after 77 tokens" in page
-    assert "could not be exchanged" in reliance.comparison({"it": record}).to_string()
+    assert "could not be exchanged" in tables.comparison({"it": record}).to_string()
 
 
 def test_an_image_is_encoded_once_for_all_its_prompts(project, monkeypatch):

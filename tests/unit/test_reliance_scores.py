@@ -133,8 +133,8 @@ def test_shares_of_noisy_trials_add_up_too():
 @pytest.mark.parametrize(("cells", "why"), [
     ({"both": 0.12, "neither": 0.1}, r"near zero \(0.020 DSC\)"),
     ({"both": 0.1, "neither": 0.3}, r"below zero \(-0.200 DSC\)"),
-    ({"both": 0.2, "neither": 0.1, "noise": 2.0}, "is not surely above zero"),
-    ({"samples": 4}, r"\(0.800 DSC\) is not surely above zero")])
+    ({"both": 0.2, "neither": 0.1, "noise": 2.0}, "is not significantly above zero"),
+    ({"samples": 4}, r"\(0.800 DSC\) is not significantly above zero")])
 def test_there_are_no_shares_where_nothing_is_gained_for_sure(cells, why):
     result = score(fabricated(**cells), seed=0)["shapley"]
     assert result["shares"] is None and re.search(why, result["why_no_shares"])

@@ -8,6 +8,7 @@ from reporting_project import declare, make_project
 
 from featherseg.core.files import write_json
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
+from featherseg.reliance import figures, tables
 from featherseg.reliance import page as reliance
 from featherseg.reliance import study as reliance_study
 from featherseg.reliance.controls import Controls
@@ -47,7 +48,7 @@ def measured(study, recipe, control, dataset="lesions", seed=0):
 
 def test_the_table_says_what_the_record_says(organs):
     record = organs[1]["oracle"][1]
-    table = reliance.effects(record).set_index("intervention")
+    table = tables.effects(record).set_index("intervention")
     permuted = found(record, "permuted")
     row = table.loc["prompts permuted"]
     assert row["change"] == f"{-100 * permuted['drop']:+.1f}" and row["significant"] == "loss"
@@ -64,16 +65,16 @@ def test_the_table_says_what_the_record_says(organs):
 def test_effects_have_the_sign_of_the_change_and_no_negative_zero(organs):
     record = organs[1]["image-blind"][1]
     permuted = found(record, "permuted")
-    row = reliance.effects(record).set_index("intervention").loc["prompts permuted"]
+    row = tables.effects(record).set_index("intervention").loc["prompts permuted"]
     assert permuted["drop"] > 0 and row["change"].startswith("-")
     assert row["effect d"] == pytest.approx(-permuted["effect"], abs=0.05)
     assert row["rank-biserial"] == pytest.approx(-permuted["rank_biserial"], abs=0.05)
-    assert str(reliance._of_change(0.01)) == "0.0" and reliance._of_change(None) is None
+    assert str(tables._of_change(0.01)) == "0.0" and tables._of_change(None) is None
 
 
 def test_the_comparison_has_a_line_for_each_model_and_dashes_for_what_it_has_not(organs):
     record = organs[1]["oracle"][1]
-    table = reliance.comparison(reliance.with_controls(record)).set_index("model")
+    table = tables.comparison(tables.with_controls(record)).set_index("model")
     assert table["what decides"].to_dict() == {
         "oracle": "image and language", "control: text-blind": "image only",
         "control: image-blind": "language only", "control: oracle": "image and language",
@@ -84,12 +85,12 @@ def test_the_comparison_has_a_line_for_each_model_and_dashes_for_what_it_has_not
     assert table.loc["oracle", "image / text share %"] == " / ".join(
         f"{100 * shares[player]['value']:.0f}" for player in ("image", "text"))
     assert table.loc["oracle", "hit / moved %"] == "100 / 100"
-    assert "hit / moved %" not in reliance.comparison({"it": record | {"following": None}})
+    assert "hit / moved %" not in tables.comparison({"it": record | {"following": None}})
 
 
 def test_the_chart_of_changes_draws_every_intervention_where_the_record_has_it(organs):
     record = organs[1]["image-blind"][1]
-    axis = reliance.changes({"it": record}).axes[0]
+    axis = figures.changes({"it": record}).axes[0]
     drawn_at = {round(line.get_xdata()[0], 6) for line in axis.lines
                 if line.get_marker() == "o" and len(line.get_xdata())}
     assert {round(-100 * one["drop"], 6) for one in record["conditions"]} <= drawn_at
@@ -98,8 +99,8 @@ def test_the_chart_of_changes_draws_every_intervention_where_the_record_has_it(o
 
 
 def test_bars_of_shares_end_at_the_gain(organs):
-    records = reliance.with_controls(organs[1]["oracle"][1])
-    axis = reliance.shares(records).axes[0]
+    records = tables.with_controls(organs[1]["oracle"][1])
+    axis = figures.shares(records).axes[0]
     ends = {}
     for bar in axis.patches:
         ends.setdefault(round(bar.get_y() + bar.get_height() / 2), []).append(bar.get_x() + bar.get_width())
@@ -109,34 +110,34 @@ def test_bars_of_shares_end_at_the_gain(organs):
 
 def test_the_matrix_is_drawn_where_there_is_one(organs):
     record = organs[1]["oracle"][1]
-    figure = reliance.following({"it": record, "none": {"following": None}})
+    figure = figures.following({"it": record, "none": {"following": None}})
     names, values = record["following"]["matrix"]["names"], record["following"]["matrix"]["iou"]
     assert len(figure.axes) == 1 and [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == names
     assert len(figure.axes[0].texts) == sum(value is not None for row in values for value in row)
-    assert reliance.following({"none": {"following": None}}) is None
+    assert figures.following({"none": {"following": None}}) is None
 
 
 def test_one_image_is_shown_under_different_prompts_with_the_masks_that_they_gave(organs, monkeypatch):
     data, measured_ones = organs
     trials = measured_ones["oracle"][0]
     shown = []
-    monkeypatch.setattr("featherseg.reporting.overlays.draw_outlines",
+    monkeypatch.setattr("featherseg.reliance.figures.draw_outlines",
                         lambda axis, image, truth, mask: shown.append((truth, mask)))
-    figures = reliance.same_image(trials, data)
-    assert len(figures) == 2
-    titles = [axis.get_title("left") for axis in figures[0].axes]
+    panels = figures.same_image(trials, data)
+    assert len(panels) == 2
+    titles = [axis.get_title("left") for axis in panels[0].axes]
     assert titles[0] == "own prompt\nDSC 100 %" and len(titles) == len(set(titles)) or len(titles) == 8
     truth, mask = shown[0]
     assert np.array_equal(truth, mask) and not np.array_equal(truth, shown[1][1])
-    assert reliance.same_image(trials.assign(mask=None), data) == []
+    assert figures.same_image(trials.assign(mask=None), data) == []
 
 
 def test_captions_tell_prompts_apart_that_begin_alike():
     polite = "in this picture that shows several small things please find for me the one that is "
     prompts = [f"{polite}left", f"{polite}right and red", "left lung", "left kidney", "", f"{polite}left but blue"]
-    assert reliance.told_apart(prompts) == ["… left", "… is right and red", "left lung", "left kidney", "",
+    assert figures.told_apart(prompts) == ["… left", "… is right and red", "left lung", "left kidney", "",
                                             "… left but blue"]
-    assert reliance.told_apart([polite]) == [polite]
+    assert figures.told_apart([polite]) == [polite]
 
 
 def test_prompts_and_structures_may_be_written_with_dollars(tmp_path):

@@ -54,15 +54,15 @@ def perceptual(dsc: pd.DataFrame, groups: Groups) -> dict[str, dict[str, Any] | 
     Args:
         dsc: (samples, conditions).
     """
-    found: dict[str, dict[str, Any] | None] = {}
+    by_modality: dict[str, dict[str, Any] | None] = {}
     for modality, name in (("text", (PERMUTED, image.OWN)), ("image", (text.OWN, OTHER_IMAGE))):
-        found[modality] = None
+        by_modality[modality] = None
         if name in dsc and dsc[OWN].mean() > 0:
             drawn = groups.bootstrap(dsc[[OWN, name]].to_numpy())
             with np.errstate(divide="ignore", invalid="ignore"):
                 low, high = groups.interval(1 - drawn[:, 1] / drawn[:, 0])
-            found[modality] = {"score": float(1 - dsc[name].mean() / dsc[OWN].mean()), "low": low, "high": high}
-    return found
+            by_modality[modality] = {"score": float(1 - dsc[name].mean() / dsc[OWN].mean()), "low": low, "high": high}
+    return by_modality
 
 
 def shapley(dsc: pd.DataFrame, groups: Groups) -> dict[str, Any]:
@@ -78,36 +78,41 @@ def shapley(dsc: pd.DataFrame, groups: Groups) -> dict[str, Any]:
     coalitions = {"both": OWN, "image": (NONE, image.OWN), "text": (text.OWN, MEAN_COLOUR),
                   "neither": (NONE, MEAN_COLOUR)}
     values = dsc[list(coalitions.values())].to_numpy()
-    both, only_image, only_text, neither = values.mean(axis=0)
+    means = values.mean(axis=0)
     drawn = groups.bootstrap(values)
     gain_drawn, image_drawn, text_drawn = _players(*drawn.T)
-    gain, image_value, text_value = _players(both, only_image, only_text, neither)
-    low, high = groups.interval(gain_drawn)
-    found = {"absent": ABSENT, "dsc": dict(zip(coalitions, values.mean(axis=0).tolist(), strict=True)),
-             "gain": {"value": float(gain), "low": low, "high": high}, "shares": None}
-    for player, value, over in (("image", image_value, image_drawn), ("text", text_value, text_drawn)):
-        low, high = groups.interval(over)
-        found[player] = {"value": float(value), "low": low, "high": high}
+    gain, image_value, text_value = _players(*means)
+    players = (("image", image_value, image_drawn), ("text", text_value, text_drawn))
+    game = {"absent": ABSENT, "dsc": dict(zip(coalitions, means.tolist(), strict=True)),
+            "gain": _with_interval(gain, gain_drawn, groups), "shares": None}
+    for player, value, over in players:
+        game[player] = _with_interval(value, over, groups)
     if gain < NEAR_ZERO:
         place = "near" if gain > -NEAR_ZERO else "below"
-        return found | {"why_no_shares": f"the gain of both over neither is {place} zero ({gain:.3f} DSC)"}
-    if found["gain"]["low"] is None or found["gain"]["low"] <= 0:
-        return found | {"why_no_shares": f"the gain of both over neither ({gain:.3f} DSC) is not surely above zero"}
-    shares = {}
-    for player, value, over in (("image", image_value, image_drawn), ("text", text_value, text_drawn)):
-        low, high = groups.interval(over / np.where(gain_drawn > 0, gain_drawn, np.nan))
-        shares[player] = {"value": float(value / gain), "low": low, "high": high}
-    return found | {"shares": shares}
+        return game | {"why_no_shares": f"the gain of both over neither is {place} zero ({gain:.3f} DSC)"}
+    low = game["gain"]["low"]
+    if low is None or low <= 0:
+        why = f"the gain of both over neither ({gain:.3f} DSC) is not significantly above zero"
+        return game | {"why_no_shares": why}
+    positive = np.where(gain_drawn > 0, gain_drawn, np.nan)
+    shares = {player: _with_interval(value / gain, over / positive, groups) for player, value, over in players}
+    return game | {"shares": shares}
+
+
+def _with_interval(value: float, drawn: np.ndarray, groups: Groups) -> dict[str, float | None]:
+    low, high = groups.interval(drawn)
+    return {"value": float(value), "low": low, "high": high}
 
 
 def _players(both: Any, only_image: Any, only_text: Any, neither: Any) -> tuple[Any, Any, Any]:
     """Gain, and the image's and the text's Shapley value."""
-    return (both - neither, 0.5 * ((only_image - neither) + (both - only_text)),
-            0.5 * ((only_text - neither) + (both - only_image)))
+    image_value = 0.5 * ((only_image - neither) + (both - only_text))
+    text_value = 0.5 * ((only_text - neither) + (both - only_image))
+    return both - neither, image_value, text_value
 
 
 def following(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> dict[str, Any] | None:
-    """Whether the mask goes where the prompt says, on images with several structures; None where there is none.
+    """Whether the mask goes where the prompt says, on images with several structures; None where no image has.
 
     On each such image the IoU between the mask for structure i's prompt and the truth of structure j makes a matrix.
     `accuracy`: how often a row's largest value lies on the diagonal, beside `chance`; values that are equally large
@@ -119,9 +124,10 @@ def following(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> dict[str, 
     asked = trials[(trials.image_condition == image.OWN) & trials.text_condition.isin([text.OWN, OTHER_STRUCTURE])]
     usable = asked[(asked.prompt_of != "") & ~asked.empty_truth]
     rows, pairs, entries = [], [], []
-    for number, (_, of) in enumerate(usable.groupby(["dataset", "image_id"])):
-        iou = dict(zip(zip(of.prompt_of, of.target, strict=True), of.iou, strict=True))
-        names, group = sorted(i for i, j in iou if i == j), of.group.iloc[0]
+    for number, (_, of_image) in enumerate(usable.groupby(["dataset", "image_id"])):
+        pairs_of_names = zip(of_image.prompt_of, of_image.target, strict=True)
+        iou = dict(zip(pairs_of_names, of_image.iou, strict=True))
+        names, group = sorted(i for i, j in iou if i == j), of_image.group.iloc[0]
         if len(names) < 2:
             continue
         values = np.array([[iou[i, j] for j in names] for i in names])
@@ -187,8 +193,9 @@ def _repeated(trials: pd.DataFrame) -> dict[str, str]:
     """Text interventions that asked for nothing of their own, by name: `own` where the model reads each prompt as the
     sample's own one, else an intervention whose prompts it reads alike, one of `PRIMARY` or else the first."""
     asked = trials[trials.image_condition == image.OWN]
-    prompts = {name: frozenset(zip(of.sample_id, of.read_as, strict=True))
-               for name, of in asked.groupby("text_condition")}
+    prompts = {}
+    for name, rows in asked.groupby("text_condition"):
+        prompts[name] = frozenset(zip(rows.sample_id, rows.read_as, strict=True))
     first, repeated = {}, {}
     others = [name for name in TEXT if name in prompts and name != text.OWN]
     for name in sorted(others, key=lambda name: ("text", name) not in PRIMARY):
@@ -222,7 +229,7 @@ def _means(groups: Groups, values: pd.DataFrame) -> list[dict[str, float]]:
 
 
 def _wide(trials: pd.DataFrame, value: str) -> pd.DataFrame:
-    """One row a sample, one column a (text, image) condition in the order of the registers; NaN: not measured."""
+    """One row per sample, one column per (text, image) condition in the order of the registers; NaN: not measured."""
     wide = trials.pivot_table(index="sample_id", columns=["text_condition", "image_condition"], values=value)
     order = [(name, image.OWN) for name in TEXT] + [(text.OWN, name) for name in IMAGE if name != image.OWN]
     order.append((NONE, MEAN_COLOUR))

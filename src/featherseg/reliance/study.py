@@ -16,7 +16,7 @@ from featherseg.core.markup import markdown_text
 from featherseg.core.paths import processed
 from featherseg.data.prepared import PreparedDataset
 from featherseg.data.prompts.wording import ATTRIBUTES
-from featherseg.reliance import page as reliance
+from featherseg.reliance import figures, tables
 from featherseg.reliance.measure import Settings, measure_controls
 from featherseg.reliance.verdict import is_drop, is_gain, paragraph, verdict
 from featherseg.reporting import pictures, style
@@ -61,21 +61,21 @@ def with_origin(dataset: str) -> str:
 
 def measured(study: Study) -> list[Measured]:
     """The measured runs of the smallest seed of each recipe and dataset, by dataset."""
-    found: dict[tuple[str, str], Measured] = {}
+    first: dict[tuple[str, str], Measured] = {}
     for run in sorted(study.runs, key=lambda run: (run.dataset, run.seed, run.recipe)):
         path = study.evaluate(run.name) / "reliance.json"
         if path.is_file():
             split, record = next(iter(read_json(path).items()))
-            found.setdefault((run.dataset, run.recipe), Measured(run, split, record))
-    return list(found.values())
+            first.setdefault((run.dataset, run.recipe), Measured(run, split, record))
+    return list(first.values())
 
 
 def quote(study: Study) -> str:
-    """For each dataset the paragraph of its most accurate run, and which answer how many runs have."""
+    """For each dataset the paragraph of its most accurate run, and how many runs have which answer."""
     paragraphs = []
     for dataset, runs in by_dataset(study):
         best = _most_accurate(runs)
-        answers = pd.Series([verdict(one.record) for one in runs]).value_counts()
+        answers = pd.Series([verdict(measurement.record) for measurement in runs]).value_counts()
         counts = ", ".join(f"{answer} in {count}" for answer, count in answers.items())
         best_run = markdown_text(paragraph(best.record, study.title(best.run.recipe), best.data))
         paragraphs.append(f"**{markdown_text(dataset)}**: {best_run} "
@@ -88,8 +88,8 @@ def compared(study: Study) -> dict[str, dict[str, dict[str, Any]]]:
     the prompts of the most accurate run."""
     by_name = {}
     for dataset, runs in by_dataset(study):
-        controls = {f"control: {name}": one for name, one in _most_accurate(runs).record["controls"].items()}
-        by_name[dataset] = {study.title(one.run.recipe): one.record for one in runs} | controls
+        records = {study.title(measurement.run.recipe): measurement.record for measurement in runs}
+        by_name[dataset] = records | _named(_most_accurate(runs).record["controls"])
     if by_name:
         return by_name
     for dataset in sorted({run.dataset for run in study.runs}):
@@ -98,25 +98,27 @@ def compared(study: Study) -> dict[str, dict[str, dict[str, Any]]]:
             data = PreparedDataset.read(folder)
             samples = data.split("test") or data.samples
             controls = measure_controls(data, samples, Settings(limit=ON_THE_SPOT))
-            by_name[with_origin(dataset)] = {f"control: {name}": one for name, one in controls.items()}
+            by_name[with_origin(dataset)] = _named(controls)
     return by_name
 
 
 def decisions(study: Study) -> list:
     """What decides, run by run, with the scores behind it and the controls below, as a table and as Shapley values;
-    each dataset after a line that names it and where it comes from."""
-    return [item for dataset, records in compared(study).items() for item in (
-        style.heading(dataset), show(reliance.comparison(records), digits=1), reliance.shares(records))]
+    each dataset below a heading that says where it comes from."""
+    shown = []
+    for dataset, records in compared(study).items():
+        shown += [style.heading(dataset), show(tables.comparison(records), digits=1), figures.shares(records)]
+    return shown
 
 
 def attributes(study: Study) -> pd.DataFrame:
     """The change of DSC in points when one attribute of the prompt is changed, with intervals, run by run."""
     lines = []
     for dataset, runs in by_dataset(study):
-        for one in runs:
-            flips = _flips(one.record)
-            lines.append({"dataset": dataset, "method": study.title(one.run.recipe)} | {
-                name: _cell(flips.get(name)) for name in ATTRIBUTES})
+        for measurement in runs:
+            flips = _flips(measurement.record)
+            line = {"dataset": dataset, "method": study.title(measurement.run.recipe)}
+            lines.append(line | {name: _cell(flips.get(name)) for name in ATTRIBUTES})
     return pd.DataFrame(lines, columns=["dataset", "method", *ATTRIBUTES])
 
 
@@ -129,13 +131,14 @@ def attribute_changes(study: Study) -> "Figure | Markdown":
     rows = max(len(runs) for _, runs in datasets)
     figure, axes = style.panels(len(datasets), width=6.2, height=1.2 + 0.55 * rows, columns=2)
     for axis, (dataset, runs) in zip(axes, datasets, strict=True):
-        for place, one in enumerate(runs):
-            flips = _flips(one.record)
-            for number, name in enumerate(name for name in ATTRIBUTES if name in flips):
-                reliance.whisker(axis, place + 0.15 * (number - 2), flips[name], COLOURS[name])
+        for place, measurement in enumerate(runs):
+            flips = _flips(measurement.record)
+            changed = [name for name in ATTRIBUTES if name in flips]
+            for number, name in enumerate(changed):
+                figures.whisker(axis, place + 0.15 * (number - 2), flips[name], COLOURS[name])
         axis.axvline(0, color="#555555", linewidth=1)
         axis.set(title=dataset, xlabel="change of DSC (points)", ylim=(len(runs) - 0.5, -0.5))
-        axis.set_yticks(range(len(runs)), [study.title(one.run.recipe) for one in runs])
+        axis.set_yticks(range(len(runs)), [study.title(measurement.run.recipe) for measurement in runs])
         axis.grid(axis="y", visible=False)
     for name, colour in COLOURS.items():
         axes[0].plot([], [], "o", color=colour, label=f"{name} changed")
@@ -151,8 +154,7 @@ def gallery(study: Study) -> list:
         trials = pd.read_parquet(study.evaluate(best.run.name) / "reliance.parquet",
                                  filters=[("split", "==", best.split)])
         data = PreparedDataset.read(processed(best.run.dataset))
-        figures = reliance.same_image(trials, data)[:1]
-        for figure in figures:
+        for figure in figures.same_image(trials, data)[:1]:
             shown += [style.heading(f"{dataset}: {study.title(best.run.recipe)}"),
                       *pictures.shown(figure, study, best.run.dataset, "same_image")]
     return shown or [style.note(HOW)]
@@ -161,21 +163,27 @@ def gallery(study: Study) -> list:
 def by_dataset(study: Study) -> Iterator[tuple[str, list[Measured]]]:
     """The measured runs of each dataset, after its name with where it comes from."""
     runs = measured(study)
-    for dataset in dict.fromkeys(one.data for one in runs):
-        yield dataset, [one for one in runs if one.data == dataset]
+    for dataset in dict.fromkeys(measurement.data for measurement in runs):
+        yield dataset, [measurement for measurement in runs if measurement.data == dataset]
 
 
 def _most_accurate(runs: Sequence[Measured]) -> Measured:
-    return max(runs, key=lambda one: one.record["own"]["value"])
+    return max(runs, key=lambda measurement: measurement.record["own"]["value"])
+
+
+def _named(controls: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The records of controls under the names that tables give them."""
+    return {f"control: {name}": record for name, record in controls.items()}
 
 
 def _flips(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {one["condition"].removeprefix("flip_"): one for one in record["conditions"]
-            if one["condition"].startswith("flip_")}
+    """By attribute the interventions that change it alone."""
+    flips = [condition for condition in record["conditions"] if condition["condition"].startswith("flip_")]
+    return {flip["condition"].removeprefix("flip_"): flip for flip in flips}
 
 
-def _cell(one: dict[str, Any] | None) -> str:
-    if one is None:
+def _cell(flip: dict[str, Any] | None) -> str:
+    if flip is None:
         return "not measured"
-    mark = " *" if is_drop(one) or is_gain(one) else ""
-    return f"{reliance.points(one['drop'])} ({reliance.interval(one['low'], one['high'])}){mark}"
+    mark = " *" if is_drop(flip) or is_gain(flip) else ""
+    return f"{tables.points(flip['drop'])} ({tables.interval(flip['low'], flip['high'])}){mark}"

@@ -65,7 +65,8 @@ def decides(scores: dict[str, Any]) -> str:
         return CANNOT_TELL
     language = relies(scores, "text", PERMUTED, OTHER_STRUCTURE)
     picture = relies(scores, "image", OTHER_IMAGE, MEAN_COLOUR, BLUR)
-    drops = {one["condition"]: one["drop"] for one in scores["conditions"] if one["modality"] == "text"}
+    drops = {condition["condition"]: condition["drop"] for condition in scores["conditions"]
+             if condition["modality"] == "text"}
     foreign = max(drops.get(PERMUTED, 0.0), drops.get(OTHER_STRUCTURE, 0.0))
     if language and picture and drops[NONE] < foreign / 2 and not follows(scores):
         return MISLED
@@ -75,14 +76,15 @@ def decides(scores: dict[str, Any]) -> str:
 
 def exchanged(scores: dict[str, Any]) -> bool:
     """Whether any sample could get a prompt that the model reads as another one than its own."""
-    return any(one["condition"] in (PERMUTED, OTHER_STRUCTURE) and one["same_as"] != OWN
-               for one in scores["conditions"])
+    return any(condition["condition"] in (PERMUTED, OTHER_STRUCTURE) and condition["same_as"] != OWN
+               for condition in scores["conditions"])
 
 
 def relies(scores: dict[str, Any], modality: str, *conditions: str) -> bool:
-    """Whether one of some interventions on a modality costs enough, significantly."""
-    return any(is_drop(one) for one in scores["conditions"]
-               if one["modality"] == modality and one["condition"] in conditions)
+    """Whether one of these interventions on a modality costs enough, significantly."""
+    tried = [condition for condition in scores["conditions"]
+             if condition["modality"] == modality and condition["condition"] in conditions]
+    return any(map(is_drop, tried))
 
 
 def follows(scores: dict[str, Any]) -> bool:
@@ -103,27 +105,31 @@ def is_gain(condition: dict[str, Any]) -> bool:
 
 def gains(scores: dict[str, Any]) -> list[dict[str, Any]]:
     """The text interventions under which the masks are significantly better than with the own prompt, best first."""
-    better = [one for one in tested(scores) if one["modality"] == "text" and is_gain(one)]
-    return sorted(better, key=lambda one: one["drop"])
+    better = [condition for condition in tested(scores) if condition["modality"] == "text" and is_gain(condition)]
+    return sorted(better, key=lambda condition: condition["drop"])
 
 
 def remarks(record: dict[str, Any]) -> list[str]:
-    """What a reader must know of the prompts, a sentence each, none where there is nothing to say: which interventions
-    could not be made on any sample, which asked for nothing of their own, and what the model cannot read."""
+    """What a reader must know of the prompts, one sentence each: which interventions could not be made on any sample,
+    which asked for nothing of their own, and what the model cannot read. Empty where there is nothing to say."""
     unmade = ", ".join(title(name) for name in record["fit_no_sample"])
-    same = ", ".join(f"{title(one['condition'])} ({title(one['same_as'])})" for one in record["conditions"]
-                     if one["same_as"])
-    cut = ", ".join(f"{title(one['condition'])} ({one['n_cut']})" for one in tested(record)
-                    if one["modality"] == "text" and one["n_cut"])
-    return [*(f"Own prompts: {sentence}" for sentence in losses(record["own_prompts"])),
-            *([f"Masks whose prompt was cut: {cut}."] if cut else []),
-            *([f"Could not be made on any sample of these data: {unmade}."] if unmade else []),
-            *([f"The same prompts as another line, and tested once: {same}."] if same else [])]
+    repeated = [condition for condition in record["conditions"] if condition["same_as"]]
+    same = ", ".join(f"{title(condition['condition'])} ({title(condition['same_as'])})" for condition in repeated)
+    too_long = [condition for condition in tested(record) if condition["modality"] == "text" and condition["n_cut"]]
+    cut = ", ".join(f"{title(condition['condition'])} ({condition['n_cut']})" for condition in too_long)
+    sentences = [f"Own prompts: {sentence}" for sentence in losses(record["own_prompts"])]
+    if cut:
+        sentences.append(f"Masks whose prompt was cut: {cut}.")
+    if unmade:
+        sentences.append(f"Could not be made on any sample of these data: {unmade}.")
+    if same:
+        sentences.append(f"The same prompts as another line, and tested once: {same}.")
+    return sentences
 
 
 def tested(record: dict[str, Any]) -> list[dict[str, Any]]:
     """The interventions that asked for something of their own."""
-    return [one for one in record["conditions"] if one["same_as"] is None]
+    return [condition for condition in record["conditions"] if condition["same_as"] is None]
 
 
 def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
@@ -134,7 +140,7 @@ def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
         model: how the model is called.
         data: how the data are called, with where they come from.
     """
-    conditions = {(one["modality"], one["condition"]): one for one in scores["conditions"]}
+    conditions = {(condition["modality"], condition["condition"]): condition for condition in scores["conditions"]}
     own, answer = scores["own"], verdict({"controls": {}} | scores)
     empty = f", {scores['n_empty_truth']} with an empty mask" if scores["n_empty_truth"] else ""
     structures, images = _count(scores["n_samples"], "structure"), _count(scores["n_images"], "image")
@@ -144,14 +150,9 @@ def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
     sentences.append(f"Its DSC is {_percent(own)} with each image's own prompt.")
     if own["value"] < POOR:
         sentences.append("That is so little that nothing about its reliance should be read from it.")
-    lost = [f"{_change(conditions[key])} when {words}" for key, words in (
-        (("text", PERMUTED), "prompts are permuted among the samples"),
-        (("text", OTHER_STRUCTURE), "the prompt of another structure of the same image is given"),
-        (("text", NONE), "the prompt is left empty"),
-        (("image", OTHER_IMAGE), "images are permuted"),
-        (("image", BLUR), "images are blurred"),
-        (("image", MEAN_COLOUR), "nothing is left of the image but its mean colour"))
-        if key in conditions and conditions[key]["same_as"] != OWN]
+    made = {key: words for key, words in _EXCHANGES.items()
+            if key in conditions and conditions[key]["same_as"] != OWN}
+    lost = [f"{_change(conditions[key])} when {words}" for key, words in made.items()]
     over = _count(scores["n_groups"], "patient or image", "patients or images")
     how = f"95 % bootstrap intervals over {over}" if own["low"] is not None else f"{over}: too few for intervals"
     if lost:
@@ -161,6 +162,14 @@ def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
     return " ".join(sentences)
 
 
+_EXCHANGES = {
+    ("text", PERMUTED): "prompts are permuted among the samples",
+    ("text", OTHER_STRUCTURE): "the prompt of another structure of the same image is given",
+    ("text", NONE): "the prompt is left empty",
+    ("image", OTHER_IMAGE): "images are permuted",
+    ("image", BLUR): "images are blurred",
+    ("image", MEAN_COLOUR): "nothing is left of the image but its mean colour",
+}
 _ANSWERS = {
     BOTH: "{model} relies on both: the prompt decides what is segmented, and the image where it lies.",
     MISLED: "{model} finds what to segment in the image, with hardly a need for the prompt, but a foreign prompt "
@@ -185,7 +194,7 @@ def _why_not(scores: dict[str, Any]) -> str:
 
 def _gained(scores: dict[str, Any]) -> list[str]:
     """One sentence on the text interventions that give better masks than the own prompt, where there are any."""
-    better = [f"{_change(one)} with {title(one['condition'])}" for one in gains(scores)]
+    better = [f"{_change(condition)} with {title(condition['condition'])}" for condition in gains(scores)]
     return [f"Its own prompt is not its best: it gains {_listed(better)}."] if better else []
 
 
@@ -193,14 +202,15 @@ def _change(condition: dict[str, Any]) -> str:
     return f"{_points(condition['drop'])} points{_interval(condition['high'], condition['low'], _points)}"
 
 
-def _not_excluded(found: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
+def _not_excluded(conditions: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
     """For each modality that no exchange shows to decide: the largest loss that its intervals allow, if one counts."""
     sentences = []
     for words, modality, names in (("prompts", "text", (PERMUTED, OTHER_STRUCTURE)),
                                    ("images", "image", (OTHER_IMAGE, MEAN_COLOUR, BLUR))):
-        made = [found[modality, name] for name in names if (modality, name) in found]
-        largest = max((one["high"] for one in made if one["high"] is not None), default=0.0)
-        if largest >= LEAST_DROP and not any(is_drop(one) for one in made):
+        made = [conditions[modality, name] for name in names if (modality, name) in conditions]
+        ends = [condition["high"] for condition in made if condition["high"] is not None]
+        largest = max(ends, default=0.0)
+        if largest >= LEAST_DROP and not any(map(is_drop, made)):
             sentences.append(f"A loss of up to {100 * largest:.1f} points when {words} are exchanged is not excluded.")
     return sentences
 
@@ -228,31 +238,42 @@ def _followed(following: dict[str, Any] | None) -> list[str]:
             f"{100 * RANDOMLY_MOVED:.0f} % at most)."]
 
 
-def _attributes(found: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
+def _attributes(conditions: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
     """One sentence on single attributes, where any was changed."""
-    flips = {name: found["text", f"flip_{name}"] for name in ATTRIBUTES if ("text", f"flip_{name}") in found}
+    changed = {name: conditions.get(("text", f"flip_{name}")) for name in ATTRIBUTES}
+    flips = {name: flip for name, flip in changed.items() if flip}
     if not flips:
         return []
-    read = [f"{name} ({_points(flip['drop'])})" for name, flip in
-            sorted(flips.items(), key=lambda item: -item[1]["drop"]) if is_drop(flip)]
-    idle = [name for name in flips if not is_drop(flips[name])]
-    parts = ([f"changing {_listed(read, 'or')} costs DSC"] if read else []) + (
-        [f"{'no' if not read else 'and no'} loss is shown for {_listed(idle, 'or')}"] if idle else [])
-    sentence = ", ".join(parts)
-    return [f"Of the attributes in the prompt, {sentence}."]
+    by_drop = sorted(flips.items(), key=lambda item: -item[1]["drop"])
+    read = [f"{name} ({_points(flip['drop'])})" for name, flip in by_drop if is_drop(flip)]
+    idle = [name for name, flip in flips.items() if not is_drop(flip)]
+    parts = []
+    if read:
+        parts.append(f"changing {_listed(read, 'or')} costs DSC")
+    if idle:
+        parts.append(f"{'and no' if read else 'no'} loss is shown for {_listed(idle, 'or')}")
+    return [f"Of the attributes in the prompt, {', '.join(parts)}."]
 
 
 def _percent(value: dict[str, float]) -> str:
-    return f"{100 * value['value']:.1f} %{_interval(value['low'], value['high'], lambda one: f'{100 * one:.1f}')}"
+    return f"{100 * value['value']:.1f} %{_interval(value['low'], value['high'], _tenths)}"
 
 
 def _share(share: dict[str, float]) -> str:
-    return f"{100 * share['value']:.0f} %{_interval(share['low'], share['high'], lambda one: f'{100 * one:.0f}')}"
+    return f"{100 * share['value']:.0f} %{_interval(share['low'], share['high'], _whole)}"
 
 
-def _interval(low: float | None, high: float | None, said: Callable[[float], str]) -> str:
-    """An interval in brackets; nothing where there is none."""
-    return "" if low is None else f" ({said(low)} to {said(high)})"
+def _tenths(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _whole(share: float) -> str:
+    return f"{100 * share:.0f}"
+
+
+def _interval(low: float | None, high: float | None, written: Callable[[float], str]) -> str:
+    """An interval in brackets; the empty string where it is unknown."""
+    return "" if low is None else f" ({written(low)} to {written(high)})"
 
 
 def _count(number: int, one: str, several: str | None = None) -> str:
