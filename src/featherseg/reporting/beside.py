@@ -81,7 +81,7 @@ def line(place: Mapping[str, Any], label: str, source: str, cells: Mapping[str, 
     Args:
         place: what the line is about, by column: dataset, split, regime.
         label: `PUBLISHED`, `HERE` or `RELEASED`.
-        source: where the numbers come from, or why there are none.
+        source: where the numbers come from, or why they are missing.
         cells: the numbers as text, by column title.
         data: where our data come from, empty on a line without our numbers.
     """

@@ -1,4 +1,8 @@
-"""Committed results and DVC experiments beside the workspace, where they differ in a few params only."""
+"""Committed results and DVC experiments beside the workspace, where they differ in a few params only.
+
+They are read with git: `dvc.api` collects every stage of a commit before it says that a file is missing, which takes
+ten seconds, and DVC's list of experiments waits for the lock that a `dvc repro` may hold.
+"""
 
 import io
 import subprocess
@@ -21,11 +25,12 @@ def with_experiments(study: Study, knobs: Sequence[str] = ("adapter.dim",)) -> "
     workspace's in these knobs only (`section.key`); a setting that was run twice counts once."""
     import pandas as pd
 
-    params, frames = study_params_path(study.name), [study.every_result]
+    params = study_params_path(study.name)
     own = _without(knobs, params.read_text())
+    frames = [study.every_result]
     for commit in _commit_and_experiments():
-        text, runs, scores = (_committed(commit, path) for path in (
-            params, study.reports / "runs.csv", study.reports / "results.csv"))
+        text = _committed(commit, params)
+        runs, scores = _committed(commit, study.reports / "runs.csv"), _committed(commit, study.reports / "results.csv")
         if text and runs and scores and _without(knobs, text) == own:
             rows = joined(read_runs(io.StringIO(runs)), read_scores(io.StringIO(scores)))
             frames.append(whole_sets(rows))

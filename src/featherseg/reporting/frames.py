@@ -137,6 +137,6 @@ def whole_sets(results: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def first_split(results: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows of each run's first split, without the measures of `referring.py`."""
+    """The rows of each run's first split, without the measures of referring segmentation."""
     first = results.groupby("run")["split"].transform("first")
     return results[(results["split"] == first) & (results["sentences"] == "")].reset_index(drop=True)

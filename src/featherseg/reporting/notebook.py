@@ -56,7 +56,7 @@ def execute(name: str, study: str, parameters: Mapping[str, Any] | None = None) 
         raise UserError(f"notebook '{name}' failed in its cell {error.exec_count}: {error.ename}: "
                         f"{' '.join(error.evalue.split())} (the partly executed notebook is {partial}).") from None
     except RuntimeError:  # DeadKernelError, or a kernel that does not answer
-        raise UserError(f"the kernel of notebook '{name}' died, perhaps for want of memory (the partly executed "
+        raise UserError(f"the kernel of notebook '{name}' died, perhaps because memory ran out (the partly executed "
                         f"notebook is {partial}); free memory and run it again.") from None
     target = paths.reports(study) / f"{name}.ipynb"
     _forget_this_machine(partial, target)

@@ -26,7 +26,7 @@ def shown(figure: "Figure", study: Study, dataset: str, name: str) -> list[Any]:
         figure: the figure.
         study: the study of the notebook.
         dataset: whose pictures it shows; only those of a public one are put into the notebook.
-        name: of the figure, as a file's name: once a notebook and dataset.
+        name: of the figure, as a file's name; used once per notebook and dataset.
 
     Returns:
         The picture, or a line that says that it stays on this machine, and a link to the file that holds it.

@@ -104,8 +104,8 @@ class Study:
 
     @cached_property
     def results(self) -> "pd.DataFrame":
-        """The rows of `every_result` of each run's first split (`test` where it was scored), without the measures of
-        `referring.py`: what every table of one split reads."""
+        """The rows of `every_result` of each run's first split (`test` where it was scored), without the measures
+        of referring segmentation: what every table of one split reads."""
         return first_split(self.every_result)
 
     @cached_property
@@ -145,7 +145,7 @@ def find_root(start: Path | None = None) -> Path:
     """The project root: the closest folder with dvc.yaml and params.yaml, from `start` (here) upward.
 
     Raises:
-        UserError: there is none.
+        UserError: no folder above is one.
     """
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):

@@ -35,11 +35,12 @@ def grid(study: Study) -> pd.DataFrame:
     sources = {row.run: row for row in study.results.drop_duplicates("run").itertuples()}
     lines = []
     for _, runs in by_dataset(study):
-        for one in _in_order(runs):
-            source, scores = sources[one.run.name], _scores(one)
-            lines.append({"dataset": one.run.dataset, "method": source.title, "trained with": _shown(trained(one.run)),
-                          **{level.upper(): value for level, value in scores.items()},
-                          "images": one.record["n_images"], FROM: source_of(source), "data": source.data})
+        for measurement in _in_order(runs):
+            run, source = measurement.run, sources[measurement.run.name]
+            scores = {level.upper(): dsc for level, dsc in _scores(measurement).items()}
+            lines.append({"dataset": run.dataset, "method": source.title, "trained with": _shown(trained(run)),
+                          **scores, "images": measurement.record["n_images"], FROM: source_of(source),
+                          "data": source.data})
     levels = [level.upper() for level in PROMPT_LEVELS if any(level.upper() in line for line in lines)]
     return honest(pd.DataFrame(lines, columns=["dataset", "method", "trained with", *levels, "images", FROM, "data"]))
 
@@ -54,25 +55,29 @@ def figure(study: Study) -> "Figure | Markdown":
     figure, axes = style.panels(len(panels), width=6.4, height=1.6 + 0.36 * most, columns=2)
     for axis, (dataset, runs) in zip(axes, panels, strict=True):
         runs = _in_order(runs)
-        policies = [trained(one.run) for one in runs]
-        single = len(set(policies)) == len(policies)
-        names = [_shown(policy) if single else f"{study.title(one.run.recipe)}: {_shown(policy)}"
-                 for policy, one in zip(policies, runs, strict=True)]
-        cells = pd.DataFrame([_scores(one) for one in runs])
+        policies = [trained(measurement.run) for measurement in runs]
+        names = [_shown(policy) for policy in policies]
+        if len(set(policies)) < len(policies):
+            titles = [study.title(measurement.run.recipe) for measurement in runs]
+            names = [f"{title}: {name}" for title, name in zip(titles, names, strict=True)]
+        cells = pd.DataFrame([_scores(measurement) for measurement in runs])
         cells = cells.reindex(columns=[level for level in PROMPT_LEVELS if level in cells])
-        style.heat(axis, cells.set_axis(names).rename(columns=_shown),
-                   framed=[(row, list(cells).index(policy)) for row, policy in enumerate(policies) if policy in cells])
+        framed = [(row, list(cells).index(policy)) for row, policy in enumerate(policies) if policy in cells]
+        style.heat(axis, cells.set_axis(names).rename(columns=_shown), framed=framed)
         axis.set(title=f"{dataset}, DSC in %", xlabel="tested with", ylabel="trained with")
     return figure
 
 
 def note(study: Study) -> str:
     """What the grid says, a paragraph for each method and dataset with one row per level, or where to find a grid."""
-    paragraphs = [_reading(*label, rows) for label, rows in _methods(study)
-            if set(PROMPT_LEVELS) <= set(rows.index) and set(PROMPT_LEVELS) <= set(rows.columns)]
+    paragraphs = []
+    for label, rows in _methods(study):
+        if set(PROMPT_LEVELS) <= set(rows.index) and set(PROMPT_LEVELS) <= set(rows.columns):
+            paragraphs.append(_reading(*label, rows))
     if paragraphs:
         return "\n\n".join(paragraphs)
-    policies = dict.fromkeys(_shown(trained(one.run)) for one in _in_order(measured(study)) if one.run.train)
+    runs = [measurement.run for measurement in _in_order(measured(study))]
+    policies = dict.fromkeys(_shown(trained(run)) for run in runs if run.train)
     here = f"Here models were trained with prompts of {', '.join(policies)}. " if policies else ""
     return f"{here}{ELSEWHERE}"
 
@@ -86,12 +91,16 @@ def _methods(study: Study) -> Iterator[tuple[_Label, pd.DataFrame]]:
     """By dataset and method the grid of the trained runs that differ in their prompts only, policies by levels."""
     for dataset, runs in by_dataset(study):
         methods: dict[str, list[Measured]] = {}
-        for one in (one for one in runs if one.run.train):
-            settings = one.run.train.model_dump(exclude={"prompts", "val_prompts"})
-            methods.setdefault(repr((one.run.model, one.run.adapter, settings)), []).append(one)
+        for measurement in runs:
+            if measurement.run.train:
+                settings = measurement.run.train.model_dump(exclude={"prompts", "val_prompts"})
+                key = repr((measurement.run.model, measurement.run.adapter, settings))
+                methods.setdefault(key, []).append(measurement)
         for alike in methods.values():
-            method = ", ".join(map(str, (alike[0].run.model.name, *alike[0].run.adapter.values())))
-            yield (dataset, method), pd.DataFrame({trained(one.run): _scores(one) for one in alike}).T
+            first = alike[0].run
+            method = ", ".join(map(str, (first.model.name, *first.adapter.values())))
+            scores = {trained(measurement.run): _scores(measurement) for measurement in alike}
+            yield (dataset, method), pd.DataFrame(scores).T
 
 
 def _reading(dataset: str, method: str, rows: pd.DataFrame) -> str:
@@ -113,9 +122,9 @@ def _reading(dataset: str, method: str, rows: pd.DataFrame) -> str:
     return f"{text}; one trained on random levels {mixed.mean():+.1f}, at worst {mixed.min():+.1f}."
 
 
-def _scores(one: Measured) -> dict[str, float]:
+def _scores(measurement: Measured) -> dict[str, float]:
     """DSC in % by level."""
-    scores = {cell["condition"].removeprefix("level_"): 100 * cell["dsc"] for cell in one.record["conditions"]}
+    scores = {cell["condition"].removeprefix("level_"): 100 * cell["dsc"] for cell in measurement.record["conditions"]}
     return {level: scores[level] for level in PROMPT_LEVELS if level in scores}
 
 
@@ -125,5 +134,5 @@ def _shown(policy: str) -> str:
 
 def _in_order(runs: list[Measured]) -> list[Measured]:
     """Those trained on a level first, by level."""
-    return sorted(runs, key=lambda one: (PROMPT_LEVELS.index(level) if (level := trained(one.run)) in PROMPT_LEVELS
-                                         else len(PROMPT_LEVELS)))
+    order = {level: place for place, level in enumerate(PROMPT_LEVELS)}
+    return sorted(runs, key=lambda measurement: order.get(trained(measurement.run), len(order)))

@@ -28,6 +28,9 @@ ZERO_SHOT, INDIVIDUAL, POOLED, LEFT_OUT, UNSEEN = "zero-shot", "individual", "po
 ALL_BUT = "all_but_"
 NOTHING_TRAINED = "nothing"
 MOST_REASONS = 3
+# columns of the results that `scores` takes over
+CARRIED = ("run", "recipe", "title", "released", "model", "adapter", "seed", "n", "data", "data_kind", "weights_kind",
+           "commit", "status", "reason")
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,9 @@ def regime_of(dataset: str, adapter: str, pools: Mapping[str, PoolParams], teste
 def _stayed_in(tested: str, pool: PoolParams) -> bool:
     """Whether a set is for testing only, and of the domain of a set that the pool trains on."""
     spec = SPECS.get(tested)
-    return isinstance(spec, DatasetSpec) and spec.test_only and any(
-        getattr(SPECS.get(name), "field", None) == spec.field for name in pool.train)
+    if not isinstance(spec, DatasetSpec) or not spec.test_only:
+        return False
+    return any(getattr(SPECS.get(name), "field", None) == spec.field for name in pool.train)
 
 
 def scores(study: Study) -> pd.DataFrame:
@@ -92,25 +96,34 @@ def scores(study: Study) -> pd.DataFrame:
         once.
     """
     pools = read_params("study").data.pooled
-    carried = ["run", "recipe", "title", "released", "model", "adapter", "seed", "n", "data", "data_kind",
-               "weights_kind", "commit", "status", "reason"]
     lines = []
     for rows in (study.results, study.by_member):
         own = rows[((rows.text_condition == "own") & (rows.metric == "dsc")) | (rows.status != "ok")]
         for row in own.to_dict("records"):
-            pool, made = pools.get(row["dataset"]), row["status"] == "ok"
-            if made and pool and not row["member"]:
-                continue  # the mean over a pool is of no dataset
-            for tested in pool.test if pool and not made else [row["member"] or row["dataset"]]:
-                regime = regime_of(row["dataset"], row["adapter"], pools, tested)
-                trained = {ZERO_SHOT: NOTHING_TRAINED, INDIVIDUAL: pool.train[0] if pool else row["dataset"]}
-                lines.append({name: row[name] for name in carried} | {
-                    "regime": regime, "trained": trained.get(regime, row["dataset"]), "tested": tested,
-                    "dsc": 100 * row["mean"] if made else None})
-    frame = pd.DataFrame(lines, columns=[*carried, "regime", "trained", "tested", "dsc"])
+            lines += _scores_of(row, pools)
+    frame = pd.DataFrame(lines, columns=[*CARRIED, "regime", "trained", "tested", "dsc"])
     frame = frame.astype({"dsc": float, "released": bool})
     frame = frame.sort_values("status", key=lambda status: status != "ok", kind="stable")
     return frame.drop_duplicates(["recipe", "regime", "trained", "tested", "seed"]).sort_index()
+
+
+def _scores_of(row: Mapping[str, Any], pools: Mapping[str, PoolParams]) -> list[dict[str, Any]]:
+    """The lines of `scores` that one row of the results adds: one for each dataset that the run is tested on."""
+    pool, made = pools.get(row["dataset"]), row["status"] == "ok"
+    if pool and not made:
+        tests = list(pool.test)
+    elif pool and not row["member"]:
+        tests = []  # the mean over a pool belongs to no dataset
+    else:
+        tests = [row["member"] or row["dataset"]]
+    carried = {name: row[name] for name in CARRIED}
+    lines = []
+    for tested in tests:
+        regime = regime_of(row["dataset"], row["adapter"], pools, tested)
+        trained = {ZERO_SHOT: NOTHING_TRAINED, INDIVIDUAL: pool.train[0] if pool else row["dataset"]}
+        lines.append(carried | {"regime": regime, "trained": trained.get(regime, row["dataset"]), "tested": tested,
+                                "dsc": 100 * row["mean"] if made else None})
+    return lines
 
 
 def on_its_own(rows: pd.DataFrame) -> pd.DataFrame:
@@ -155,7 +168,8 @@ def regimes(study: Study) -> pd.DataFrame:
     made = on_its_own(here[here.status == "ok"])
     order, tests = in_order(made.regime), known_first(made.tested)
     lines = []
-    for (tested, _), rows in sorted(made.groupby(["tested", "recipe"]), key=lambda group: tests.index(group[0][0])):
+    groups = sorted(made.groupby(["tested", "recipe"]), key=lambda group: tests.index(group[0][0]))
+    for (tested, _), rows in groups:
         data = " and ".join(sorted(set(rows.data)))
         lines.append({"dataset": tested, "method": named(rows.iloc[0]), **rows.groupby("regime").dsc.mean(),
                       FROM: data, "data": data})
@@ -207,9 +221,11 @@ def _regime_lines(study: Study, regime: str, printed: pd.DataFrame, rows: pd.Dat
         printed: the published DSC, one row per dataset and one column per model; empty where nothing is published.
         rows: this study's scores in this regime.
     """
-    lines, unmade = [], {}
+    lines: list[dict[str, Any]] = []
+    unmade: dict[tuple[str, str], list[str]] = {}
     for dataset in dict.fromkeys([*printed.index, *known_first(rows.tested)]):
-        place, tested = {"trained": regime, "dataset": dataset}, rows[rows.tested == dataset]
+        place = {"trained": regime, "dataset": dataset}
+        tested = rows[rows.tested == dataset]
         numbers = printed.loc[dataset].dropna().to_dict() if dataset in printed.index else {}
         if numbers:
             cells = {column.title: f"{numbers[column.model]:.2f}" for column in COLUMNS if column.model in numbers}
@@ -237,9 +253,12 @@ def _line_here(study: Study, place: dict[str, str], label: str, rows: pd.DataFra
         rows: the study's scores there.
         printed: the published numbers there, by model.
     """
-    cells, parts, unmade = {}, [], {}
+    cells: dict[str, str] = {}
+    parts: list[pd.DataFrame] = []
+    unmade: dict[str, list[str]] = {}
     for column in COLUMNS:
-        recipes, published_dsc = column.made_in(label, place["trained"]), printed.get(column.model)
+        recipes = column.made_in(label, place["trained"])
+        published_dsc = printed.get(column.model)
         declared = beside.rows_of(rows, recipes)
         made = declared[declared.status == "ok"]
         if len(made):
