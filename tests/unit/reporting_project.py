@@ -18,7 +18,7 @@ from featherseg.plan import read_recipe
 from featherseg.reporting.collect import collect
 from featherseg.tasks.base import TASKS, records, score_table
 from featherseg.tasks.segmentation.config import SegmentationEvaluate, SegmentationTrain
-from featherseg.tasks.segmentation.evaluate import long_table, prediction_row, score_rows, scores_of, summarise
+from featherseg.tasks.segmentation.evaluate import prediction_row, score_rows, scores_of
 from featherseg.tasks.segmentation.trials import Trial, own_prompts, plan_trials
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -204,22 +204,27 @@ def _make_referred(name: str, images: int) -> None:
 def write_scores(out: Path, run: Run, answers: list[tuple[Trial, np.ndarray, np.ndarray]]) -> None:
     """What an evaluation leaves behind, from trials with their answers (probabilities) and truths."""
     out.mkdir(parents=True, exist_ok=True)
-    rows, masks, scores = [], [], []
+    masks, scores = [], []
     for trial, probabilities, truth in answers:
         of_trial = score_rows(trial, probabilities, truth, run.evaluate)
         own = trial.prompt in own_prompts(trial.sample, run.evaluate.prompts, run.seed)
-        rows += of_trial
         scores += scores_of(trial, of_trial, own, run)
         masks.append(prediction_row(trial, probabilities > run.evaluate.threshold, of_trial[0]))
-    per_sample, threshold = long_table(rows), run.evaluate.threshold
     metrics = TASKS["segmentation"].metrics
     records(score_table(scores, metrics), metrics).to_parquet(out / "results.parquet")
     pd.DataFrame(masks).to_parquet(out / "predictions.parquet")
     parameters = {"trainable_parameters": TRAINABLE[run.recipe], "total_parameters": 4_000_000}
     write_json(out / "model.json", parameters)
-    write_json(out / "metrics.json", {
-        "threshold": threshold,
-        "splits": {split: summarise(part, threshold) for split, part in per_sample.groupby("split")}})
+
+
+def measured(run: str, metric: str, **place) -> pd.Series:
+    """The one record of a run's metric; of the own prompt on the split test, but for what `place` says."""
+    table = pd.read_parquet(Path("runs/study/evaluate") / run / "results.parquet")
+    place = {"split": "test", "member": "", "target": "", "condition": "own", "scope": ""} | place
+    for column, value in place.items():
+        table = table[table[column] == value]
+    (row,) = (record for _, record in table[table.metric == metric].iterrows())
+    return row
 
 
 def rescore(run: str, metric: str, study: str = "study", **columns) -> None:

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +13,7 @@ from tiny import tiny_data
 from featherseg import adapters, checkpoint, cli, models
 from featherseg.config import ModelConfig, Run, read_run, write_run
 from featherseg.core.errors import UserError
-from featherseg.core.files import read_json, sha256_file, write_status
+from featherseg.core.files import sha256_file, write_status
 from featherseg.data.prepared import PreparedWriter
 from featherseg.engine import train
 from featherseg.evaluate import evaluate
@@ -111,15 +112,16 @@ def test_scores_are_those_of_the_predicted_masks(tmp_path, monkeypatch, adapter)
             writer.add_sample(image_id=str(number), target="x", mask=mask, split="test",
                               prompts={"sentences": PROMPTS})
     evaluate(run, tmp_path / "data", tmp_path / "runs/tests/train" / run.name, tmp_path / "scores")
-    scored = read_json(tmp_path / "scores/metrics.json")["splits"]["test"]
-    assert scored["referring"]["all"]["0.5"]["n"] == 6 and scored["referring"]["first"]["0.35"]["n"] == 2
+    scored = pd.read_parquet(tmp_path / "scores/results.parquet")
+    scored = scored[(scored.metric == "mIoU") & (scored.condition == "own")].set_index(["scope", "threshold"])
+    assert scored.n["all", 0.5] == 6 and scored.n["first", 0.35] == 2
     model = load_model(run, tmp_path / "runs/tests/train" / run.name)
     ious = []
     for probabilities in predict_probabilities(model, [image for image in images for _ in PROMPTS], PROMPTS * 2):
         truth, found = np.zeros(probabilities.shape, bool), probabilities > 0.5
         truth[:, 20:50] = True
         ious.append((truth & found).sum() / (truth | found).sum())
-    assert scored["referring"]["all"]["0.5"]["mIoU"] == pytest.approx(np.mean(ious), abs=2e-3)
+    assert scored.value["all", 0.5] == pytest.approx(np.mean(ious), abs=2e-3)
 
 
 @pytest.mark.parametrize(("splits", "words"), [

@@ -18,15 +18,15 @@ from featherseg.data.prepared import PreparedDataset, PreparedWriter, Sample
 from featherseg.data.transforms import Squash
 from featherseg.evaluate import evaluate
 from featherseg.models.clipseg.model import CLIPSeg
-from featherseg.tasks.base import records
+from featherseg.tasks.base import records, score_table
 from featherseg.tasks.segmentation import Segmentation, predict
 from featherseg.tasks.segmentation import evaluate as evaluation
-from featherseg.tasks.segmentation.evaluate import count_targets, summarise
+from featherseg.tasks.segmentation.evaluate import count_targets
 from featherseg.tasks.segmentation.metrics import AVERAGED, score
 from featherseg.tasks.segmentation.pixels import PixelDataset
 from featherseg.tasks.segmentation.predict import load_model, predict_probabilities
 from featherseg.tasks.segmentation.referring import MEASURES
-from featherseg.tasks.segmentation.task import COUNTED
+from featherseg.tasks.segmentation.task import COUNTED, PRECISIONS
 from featherseg.tasks.segmentation.trials import Trial, plan_trials
 
 
@@ -108,43 +108,39 @@ def test_masks_that_miss_or_flood_are_counted(project):
             *evaluation.score_rows(trial, 1.0 * disc, disc, run.evaluate)]
     assert [row["missed"] for row in rows] == [True, False, False, False, False]
     assert [row["flooded"] for row in rows] == [False, True, False, False, False]
-    own = summarise(evaluation.long_table(rows), run.evaluate.threshold)["conditions"]["own"]
-    assert (own["n"], own["n_missed"], own["n_flooded"]) == (5, 1, 1)
+    counted = [score for row in rows for score in evaluation.scores_of(trial, [row], True, run)]
+    table = records(score_table(counted, Segmentation.metrics), Segmentation.metrics)
+    own = table[(table.target == "") & (table.member == "")].set_index("metric")
+    assert (own.n["dsc"], own.value["n_missed"], own.value["n_flooded"]) == (5, 1, 1)
 
 
-def test_metrics_follow_from_the_stored_scores(project):
+def whole(folder):
+    """The records of whole splits by condition and metric."""
+    results = pd.read_parquet(folder / "results.parquet")
+    return results[(results.target == "") & (results.member == "")].set_index(["condition", "metric"]).sort_index()
+
+
+def test_the_records_follow_from_the_stored_scores(project):
     scored(project)
     per_sample, _ = tables(project / "out")
-    metrics = json.loads((project / "out/metrics.json").read_text())
-    assert set(metrics["targets"]) == set(metrics["splits"])
-    assert list(metrics["splits"]) == ["test"] and "referring" not in metrics["splits"]["test"]
-    for condition, means in metrics["splits"]["test"]["conditions"].items():
-        for target, expected in [(None, means), *means["targets"].items()]:
-            rows = per_sample[per_sample.condition == condition]
-            rows = rows if target is None else rows[rows.target == target]
-            for metric in ("dsc", "iou", "hd95"):
-                values = rows[rows.metric == metric].value.to_numpy()
-                assert expected[metric]["mean"] == pytest.approx(np.mean(values), rel=1e-12)
-                assert expected[metric]["std"] == pytest.approx(np.std(values), rel=1e-12)
-            assert expected["n"] == len(values) == (5 if target else 15)
-    own = metrics["splits"]["test"]["conditions"]["own"]
-    assert set(own["targets"]) == set(TARGETS)
-    assert own["n_empty_truth"] == 1 and own["targets"]["left disc"]["n_empty_truth"] == 1
-    assert own["n_own_prompt"] == 15 and metrics["splits"]["test"]["conditions"]["other"]["n_own_prompt"] == 0
-
-
-def test_the_records_are_what_the_means_are(project):
-    scored(project)
     results = pd.read_parquet(project / "out/results.parquet")
-    for condition, means in json.loads((project / "out/metrics.json").read_text())[
-            "splits"]["test"]["conditions"].items():
-        for target, expected in [("", means), *means["targets"].items()]:
-            rows = results[(results.condition == condition) & (results.target == target)].set_index("metric")
-            for metric in AVERAGED if target == "" else ["dsc"]:
-                assert rows.value[metric] == expected[metric]["mean"] and rows["std"][metric] == expected[metric]["std"]
-                assert rows.unit[metric] == expected[metric]["unit"] and rows.n[metric] == expected["n"]
-            for count in COUNTED:
-                assert rows.value[count] == expected[count] and rows.unit[count] == "masks"
+    assert set(results.split) == {"test"} and set(results.scope) == {""}
+    assert set(results.target) == {"", *TARGETS}
+    for (condition, target, metric), record in results.set_index(["condition", "target", "metric"]).iterrows():
+        rows = per_sample[(per_sample.condition == condition) & (per_sample.metric == metric)]
+        values = (rows if target == "" else rows[rows.target == target]).value.to_numpy()
+        assert record.n == len(values) == (5 if target else 15)
+        if metric in COUNTED:
+            assert record.value == values.sum() and record.unit == "masks"
+        else:
+            assert record.value == pytest.approx(np.mean(values), rel=1e-12)
+            assert record["std"] == pytest.approx(np.std(values), rel=1e-12)
+    own = results[results.condition == "own"].set_index(["target", "metric"]).value
+    assert own["", "n_empty_truth"] == own["left disc", "n_empty_truth"] == 1
+    records = whole(project / "out").value
+    assert records["own", "n_own_prompt"] == 15 and records["other", "n_own_prompt"] == 0
+    metrics = json.loads((project / "out/metrics.json").read_text())
+    assert set(metrics["targets"]) == set(metrics["prompts"]) == {"test"}
 
 
 def test_hd95_is_in_millimetres_where_every_sample_of_the_split_knows_its_pixels(project, monkeypatch, capsys):
@@ -158,8 +154,8 @@ def test_hd95_is_in_millimetres_where_every_sample_of_the_split_knows_its_pixels
     far = plain.metric == "hd95"
     assert set(known[far].unit) == {"mm"} and known[~far].equals(plain[~far])
     np.testing.assert_allclose(known[far].value, plain[far].value / 2)
-    own = json.loads((project / "known/metrics.json").read_text())["splits"]["test"]["conditions"]["own"]
-    assert (own["hd95"]["unit"], own["dsc"]["unit"]) == ("mm", "1")
+    units = whole(project / "known").unit
+    assert (units["own", "hd95"], units["own", "dsc"]) == ("mm", "1")
     capsys.readouterr()
     monkeypatch.setattr(Sample, "spacing", property(lambda self: None if "image0" in self.image_id else (0.5, 0.5)))
     scored(project, out="some")
@@ -331,8 +327,8 @@ def test_the_other_prompt_comes_from_another_image_where_it_must(tmp_path):
 
 def test_where_all_prompts_are_one_the_other_is_the_same_and_counted(project):
     scored(project, prompts="p0")
-    other = json.loads((project / "out/metrics.json").read_text())["splits"]["test"]["conditions"]["other"]
-    assert other["n_own_prompt"] == other["n"] == 15
+    kept = whole(project / "out").loc[("other", "n_own_prompt")]
+    assert kept.value == kept.n == 15
 
 
 def test_trials_do_not_depend_on_the_order_of_samples_but_on_the_seed(project):
@@ -399,29 +395,27 @@ def test_the_referring_measures_follow_from_the_stored_scores(referred):
     scored(referred, prompts="sentences", splits=("val", "testA"), threshold=0.4)
     per_sample, predictions = tables(referred / "out")
     assert set(per_sample.threshold) == {0.35, 0.4, 0.5}
-    splits = json.loads((referred / "out/metrics.json").read_text())["splits"]
     results = pd.read_parquet(referred / "out/results.parquet")
     own = ["split", "condition", "scope", "threshold", "metric"]
     results = results[(results.member == "") & (results.target == "")].set_index(own).sort_index()
-    assert set(splits) == {"val", "testA"}
+    assert set(results.index.unique("split")) == {"val", "testA"}
     values = set()
     for split, n in (("val", 18), ("testA", 16)):
-        for scope, threshold in itertools.product(("first", "all"), ("0.35", "0.5")):
-            found = splits[split]["referring"][scope][threshold]
-            rows = per_sample[(per_sample.split == split) & (per_sample.threshold == float(threshold))]
+        for scope, threshold in itertools.product(("first", "all"), (0.35, 0.5)):
+            rows = per_sample[(per_sample.split == split) & (per_sample.threshold == threshold)]
             rows = rows[rows.scope == scope]
-            of = {name: rows[rows.metric == name] for name in ("mIoU", "oIoU")}
-            assert found["n"] == len(of["mIoU"]) == (6 if scope == "first" else n)
-            assert found["mIoU"] == pytest.approx(np.mean(of["mIoU"].value))
-            assert found["oIoU"] == pytest.approx(of["oIoU"].value.sum() / of["oIoU"].weight.sum())
-            assert found["P@0.5"] == pytest.approx((of["mIoU"].value > 0.5).mean())
-            records = results.loc[split, "own", scope, float(threshold)]
-            for name in (*MEASURES, "n_empty_truth", "n_empty_prediction"):
-                assert records.value[name] == pytest.approx(found[name], rel=1e-12)
-                assert records.n[name] == found["n"]
-            values.add(round(found["mIoU"], 6))
-        own = splits[split]["conditions"]["own"]
-        assert (own["n"], own["n_own_prompt"]) == (n, n) and splits[split]["conditions"]["other"]["n"] == 6
+            miou, oiou = (rows[rows.metric == name] for name in ("mIoU", "oIoU"))
+            found = results.loc[split, "own", scope, threshold]
+            assert set(found.n) == {len(miou)} == {6 if scope == "first" else n}
+            assert found.value["mIoU"] == pytest.approx(np.mean(miou.value))
+            assert found.value["oIoU"] == pytest.approx(oiou.value.sum() / oiou.weight.sum())
+            for least in PRECISIONS:
+                assert found.value[f"P@{least}"] == pytest.approx((miou.value > least).mean())
+            for name in ("n_empty_truth", "n_empty_prediction"):
+                assert found.value[name] == rows[rows.metric == name].value.sum()
+            values.add(round(found.value["mIoU"], 6))
+        kept = results.loc[split, "own", "", 0.4, "n_own_prompt"]
+        assert (kept.n, kept.value) == (n, n) and results.loc[split, "other", "", 0.4, "dsc"].n == 6
     assert len(values) > 4, "first and all, or both thresholds, are the same here, so this test compares nothing"
 
 
@@ -509,10 +503,11 @@ LONG = "disc " * 90
 def test_prompts_that_the_model_cannot_tell_apart_are_one_prompt(project, capsys, spellings, sentence):
     respell(project / "data", spellings)
     scored(project)
-    metrics = json.loads((project / "out/metrics.json").read_text())["splits"]["test"]
-    other = metrics["conditions"]["other"]
-    assert other["n_own_prompt"] == other["n"] == 15 and other["dsc"] == metrics["conditions"]["own"]["dsc"]
-    assert metrics["prompts"]["n"] == metrics["prompts"]["alike"] == len(spellings)
+    records = whole(project / "out")
+    kept = records.loc[("other", "n_own_prompt")]
+    assert kept.value == kept.n == 15 and records.value["other", "dsc"] == records.value["own", "dsc"]
+    prompts = json.loads((project / "out/metrics.json").read_text())["prompts"]["test"]
+    assert prompts["n"] == prompts["alike"] == len(spellings)
     assert sentence in capsys.readouterr().err
 
 

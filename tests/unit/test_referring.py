@@ -1,7 +1,6 @@
 """The referring measures against values worked out by hand and against torchmetrics."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from test_metrics import blob
 
@@ -49,16 +48,3 @@ def test_two_empty_masks_agree_and_add_nothing_to_the_overall_measure():
 def test_nothing_to_measure_is_an_error():
     with pytest.raises(ValueError, match="no expression"):
         referring.measures([], [], [])
-
-
-def test_the_summary_keeps_sentences_thresholds_and_empty_masks_apart():
-    rows = [{"text_condition": condition, "sentence": sentence, "threshold": threshold, "metric": metric,
-             "value": value, "empty_truth": False, "empty_prediction": threshold == 0.5}
-            for condition in ("own", "other") for sentence in (0, 1) for threshold in (0.35, 0.4, 0.5)
-            for metric, value in {"iou": 0.1 + 0.4 * sentence + threshold, "intersection": 1, "union": 2,
-                                  "dsc": 0}.items() if condition == "own" or threshold == 0.5]
-    found = referring.summarise(pd.DataFrame(rows))
-    assert {scope: list(by) for scope, by in found.items()} == {"first": ["0.35", "0.5"], "all": ["0.35", "0.5"]}
-    assert found["first"]["0.35"]["mIoU"] == pytest.approx(0.45) and found["first"]["0.35"]["n"] == 1
-    assert found["all"]["0.5"]["mIoU"] == pytest.approx(0.8) and found["all"]["0.5"]["n"] == 2
-    assert found["all"]["0.35"]["n_empty_prediction"] == 0 and found["all"]["0.5"]["n_empty_prediction"] == 2

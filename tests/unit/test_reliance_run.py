@@ -63,8 +63,9 @@ def test_trials_and_scores_are_written_and_follow_from_the_model(project):
 def test_the_own_dsc_is_that_of_the_main_scores(project):
     scored(project, prompts="p1", reliance=RelianceConfig(text=("class_only",), image=(), draws=50))
     own = read_json("out/reliance.json")["test"]["own"]["value"]
-    assert own == pytest.approx(read_json("out/metrics.json")["splits"]["test"]["conditions"]["own"]["dsc"]["mean"],
-                                abs=1e-3)
+    results = pd.read_parquet("out/results.parquet")
+    results = results[(results.metric == "dsc") & (results.condition == "own") & (results.target == "")]
+    assert own == pytest.approx(results.value.item(), abs=1e-3)
 
 
 def test_settings_choose_interventions_and_images(project):

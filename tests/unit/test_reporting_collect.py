@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import reporting_project
-from reporting_project import declare, make_project, scored_run, write_project
+from reporting_project import declare, make_project, measured, scored_run, write_project
 
 import featherseg.tasks
 from featherseg.config import ModelConfig, Run, write_run
@@ -45,12 +45,11 @@ def test_runs_that_a_shrunk_grid_left_on_disk_are_not_read():
 
 def test_a_row_holds_what_evaluate_measured():
     rows = results()
-    measured = json.loads(Path("runs/study/evaluate/clipseg-decoder-organs-0/metrics.json").read_text())
     row = rows[(rows.run == "clipseg-decoder-organs-0") & (rows.text_condition == "other")
                & (rows.metric == "hd95")]
-    other = measured["splits"]["test"]["conditions"]["other"]
-    assert row["mean"].item() == pytest.approx(other["hd95"]["mean"], abs=1e-6)
-    assert row.unit.item() == other["hd95"]["unit"] == "px"
+    other = measured("clipseg-decoder-organs-0", "hd95", condition="other")
+    assert row["mean"].item() == pytest.approx(other.value, abs=1e-6)
+    assert row.unit.item() == other.unit == "px"
     assert (row.split.item(), row.threshold.item(), row.sentences.item()) == ("test", 0.5, "")
     assert row.n.item() == 9
     assert row.trainable_parameters.item() == 260_000
@@ -67,10 +66,10 @@ def test_a_referring_set_has_every_measure_of_every_split(project):
     referring = rows[rows.sentences != ""]
     assert len(referring) == 2 * 2 * 2 * len(MEASURES)  # splits, sentences, thresholds
     assert not referring.duplicated(["split", "sentences", "threshold", "metric"]).any()
-    measured = json.loads(Path("runs/study/evaluate/clipseg-decoder-scenes_ref-0/metrics.json").read_text())
     for row in referring.itertuples():
-        found = measured["splits"][row.split]["referring"][row.sentences][str(row.threshold)]
-        assert row.mean == pytest.approx(found[row.metric], abs=1e-6) and row.n == found["n"]
+        found = measured("clipseg-decoder-scenes_ref-0", row.metric, split=row.split, scope=row.sentences,
+                         threshold=row.threshold)
+        assert row.mean == pytest.approx(found.value, abs=1e-6) and row.n == found.n
     shown = study.results[study.results.dataset == "scenes_ref"]
     assert set(shown.split) == {"testA"} and set(shown.sentences) == {""}
     assert set(shown.metric) == {"dsc", "iou", "hd95"}
@@ -87,13 +86,13 @@ def test_a_pooled_set_has_a_mean_for_each_member_and_one_for_all(project):
     members = {dataset: list(of.member) for dataset, of in rows.groupby("dataset")}
     assert members == {"both": ["lesions", "organs"], "lesions_to_organs": ["organs"],
                        "endoscopy": ["clinicdb", "etis", "kvasir_seg"]}
-    measured = json.loads(Path("runs/study/evaluate/clipseg-decoder-both-0/metrics.json").read_text())
-    own = measured["splits"]["test"]["conditions"]["own"]
     for row in rows[rows.dataset == "both"].itertuples():
-        assert row.mean == pytest.approx(own["datasets"][row.member]["dsc"]["mean"], abs=1e-6) and row.n == 9
+        of_member = measured("clipseg-decoder-both-0", "dsc", member=row.member)
+        assert row.mean == pytest.approx(of_member.value, abs=1e-6) and row.n == 9
     whole = study.results[(study.results.dataset == "both") & (study.results.metric == "dsc")
                           & (study.results.recipe == "clipseg-decoder") & (study.results.text_condition == "own")]
-    assert whole.n.item() == 18 and whole["mean"].item() == pytest.approx(own["dsc"]["mean"], abs=1e-6)
+    assert whole.n.item() == 18 and whole["mean"].item() == pytest.approx(
+        measured("clipseg-decoder-both-0", "dsc").value, abs=1e-6)
     assert set(study.every_result.member) == {""} and "both" in set(scores.table(study).dataset)
     origin = dict(zip(rows.dataset, rows.data, strict=True))
     assert origin == {"both": "synthetic stand-in", "lesions_to_organs": "synthetic stand-in", "endoscopy": "official"}
@@ -261,10 +260,10 @@ def test_another_task_is_collected_and_has_a_table(toy):
     write_run("runs/study/plan", run)
     out = Path("runs/study/evaluate") / run.name
     out.mkdir()
-    measured = [score for k in range(4) for score in (
+    answers = [score for k in range(4) for score in (
         Score(f"s{k}", "test", "accuracy", k % 2), Score(f"s{k}", "test", "error", k))]
     metrics = base.TASKS["toy"].metrics
-    base.records(base.score_table(measured, metrics), metrics).to_parquet(out / "results.parquet")
+    base.records(base.score_table(answers, metrics), metrics).to_parquet(out / "results.parquet")
     write_json(out / "model.json", {"trainable_parameters": 3, "total_parameters": 9})
     write_status(out)
     train = Path("runs/study/train") / run.name

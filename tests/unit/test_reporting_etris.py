@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from reporting_project import ADAPTERS, REFERRED, TRAINABLE, declare, make_project, scored_run, with_column
+from reporting_project import ADAPTERS, REFERRED, TRAINABLE, declare, make_project, measured, scored_run, with_column
 
 from featherseg.config import write_run
-from featherseg.core.files import read_json, write_json, write_status
+from featherseg.core.files import write_json, write_status
 from featherseg.papers.etris import ablations, counts, figures, published, tuning
 from featherseg.papers.etris import table as etris
 from featherseg.reporting import overlays, style
@@ -65,11 +65,11 @@ def test_every_measure_of_every_scored_run_stands_under_its_name(study):
     assert len(frame) == len(RECIPES) * 2 * 2 * 2  # splits, sentences, thresholds
     line = frame[(frame.method == "ViT-B/16, LoRA") & (frame.split == "testB") & (frame.threshold == "0.35")
                  & (frame.sentences == "first sentence")]
-    found = read_json("runs/study/evaluate/etris_vit-lora-scenes_ref-0/metrics.json")
-    found = found["splits"]["testB"]["referring"]["first"]["0.35"]
-    for name in ("mIoU", "oIoU", "P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9"):
-        assert line[name].item() == pytest.approx(100 * found[name], abs=1e-3)
-    assert line.expressions.item() == found["n"] and line["empty truth"].item() == 0
+    found = {name: measured("etris_vit-lora-scenes_ref-0", name, split="testB", scope="first", threshold=0.35)
+             for name in ("mIoU", "oIoU", "P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9")}
+    for name, record in found.items():
+        assert line[name].item() == pytest.approx(100 * record.value, abs=1e-3)
+    assert line.expressions.item() == found["mIoU"].n and line["empty truth"].item() == 0
     assert list(frame.sentences.iloc[:4]) == ["first sentence"] * 2 + ["all sentences"] * 2
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from reporting_project import REPOSITORY, declare, make_project, rescore
+from reporting_project import REPOSITORY, declare, make_project, measured, rescore
 
 from featherseg.config import Params, PoolParams, parse, read_run, read_yaml, write_run
-from featherseg.core.files import read_json, write_status
+from featherseg.core.files import write_status
 from featherseg.papers.medvlsm import figures, published
 from featherseg.papers.medvlsm import table as medvlsm
 from featherseg.reporting import tables
@@ -57,8 +57,7 @@ def copied(made, tmp_path, monkeypatch) -> Study:
 
 
 def mean_of(run: str, dataset: str) -> float:
-    metrics = read_json(f"runs/study/evaluate/{run}/metrics.json")
-    return 100 * metrics["splits"]["test"]["conditions"]["own"]["datasets"][dataset]["dsc"]["mean"]
+    return 100 * measured(run, "dsc", member=dataset).value
 
 
 def lines(frame: pd.DataFrame, regime: str, dataset: str) -> dict[str, dict]:

@@ -1,7 +1,6 @@
 """What the tables show: every line says where it comes from, and no number takes another's place."""
 
 import io
-import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import reporting_project
-from reporting_project import declare, make_project, make_run, rescore, scored_run, write_project, write_scores
+from reporting_project import (
+    declare,
+    make_project,
+    make_run,
+    measured,
+    rescore,
+    scored_run,
+    write_project,
+    write_scores,
+)
 
 from featherseg.core.errors import UserError
 from featherseg.core.files import write_status
@@ -277,10 +285,9 @@ def test_a_sound_study_has_no_mark(study):
 
 def test_the_class_name_alone_stands_beside_the_own_prompt(study):
     frame = scores.table(study).set_index(["dataset", "recipe"])
-    metrics = json.loads(Path("runs/study/evaluate/clipseg-decoder-organs-0/metrics.json").read_text())
-    measured = metrics["splits"]["test"]["conditions"]["class_only"]["dsc"]["mean"]
+    dsc = measured("clipseg-decoder-organs-0", "dsc", condition="class_only").value
     line = frame.loc[("organs", "clipseg-decoder")]
-    assert line["DSC, class name only"] == pytest.approx(100 * measured, abs=1e-3) != line.DSC
+    assert line["DSC, class name only"] == pytest.approx(100 * dsc, abs=1e-3) != line.DSC
     lost = language.table(study)
     assert (lost["own prompt"] > lost["class name only"]).all()
     assert "With the class name alone it scores" in scores.verdict(study)
@@ -311,8 +318,7 @@ def test_a_structure_that_is_never_found_is_named_beside_the_mean_that_hides_it(
     study = Study("study")
     own = structures.table(study.by_target, "own").set_index("structure")
     assert list(own["samples"]) == [4, 4] and own.loc["rib", "decoder"] < 1 < 50 < own.loc["lung", "decoder"]
-    measured = json.loads(Path("runs/study/evaluate/clipseg-decoder-organs-0/metrics.json").read_text())
-    lung = measured["splits"]["test"]["conditions"]["own"]["targets"]["lung"]["dsc"]["mean"]
+    lung = measured("clipseg-decoder-organs-0", "dsc", target="lung").value
     assert own.loc["lung", "decoder"] == pytest.approx(100 * lung, abs=1e-3)
     heading, first, second, remark = structures.tables(study)
     assert "organs" in heading.data and "own prompt" in first.caption and "class name only" in second.caption

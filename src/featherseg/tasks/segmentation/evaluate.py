@@ -15,11 +15,8 @@ Beside the scores it keeps:
 
 - `predictions.parquet`: one row per sample, text condition and sentence (its place among the sample's, 0 where there is
   one): the prompt, the mask as COCO run lengths, its DSC, and whether it or the truth is empty.
-- `metrics.json`: for each split, means and standard deviations over what was segmented, by text condition, by
-  target and by data set (the members of a pooled one), beside the numbers of masks, of empty ones, and of samples
-  for which the condition had no prompt but their own; how many own prompts the model cuts or cannot tell apart;
-  under the policy `sentences`, the measures of `referring.py`; and how many targets share their prompt or vanish at
-  the model's input size.
+- `metrics.json`: the rules of measurement, and for each split how many own prompts the model cuts or cannot tell
+  apart, and how many targets share their prompt or vanish at the model's input size.
 
 HD95 is in millimetres where every sample of the split knows its pixels' spacing, else in pixels.
 """
@@ -42,7 +39,7 @@ from featherseg.core.progress import progress
 from featherseg.data.facts import count_alike, prompt_keys
 from featherseg.data.prepared import SENTENCES, PreparedDataset, Sample
 from featherseg.models.base import SegmentationModel
-from featherseg.models.readings import Readings, as_text, losses
+from featherseg.models.readings import Readings, losses
 from featherseg.tasks.base import Score
 from featherseg.tasks.segmentation import referring
 from featherseg.tasks.segmentation.config import SegmentationEvaluate
@@ -50,9 +47,7 @@ from featherseg.tasks.segmentation.features import FeatureBank
 from featherseg.tasks.segmentation.metrics import (
     AVERAGED,
     EMPTY_RULE,
-    METRICS,
     PIXELS,
-    UNITS,
     overlap,
     score,
 )
@@ -76,38 +71,30 @@ def evaluate(run: Run, model: SegmentationModel, dataset: PreparedDataset, split
         out: an existing folder.
     """
     settings, pixels = run.evaluate, PixelDataset(dataset, model.resize)
-    measured: list[dict[str, Any]] = []
     predictions: list[dict[str, Any]] = []
-    readings: dict[str, Readings] = {}
+    prompts: dict[str, dict[str, Any]] = {}
+    targets: dict[str, dict[str, int]] = {}
     for split, samples in splits.items():
         own = {sample.sample_id: own_prompts(sample, settings.prompts, run.seed) for sample in samples}
         unit = distance_unit(samples, f"{run.dataset}, split {split}")
-        readings[split] = Readings(model.read, itertools.chain(*own.values()))
-        trials = plan_trials(samples, settings.prompts, run.seed, readings[split])
+        readings = Readings(model.read, itertools.chain(*own.values()))
+        trials = plan_trials(samples, settings.prompts, run.seed, readings)
         maps = probability_maps(model, pixels, trials, settings.batch_size)
         with progress(len(trials), f"scoring {run.name}, {split}", "mask") as bar:
             for trial, probabilities, truth in _beside_truths(trials, maps, dataset):
                 rows = score_rows(trial, probabilities, truth, settings, unit)
-                own_prompt = readings[split].is_among(trial.prompt, own[trial.sample.sample_id])
+                own_prompt = readings.is_among(trial.prompt, own[trial.sample.sample_id])
                 yield from scores_of(trial, rows, own_prompt, run)
-                measured += rows
                 predictions.append(prediction_row(trial, probabilities > settings.threshold, rows[0]))
                 bar.update()
+        prompts[split] = readings.count(trial.prompt for trial in trials if trial.condition == OWN)
+        targets[split] = count_targets(samples, pixels, settings.prompts, run.seed)
     pd.DataFrame(predictions).to_parquet(out / "predictions.parquet", index=False)
-    per_sample = long_table(measured)
-    summaries = {split: summarise(rows, settings.threshold, readings[split])
-                 for split, rows in per_sample.groupby("split")}
-    for split, summary in summaries.items():
-        for sentence in losses(summary["prompts"]):
+    for split, counted in prompts.items():
+        for sentence in losses(counted):
             print(f"{run.name}, split {split}: {sentence}", file=sys.stderr)
-    targets = {split: count_targets(samples, pixels, settings.prompts, run.seed) for split, samples in splits.items()}
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    write_json(out / "metrics.json", {
-        "run": run.name, "dataset": run.dataset, "prompts": settings.prompts, "threshold": settings.threshold,
-        "grid": "original", "empty_masks": EMPTY_RULE, "referring_measures": referring.RULE,
-        "targets": targets, "splits": summaries,
-        "trainable_parameters": sum(size for size, trained in sizes if trained),
-        "total_parameters": sum(size for size, _ in sizes)})
+    write_json(out / "metrics.json", {"empty_masks": EMPTY_RULE, "referring_measures": referring.RULE,
+                                      "prompts": prompts, "targets": targets})
 
 
 def _beside_truths(trials: list[Trial], maps: Iterator[np.ndarray],
@@ -159,8 +146,8 @@ def score_rows(trial: Trial, probabilities: np.ndarray, truth: np.ndarray, setti
         prediction, chosen = probabilities > threshold, threshold == settings.threshold
         measured = score(prediction, truth, spacing) if chosen else overlap(prediction, truth)
         found, nearly_all = truth.any(), prediction.mean() > NEARLY_ALL >= truth.mean()
-        rows.append(_known(trial, threshold) | {
-            "target": trial.sample.target, "empty_truth": not found, "empty_prediction": not prediction.any(),
+        rows.append({
+            "threshold": threshold, "empty_truth": not found, "empty_prediction": not prediction.any(),
             "missed": bool(found and not prediction.any()), "flooded": bool(nearly_all),
             "hd95_unit": unit, **measured})
     return rows
@@ -209,16 +196,6 @@ def _known(trial: Trial, threshold: float) -> dict[str, Any]:
             "prompt": trial.prompt, "prompt_of": trial.prompt_of, "threshold": threshold, "grid": "original"}
 
 
-def long_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows with a column for each metric as `per_sample.parquet`: columns `metric`, `value`, `unit`, in their order."""
-    wide = pd.DataFrame(rows)
-    known = [name for name in wide.columns if name not in METRICS]
-    table = wide.melt(known, [name for name in METRICS if name in wide], var_name="metric", ignore_index=False)
-    table = table.dropna(subset="value").sort_index(kind="stable").reset_index(drop=True)
-    of_distances = table.pop("hd95_unit")
-    return table.assign(unit=table.metric.map(UNITS).where(table.metric != "hd95", of_distances))
-
-
 def probability_maps(model: SegmentationModel, pixels: PixelDataset, trials: list[Trial],
                      batch_size: int) -> Iterator[np.ndarray]:
     """Probability maps, float32 (H, W) at original resolution, of trials that stand image by image."""
@@ -229,48 +206,6 @@ def probability_maps(model: SegmentationModel, pixels: PixelDataset, trials: lis
         rows = [one.key for one in asked]
         bank = FeatureBank(model, pixels, rows, [one.prompt for one in asked])
     return segment(model, bank, asked, batch_size, images_at_once=batch_size)
-
-
-def summarise(per_sample: pd.DataFrame, threshold: float, readings: Readings | None = None) -> dict[str, Any]:
-    """Means of the rows of one split of `per_sample.parquet`.
-
-    Args:
-        per_sample: the rows.
-        threshold: at which all metrics were measured; others enter the measures of `referring.py` only.
-        readings: of the own prompts; None compares them as text.
-
-    Returns:
-        prompts: `Readings.count` of the own prompts.
-        conditions: text condition -> {dsc, iou, hd95: {mean, std, unit}, n, n_empty_truth, n_empty_prediction,
-        n_own_prompt, n_missed, n_flooded, targets: {target -> the same}, datasets: {data set -> the same}}; a pooled
-        set's samples are its members'. std is that of the masks at hand, not an estimate for others; n counts masks, so
-        each sentence where each was scored. Missed are empty predictions of what is there, flooded those that cover
-        nearly all of an image whose truth does not. referring: `referring.summarise`, where sentences were scored.
-    """
-    rows = per_sample[per_sample.threshold == threshold]
-    own_rows = rows[rows.text_condition == OWN]
-    readings = readings or Readings(as_text, own_rows.prompt)
-    asked = pd.MultiIndex.from_arrays([rows.sample_id, rows.prompt.map(readings.same)])
-    rows = rows.assign(own_prompt=asked.isin(asked[(rows.text_condition == OWN).to_numpy()]))
-    conditions = {condition: {**_means(part), "targets": _means_by("target", part),
-                              "datasets": _means_by("dataset", part)}
-                  for condition, part in rows.groupby("text_condition")}
-    scored_sentences = set(referring.THRESHOLDS) <= set(per_sample.threshold)
-    measures = {"referring": referring.summarise(per_sample)} if scored_sentences else {}
-    return {"prompts": readings.count(own_rows.prompt), "conditions": conditions} | measures
-
-
-def _means_by(column: str, rows: pd.DataFrame) -> dict[str, Any]:
-    return {name: _means(part) for name, part in rows.groupby(column)}
-
-
-def _means(rows: pd.DataFrame) -> dict[str, Any]:
-    by_metric = {metric: rows[rows.metric == metric] for metric in AVERAGED}
-    means = {metric: {"mean": float(part.value.mean()), "std": float(part.value.std(ddof=0)), "unit": part.unit.iloc[0]}
-             for metric, part in by_metric.items()}
-    masks = by_metric["dsc"]
-    flags = ("empty_truth", "empty_prediction", "own_prompt", "missed", "flooded")
-    return {**means, "n": len(masks), **{f"n_{flag}": int(masks[flag].sum()) for flag in flags}}
 
 
 def run_lengths(mask: np.ndarray) -> str:

@@ -10,14 +10,12 @@ Whoever averages these values counts the empty masks beside the mean.
 import numpy as np
 
 from featherseg.tasks.base import SHARE
-from featherseg.tasks.segmentation.task import DSC, HD95, IOU, MILLIMETRE, PIXEL, Segmentation
+from featherseg.tasks.segmentation.task import DSC, HD95, IOU, MILLIMETRE, PIXEL
 
-__all__ = ["AVERAGED", "EMPTY_RULE", "METRICS", "MILLIMETRE", "PIXEL", "PIXELS", "SHARE", "UNITS", "dice", "hd95",
-           "iou", "overlap", "score", "surface"]
+__all__ = ["AVERAGED", "EMPTY_RULE", "MILLIMETRE", "PIXEL", "PIXELS", "SHARE", "dice", "hd95", "iou", "overlap",
+           "score", "surface"]
 
-METRICS = ("dsc", "iou", "hd95", "intersection", "union")
 AVERAGED = (DSC, IOU, HD95)
-UNITS = {metric.name: metric.unit for metric in Segmentation.metrics} | {"intersection": PIXEL, "union": PIXEL}
 Spacing = tuple[float, float]
 PIXELS: Spacing = (1.0, 1.0)
 EMPTY_RULE = "both masks empty: DSC = IoU = 1, HD95 = 0; one empty: DSC = IoU = 0, HD95 = image diagonal"
@@ -73,7 +71,7 @@ def _directed_hd95(points: np.ndarray, reference: np.ndarray) -> float:
 
 
 def score(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing = PIXELS) -> dict[str, float]:
-    """All of `METRICS` of one predicted mask against the true one, both bool (H, W); HD95 in the unit of `spacing`.
+    """DSC, HD95 in the unit of `spacing`, and `overlap` of one predicted mask against the true one, both bool (H, W).
 
     Raises:
         ValueError: the two masks differ in size.

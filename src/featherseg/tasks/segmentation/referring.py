@@ -11,13 +11,10 @@ as IoU 0; the referring sets hold none.)
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featherseg.tasks.base import Score
 from featherseg.tasks.segmentation.task import MIOU, OIOU, PRECISIONS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 THRESHOLDS = (0.35, 0.5)
 MEASURES = (MIOU, OIOU, *(f"P@{least}" for least in PRECISIONS))
@@ -63,26 +60,3 @@ def scores(score: Callable[..., Score], row: Mapping[str, Any]) -> Iterator[Scor
         yield score(f"P@{least}", float(row["iou"] > least))
     for name in ("empty_truth", "empty_prediction"):
         yield score(f"n_{name}", float(row[name]))
-
-
-def summarise(per_sample: "pd.DataFrame") -> dict[str, dict[str, Any]]:
-    """The measures of the own prompts of rows of `per_sample.parquet`, by sentences and threshold.
-
-    Returns:
-        `first` | `all` -> threshold (as text) -> {mIoU, oIoU, P@0.5 .. P@0.9, n (expressions), n_empty_truth,
-        n_empty_prediction}.
-    """
-    own = per_sample[(per_sample.text_condition == "own") & per_sample.threshold.isin(THRESHOLDS)]
-    return {FIRST: _by_threshold(own[own.sentence == 0]), ALL: _by_threshold(own)}
-
-
-def _by_threshold(rows: "pd.DataFrame") -> dict[str, Any]:
-    return {str(threshold): _measured(part) for threshold, part in rows.groupby("threshold")}
-
-
-def _measured(rows: "pd.DataFrame") -> dict[str, Any]:
-    by_metric: Mapping[str, pd.DataFrame] = dict(list(rows.groupby("metric")))
-    columns = {name: by_metric[name].value for name in ("iou", "intersection", "union")}
-    expressions = by_metric["iou"]
-    return measures(**columns) | {"n": len(expressions), "n_empty_truth": int(expressions.empty_truth.sum()),
-                                  "n_empty_prediction": int(expressions.empty_prediction.sum())}
