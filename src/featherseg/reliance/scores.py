@@ -4,6 +4,7 @@ All of them are means over samples with intervals from one bootstrap over groups
 0 and 1. Where a condition gives a sample several masks (one for each other structure) their mean counts.
 """
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -130,8 +131,9 @@ def following(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> dict[str, 
         names, group = sorted(i for i, j in iou if i == j), of_image.group.iloc[0]
         if len(names) < 2:
             continue
-        values = np.array([[iou[i, j] for j in names] for i in names])
-        entries += [(i, j, values[a, b]) for a, i in enumerate(names) for b, j in enumerate(names)]
+        ordered = list(itertools.product(names, names))
+        values = np.array([iou[pair] for pair in ordered]).reshape(len(names), len(names))
+        entries += [(*pair, iou[pair]) for pair in ordered]
         for a in range(len(names)):
             largest = values[a] == values[a].max()
             rows.append((number, group, largest[a] / largest.sum(), 1 / len(names)))
@@ -144,19 +146,22 @@ def following(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> dict[str, 
     by_name = pd.DataFrame(entries, columns=["prompt", "truth", "iou"]).pivot_table(
         index="prompt", columns="truth", values="iou")
     n_samples = asked.sample_id.nunique()
+    on_diagonal = [iou for prompt, truth, iou in entries if prompt == truth]
+    off_diagonal = [iou for prompt, truth, iou in entries if prompt != truth]
     return {"n_images": int(table.image.nunique()), "n_structures": len(table), "n_left_out": n_samples - len(table),
             "accuracy": _means(Groups(table.group.tolist(), draws, seed), table[["hit"]])[0],
             "chance": float(table.chance.mean()), "n_pairs": len(moved),
             "moved": _means(Groups(moved.group.tolist(), draws, seed), moved[["moved"]])[0],
-            "on_diagonal": float(np.mean([iou for i, j, iou in entries if i == j])),
-            "off_diagonal": float(np.mean([iou for i, j, iou in entries if i != j])),
+            "on_diagonal": float(np.mean(on_diagonal)), "off_diagonal": float(np.mean(off_diagonal)),
             "matrix": _matrix(by_name) if len(by_name) <= MOST_TARGETS else None}
 
 
 def _matrix(by_name: pd.DataFrame) -> dict[str, Any]:
     """Names, and the mean IoU of the mask for each one's prompt (rows) with each one's truth; None: never together."""
-    return {"names": by_name.index.tolist(),
-            "iou": [[None if np.isnan(value) else float(value) for value in row] for row in by_name.to_numpy()]}
+    rows = []
+    for row in by_name.to_numpy():
+        rows.append([None if np.isnan(value) else float(value) for value in row])
+    return {"names": by_name.index.tolist(), "iou": rows}
 
 
 def _conditions(trials: pd.DataFrame, dsc: pd.DataFrame, same: pd.DataFrame, groups: Groups) -> list[dict[str, Any]]:
@@ -184,8 +189,8 @@ def _conditions(trials: pd.DataFrame, dsc: pd.DataFrame, same: pd.DataFrame, gro
     for family in (True, False):
         members = [record for record in records if record["same_as"] is None
                    and ((record["modality"], record["condition"]) in PRIMARY) == family]
-        corrected |= zip((member["condition"] for member in members), holm([member["p"] for member in members]),
-                         strict=True)
+        names_of_family = [member["condition"] for member in members]
+        corrected |= zip(names_of_family, holm([member["p"] for member in members]), strict=True)
     return [record | {"p_holm": corrected[record["same_as"] or record["condition"]]} for record in records]
 
 
@@ -231,6 +236,7 @@ def _means(groups: Groups, values: pd.DataFrame) -> list[dict[str, float]]:
 def _wide(trials: pd.DataFrame, value: str) -> pd.DataFrame:
     """One row per sample, one column per (text, image) condition in the order of the registers; NaN: not measured."""
     wide = trials.pivot_table(index="sample_id", columns=["text_condition", "image_condition"], values=value)
-    order = [(name, image.OWN) for name in TEXT] + [(text.OWN, name) for name in IMAGE if name != image.OWN]
+    order = [(name, image.OWN) for name in TEXT]
+    order += [(text.OWN, name) for name in IMAGE if name != image.OWN]
     order.append((NONE, MEAN_COLOUR))
     return wide[[name for name in order if name in wide]]

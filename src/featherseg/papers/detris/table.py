@@ -43,6 +43,8 @@ def _counted(recipe: str) -> dict[str, int]:
     network = without_weights(recipe)
     groups = parameter_groups(network)
     parts = {"aligners": network.exchange.vision, "adapters": network.exchange.text, "backbone": network.net.backbone}
-    counted = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    counted = {}
+    for name, part in parts.items():
+        counted[name] = sum(p.numel() for p in part.parameters())
     trainable = sum(group["trainable"] for group in groups.values())
     return counted | {"head": groups["decoder"]["trainable"], "trainable": trainable}

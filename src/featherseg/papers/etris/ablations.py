@@ -1,5 +1,6 @@
 """The ablations of ETRIS's Bridger and head, one knob at a time."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,14 +13,16 @@ from featherseg.reporting.experiments import with_experiments
 from featherseg.reporting.study import Study
 from featherseg.reporting.tables import FROM, honest
 
-WITHOUT_ONE_PART = tuple("+".join(other for other in HEAD_PARTS if other != part) for part in HEAD_PARTS)
+# `model.head_parts` without one part each: combinations leave out the last part first
+WITHOUT_ONE_PART = tuple(map("+".join, itertools.combinations(HEAD_PARTS, len(HEAD_PARTS) - 1)))[::-1]
 KNOBS: Mapping[str, tuple] = {
     "dim": WIDTHS,
     "stages": (1, 2, 3),
     "direction": ("both", "text_to_vision", "vision_to_text"),
     "head_parts": ("", *WITHOUT_ONE_PART),
 }
-COUNTED_FOR = ("etris_r50", "etris_vit")
+# whose parameters are counted at full size
+COUNTED = tuple(itertools.product(("etris_r50", "etris_vit"), ("Bridger", "head")))
 
 
 def ablations(study: Study) -> pd.DataFrame:
@@ -39,7 +42,7 @@ def ablations(study: Study) -> pd.DataFrame:
         lines = []
         for (dataset, model), part in rows.groupby(["dataset", "model"], sort=False):
             lines += _ablation_lines({"dataset": dataset, "model": model}, part, "not run")
-    counted = [f"{part}, {model}" for model in COUNTED_FOR for part in ("Bridger", "head")]
+    counted = [f"{part}, {model}" for model, part in COUNTED]
     made = ["measure", "accuracy", "trainable", "memory (MiB)"]
     columns = ["dataset", "model", "knob", "value", *counted, *made, FROM, "data"]
     frame = pd.DataFrame(lines, columns=columns if len(rows) else columns[2:])
@@ -61,10 +64,9 @@ def _ablation_lines(known: dict[str, Any], rows: pd.DataFrame, missing: str) -> 
         alike = rows if rows.empty else rows[_alike(rows, usual_bridger(rows), knob)]
         by_value = dict(iter(alike.groupby(knob)))
         for value in [*values, *sorted(set(by_value) - set(values))]:
-            sizes = {f"{part}, {model}": _size(model, knob, value, part.lower())
-                     for model in COUNTED_FOR for part in ("Bridger", "head")}
-            lines.append(known | {"knob": knob.replace("_", " "), "value": _value_text(knob, value)} | sizes
-                         | _ablation(by_value.get(value), missing))
+            sizes = {f"{part}, {model}": _size(model, knob, value, part.lower()) for model, part in COUNTED}
+            setting = {"knob": knob.replace("_", " "), "value": _value_text(knob, value)}
+            lines.append(known | setting | sizes | _ablation(by_value.get(value), missing))
     return lines
 
 

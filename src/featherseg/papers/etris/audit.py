@@ -102,10 +102,10 @@ def measures_apart(objects: int = 60, side: int = 64) -> "pd.DataFrame":
         maps = [1 / (1 + np.exp(_disc(side, radius, shifts[int(radius > 10)] * rng.uniform(0.6, 1.4)) / 2 + 0.6))
                 for radius in radii]
         for threshold in referring.THRESHOLDS:
-            found = [overlap(values > threshold, truth) for values, truth in zip(maps, truths, strict=True)]
-            columns = {name: [row[name] for row in found] for name in ("iou", "intersection", "union")}
-            lines.append({"model": model, "threshold": threshold}
-                         | {name: 100 * value for name, value in referring.measures(**columns).items()})
+            overlaps = [overlap(values > threshold, truth) for values, truth in zip(maps, truths, strict=True)]
+            columns = pd.DataFrame(overlaps)[["iou", "intersection", "union"]].to_dict("list")
+            measured = {name: 100 * value for name, value in referring.measures(**columns).items()}
+            lines.append({"model": model, "threshold": threshold} | measured)
     return pd.DataFrame(lines)
 
 

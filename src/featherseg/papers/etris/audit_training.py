@@ -261,8 +261,8 @@ def _rates_here(factor: float, base: float, start: int) -> list[list[float]]:
     schedule = make_schedule(config, optimizer)
     rates = []
     for epoch in range(1, MILESTONE + 2):
-        rates.append([group["lr"] for part in (backbone, head) for group in optimizer.param_groups
-                      if any(part is parameter for parameter in group["params"])])
+        by_parameter = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+        rates.append([by_parameter[id(part)] for part in (backbone, head)])
         optimizer.step()
         schedule.step()
         slow_towers(config, optimizer, epoch + 1)

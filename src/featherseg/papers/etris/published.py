@@ -68,7 +68,8 @@ def elsewhere() -> pd.DataFrame:
     """
     table = pd.concat([read("etris"), read("detris")])
     keys = list(zip(table.dataset, table.split, strict=True))
-    table = table.assign(place=[f"{dataset} {split}" for dataset, split in keys])[[key in SPLITS for key in keys]]
+    table = table.assign(place=[" ".join(key) for key in keys])
+    table = table[[key in SPLITS for key in keys]]
     table = table[~table.table.str.startswith("Main table rows of ETRIS")]
     lines = []
     for (model, variant, metric), part in table.groupby(["model", "variant", "metric"], sort=False):
@@ -90,7 +91,9 @@ def sources(rows: "pd.DataFrame") -> str:
 def at_our_splits(table: pd.DataFrame) -> pd.DataFrame:
     """The rows with our names of dataset and split."""
     places = [SPLITS[key] for key in zip(table.dataset, table.split, strict=True)]
-    return table.assign(dataset=[dataset for dataset, _ in places], split=[split for _, split in places])
+    datasets = [dataset for dataset, _ in places]
+    splits = [split for _, split in places]
+    return table.assign(dataset=datasets, split=splits)
 
 
 def by_split(table: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:

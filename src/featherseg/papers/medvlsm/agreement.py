@@ -77,7 +77,7 @@ def agreements(dataset: PreparedDataset, split: str = "test") -> list[Agreement]
     Raises:
         UserError: no sample of the split has published attributes.
     """
-    samples = [sample for sample in dataset.split(split) if all(sample.attributes.get(name) for name in ATTRIBUTES)]
+    samples = [sample for sample in dataset.split(split) if all(map(sample.attributes.get, ATTRIBUTES))]
     if not samples:
         raise UserError(f"{dataset.path} has no sample of the split {split!r} with published attributes; give a "
                         "dataset whose lists have cumulative prompts P1 to P6.")

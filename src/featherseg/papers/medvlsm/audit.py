@@ -86,9 +86,11 @@ def tap_depths() -> "pd.DataFrame":
     found[RELEASED] = outputs, [outputs[tap + 1] for tap in TAPS]
     for name, model in ((OURS, small[0]), (OURS_AS_RELEASED, small[1])):
         found[name] = _outputs(model, blocks, pixels, every=True), list(model.encode_image(pixels).taps)
-    return pd.DataFrame([{"read by": name, "tap asked for": tap, "block read": _which(state, outputs)}
-                         for name, (outputs, states) in found.items()
-                         for tap, state in zip(TAPS, states, strict=True)])
+    lines = []
+    for name, (outputs, states) in found.items():
+        for tap, state in zip(TAPS, states, strict=True):
+            lines.append({"read by": name, "tap asked for": tap, "block read": _which(state, outputs)})
+    return pd.DataFrame(lines)
 
 
 def tap_verdict(frame: "pd.DataFrame") -> str:
@@ -96,8 +98,8 @@ def tap_verdict(frame: "pd.DataFrame") -> str:
     offsets = {name: sorted(set(rows["block read"] - rows["tap asked for"]))
                for name, rows in frame.groupby("read by", sort=False)}
     if offsets != {LIBRARY: [0], RELEASED: [1], OURS: [0], OURS_AS_RELEASED: [1]}:
-        text = "; ".join(f"{name}: {', '.join(f'{offset:+d}' for offset in later)}" for name, later in offsets.items())
-        return f"NOT SHOWN: blocks later than asked for are {text}."
+        facts = [f"{name}: {', '.join(map('{:+d}'.format, later))}" for name, later in offsets.items()]
+        return f"NOT SHOWN: blocks later than asked for are {'; '.join(facts)}."
     late = frame[frame["read by"] == RELEASED]["block read"]
     return (f"The released BiomedCLIPSeg reads blocks {', '.join(map(str, late))}, each one later than CLIPSeg's "
             "decoder was made for. Here it reads the blocks that are asked for; the `-published` recipes set "

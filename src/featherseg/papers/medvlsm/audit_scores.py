@@ -167,7 +167,8 @@ def _drawn_set(images: int) -> tuple[list[Sample], dict[tuple[str, str], float]]
             samples.append(Sample("organs", f"organs/{number}/{target.name}", str(number), str(number), "test",
                                   target.name, str(number), "", 32, 32, (0, 0, 0, 0), 0.0, {}, prompts))
             asked += [(samples[-1], text, scene.image, target.mask) for texts in prompts.values() for text in texts]
-    maps = predict_probabilities(model.eval(), [image for _, _, image, _ in asked], [text for _, text, _, _ in asked])
+    _, texts, images, _ = zip(*asked, strict=True)
+    maps = predict_probabilities(model.eval(), list(images), list(texts))
     return samples, {(sample.sample_id, text): 100 * dice(probabilities > 0.5, mask)
                      for (sample, text, _, mask), probabilities in zip(asked, maps, strict=True)}
 

@@ -31,9 +31,8 @@ LOGIT_SCALE = "logit_scale"
 
 
 def steering() -> list:
-    """The plateau, the epoch that is kept, rates, counts, last batches and prompts, for a notebook: a heading, its
-    prose, a table and a verdict each.
-    """
+    """The plateau, the epoch that is kept, rates, counts, last batches and prompts, for a notebook, each with a
+    heading, prose, a table and a verdict."""
     plateau, kept, rates = plateaus(), kept_epochs(), position_rates()
     counts, dropped, levels = counted_as_trained(), last_batches(), prompt_levels()
     return [
@@ -87,10 +86,12 @@ def plateaus(trainings: int = 20, epochs: int = 80) -> "pd.DataFrame":
     lines = []
     for watched, label in WATCHED.items():
         falls = [np.flatnonzero(np.diff(values)) for values in rates[watched]]
-        lines.append({"waits for": label, "trainings": trainings, "rate fell in": sum(map(bool, map(len, falls))),
-                      "falls": np.mean([len(epochs) for epochs in falls]),
-                      "first fall after epoch": np.median([epochs[0] + 1 for epochs in falls if len(epochs)] or [0]),
-                      "last rate": np.median([values[-1] for values in rates[watched]]), "rates differ in": differ})
+        counts = [len(epochs_of_falls) for epochs_of_falls in falls]
+        first = [epochs_of_falls[0] + 1 for epochs_of_falls in falls if len(epochs_of_falls)]
+        last = [values[-1] for values in rates[watched]]
+        lines.append({"waits for": label, "trainings": trainings, "rate fell in": np.count_nonzero(counts),
+                      "falls": np.mean(counts), "first fall after epoch": np.median(first or [0]),
+                      "last rate": np.median(last), "rates differ in": differ})
     return pd.DataFrame(lines)
 
 
@@ -178,10 +179,10 @@ def counted_as_trained() -> "pd.DataFrame":
     model(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), tokens).square().mean().backward()
     (gradient,) = [p.grad for name, p in model.named_parameters() if name.endswith(LOGIT_SCALE)]
     whole = without_weights("cris-full-referring-published")
-    return pd.DataFrame([{
-        "model": "CRIS on CLIP RN50", "released code's count": sum(p.numel() for p in whole.parameters()),
-        "trained here": sum(p.numel() for p in whole.parameters() if p.requires_grad),
-        "gradient of logit_scale": float("nan") if gradient is None else float(gradient.norm())}])
+    counted = sum(p.numel() for p in whole.parameters())
+    trained = sum(p.numel() for p in whole.parameters() if p.requires_grad)
+    return pd.DataFrame([{"model": "CRIS on CLIP RN50", "released code's count": counted, "trained here": trained,
+                          "gradient of logit_scale": float("nan") if gradient is None else float(gradient.norm())}])
 
 
 def count_verdict(frame: "pd.DataFrame") -> str:

@@ -41,7 +41,8 @@ def grid(study: Study) -> pd.DataFrame:
             lines.append({"dataset": run.dataset, "method": source.title, "trained with": _shown(trained(run)),
                           **scores, "images": measurement.record["n_images"], FROM: source_of(source),
                           "data": source.data})
-    levels = [level.upper() for level in PROMPT_LEVELS if any(level.upper() in line for line in lines)]
+    scored = set().union(*lines)
+    levels = [level.upper() for level in PROMPT_LEVELS if level.upper() in scored]
     return honest(pd.DataFrame(lines, columns=["dataset", "method", "trained with", *levels, "images", FROM, "data"]))
 
 

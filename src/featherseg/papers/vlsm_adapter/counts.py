@@ -16,5 +16,6 @@ def full_size(model: str = "clipseg") -> pd.DataFrame:
         recipe = declared(name)
         if recipe.model == model and not recipe.published:
             groups = parameter_groups(without_weights(name)).values()
-            counts[name] = {key: sum(group[key] for group in groups) for key in ("trainable", "total")}
+            trainable = sum(group["trainable"] for group in groups)
+            counts[name] = {"trainable": trainable, "total": sum(group["total"] for group in groups)}
     return pd.DataFrame.from_dict(counts, orient="index")
