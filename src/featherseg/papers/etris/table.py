@@ -14,6 +14,7 @@ from featherseg.reporting.tables import FROM, honest, made_here, source_of
 from featherseg.tasks.segmentation.referring import ALL, FIRST, MEASURES, MIOU, OIOU
 
 SETS = {FIRST: "first sentence", ALL: "all sentences"}
+COUNTS = {"expressions": "n", "empty truth": "n_empty_truth", "empty prediction": "n_empty_prediction"}
 MAIN = ((MIOU, 0.35), (OIOU, 0.5), ("P@0.5", 0.5))
 
 
@@ -89,24 +90,28 @@ def measures(study: Study) -> pd.DataFrame:
     rows = study.every_result
     scored = rows[rows.sentences != ""].sort_values(["dataset", "split"], kind="stable")
     lines = []
-    for (dataset, split, _), part in scored.groupby(["dataset", "split", "recipe"], sort=False):
-        first = part.iloc[0]
-        for (sentences, threshold), group in sorted(part.groupby(["sentences", "threshold"]), key=_first_first):
-            mean = group.groupby("metric")[["mean", "n", "n_empty_truth", "n_empty_prediction"]].mean()
-            measured = {name: 100 * mean.loc[name, "mean"] for name in MEASURES}
-            lines.append({"dataset": dataset, "split": split, "method": first.title, "sentences": SETS[sentences],
-                          "threshold": f"{threshold:g}", **measured,
-                          "expressions": mean.n.iloc[0], "empty truth": mean.n_empty_truth.iloc[0],
-                          "empty prediction": mean.n_empty_prediction.iloc[0],
-                          FROM: source_of(first), "data": first.data})
+    for _, part in scored.groupby(["dataset", "split", "recipe"], sort=False):
+        for _, group in sorted(part.groupby(["sentences", "threshold"]), key=_first_first):
+            lines.append(_measured(group))
     for (dataset, reason), part in _not_scored(study).groupby(["dataset", "why"], sort=False):
-        methods = sorted(set(part.title))
-        lines.append({"dataset": dataset, "method": methods[0] if len(methods) == 1 else f"{len(methods)} methods",
+        titles = sorted(set(part.title))
+        lines.append({"dataset": dataset, "method": titles[0] if len(titles) == 1 else f"{len(titles)} methods",
                       FROM: reason, "data": ""})
-    counts = ["expressions", "empty truth", "empty prediction"]
-    columns = ["dataset", "split", "method", "sentences", "threshold", *MEASURES, *counts, FROM, "data"]
+    columns = ["dataset", "split", "method", "sentences", "threshold", *MEASURES, *COUNTS, FROM, "data"]
     frame = pd.DataFrame(lines, columns=columns)
-    return honest(frame.assign(**{name: frame[name].astype(float).round().astype("Int64") for name in counts}))
+    whole = {name: frame[name].astype(float).round().astype("Int64") for name in COUNTS}
+    return honest(frame.assign(**whole))
+
+
+def _measured(group: pd.DataFrame) -> dict[str, Any]:
+    """The line of one method on one split, for one set of sentences and one threshold."""
+    first = group.iloc[0]
+    mean = group.groupby("metric")[["mean", *COUNTS.values()]].mean()
+    measured = {name: 100 * mean.loc[name, "mean"] for name in MEASURES}
+    counts = {name: mean[column].iloc[0] for name, column in COUNTS.items()}
+    return {"dataset": first.dataset, "split": first.split, "method": first.title,
+            "sentences": SETS[first.sentences], "threshold": f"{first.threshold:g}", **measured, **counts,
+            FROM: source_of(first), "data": first.data}
 
 
 def _lines_here(study: Study, paper: Paper, dataset: str, split: str,
@@ -138,8 +143,10 @@ def _lines_here(study: Study, paper: Paper, dataset: str, split: str,
 def _by_measure(made: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Rows by the name of their measure: those of `MAIN`, or the mean IoU where sentences were not scored."""
     whole = made[made.sentences == ALL]
-    measured = [(named(measure, threshold), whole[(whole.metric == measure) & (whole.threshold == threshold)])
-                for measure, threshold in MAIN]
+    measured = []
+    for measure, threshold in MAIN:
+        rows = whole[(whole.metric == measure) & (whole.threshold == threshold)]
+        measured.append((named(measure, threshold), rows))
     if len(measured[0][1]):
         return measured
     plain = made[(made.metric == "iou") & (made.text_condition == "own")]
