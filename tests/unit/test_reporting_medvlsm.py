@@ -57,7 +57,8 @@ def copied(made, tmp_path, monkeypatch) -> Study:
 
 
 def mean_of(run: str, dataset: str) -> float:
-    return 100 * measured(run, "dsc", member=dataset).value
+    member = "" if run.endswith(f"-{dataset}-0") else dataset
+    return 100 * measured(run, "dsc", member=member).value
 
 
 def lines(frame: pd.DataFrame, regime: str, dataset: str) -> dict[str, dict]:
