@@ -124,7 +124,7 @@ def test_an_intervention_costs_one_decorated_function(project, monkeypatch):
     record = json.loads((project / "out/reliance.json").read_text())["test"]
     tried = {(one["modality"], one["condition"]) for one in record["conditions"]}
     assert {("text", "loud"), ("image", "dark")} < tried
-    assert {"in capitals", "darkened"} < set(reliance.effects(record).intervention)
+    assert {"in capitals", "darkened"} < set(tables.effects(record).intervention)
 
 
 def test_settings_are_kept_in_the_plan_and_wrong_ones_refused(project):
