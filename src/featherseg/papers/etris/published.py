@@ -68,7 +68,7 @@ def elsewhere() -> pd.DataFrame:
     """
     table = pd.concat([read("etris"), read("detris")])
     keys = list(zip(table.dataset, table.split, strict=True))
-    table = table.assign(place=[" ".join(key) for key in keys])
+    table = table.assign(place=[f"{dataset} {split}" for dataset, split in keys])
     table = table[[key in SPLITS for key in keys]]
     table = table[~table.table.str.startswith("Main table rows of ETRIS")]
     lines = []
