@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from featherseg.core.errors import UserError
 from featherseg.core.markup import from_csv_cell
-from featherseg.reporting.records import SCORE_COLUMNS, data_label, weights_label
+from featherseg.reporting.records import SCORE_COLUMNS, SEGMENTATION, data_label, weights_label
 from featherseg.tasks.base import TASKS
 
 if TYPE_CHECKING:
@@ -68,11 +68,12 @@ def joined(runs: "pd.DataFrame", scores: "pd.DataFrame") -> "pd.DataFrame":
         runs, scores: as `read_runs` and `read_scores` return them.
 
     Returns:
-        their columns, and one for each metric that the runs' tasks count. A run without a score has one row, with
+        their columns, and one for each metric that segmentation and the runs' tasks count. A run without a score has one row, with
         status `not_run`.
     """
     place = ["run", "split", "member", "target", "text_condition", "sentences", "threshold"]
-    metrics = [metric for task in runs.task.unique() for metric in TASKS[task].metrics]
+    tasks = {SEGMENTATION: None} | dict.fromkeys(runs.task)  # tables of masks read its counts, even without a run
+    metrics = [metric for task in tasks for metric in TASKS[task].metrics]
     counted = list(dict.fromkeys(metric.name for metric in metrics if metric.average == "count"))
     is_count = scores.metric.isin(counted)
     counts = scores[is_count].pivot(index=place, columns="metric", values="mean")
