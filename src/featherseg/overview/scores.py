@@ -33,7 +33,8 @@ def verdict(study: Study) -> str:
     seeds = study.results.groupby("dataset").seed.nunique()
     scored = _with_collapses(study).dropna(subset=["DSC"])
     sentences = [_winner(str(dataset), rows, seeds[dataset]) for dataset, rows in scored.groupby("dataset")]
-    return "\n\n".join(sentences) or "No run of this study that segments has been made, so no method wins; the table says why."
+    nothing = "No run of this study that segments has been made, so no method wins; the table says why."
+    return "\n\n".join(sentences) or nothing
 
 
 def collapses(study: Study) -> str:

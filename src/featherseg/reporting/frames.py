@@ -68,8 +68,8 @@ def joined(runs: "pd.DataFrame", scores: "pd.DataFrame") -> "pd.DataFrame":
         runs, scores: as `read_runs` and `read_scores` return them.
 
     Returns:
-        their columns, and one for each metric that segmentation and the runs' tasks count. A run without a score has one row, with
-        status `not_run`.
+        their columns, and one for each metric that segmentation and the runs' tasks count. A run without a score has
+        one row, with status `not_run`.
     """
     place = ["run", "split", "member", "target", "text_condition", "sentences", "threshold"]
     tasks = {SEGMENTATION: None} | dict.fromkeys(runs.task)  # tables of masks read its counts, even without a run
