@@ -1,13 +1,13 @@
 """Models that have collapsed: they answer nearly every image with nothing, or with nearly all of it.
 
-A mean hides that. Where most true masks are empty, a model that never finds anything scores high, and on large
-structures one that marks the whole image does.
+A mean hides that: where most true masks are empty, a model that never finds anything scores high, and so does one that
+marks the whole image where structures are large.
 """
 
 from typing import Any
 
 MARK = "†"
-SHARE = 0.5  # of the masks from which on a model has collapsed
+SHARE = 0.5  # of the masks, from which a model counts as collapsed
 
 
 def collapsed(row: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The pictures inside a page in fewer bytes, so that git can keep the pages."""
+"""Smaller pictures inside pages, so that git can keep the pages."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""reports/index.html: one line for everything that there is to read."""
+"""reports/index.html: one line for every page and table."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ TABLES = {
 
 
 class Entry(NamedTuple):
-    """A link with its title and what it leads to."""
+    """A link with its title and a description of its target."""
 
     link: str
     title: str

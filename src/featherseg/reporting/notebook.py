@@ -26,11 +26,11 @@ KERNEL = "featherseg"
 def execute(name: str, study: str, parameters: Mapping[str, Any] | None = None) -> Path:
     """Execute `notebooks/<name>.ipynb` into `reports/<study>/`, turn it into HTML and return the page's path.
 
-    What it shows of sets that are not public is in the folder `pictures/<name>` beside it, which may be empty.
+    Pictures of datasets that are not public are in the folder `pictures/<name>` beside it, which may be empty.
 
     Raises:
         UserError: no such notebook or parameter, the notebook is damaged, or a cell failed; the message has the cell's
-            error and the path of the partly executed notebook. An earlier report stays as it was then.
+            error and the path of the partly executed notebook. An earlier report is then left as it was.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError

@@ -19,8 +19,8 @@ SIDE = 360  # pixels to which the longer side of a picture is reduced
 
 
 def extremes(scores: "pd.Series") -> dict[str, str]:
-    """The samples with the best, the median (the lower one of two) and the worst score, each of them once: of two the
-    best and the worst, of one itself.
+    """The samples with the best, the median (the lower one of two) and the worst score, by rank. Two
+    samples have no median, and a single one is the `only sample`.
 
     Args:
         scores: DSC by sample id; equal scores are ordered by id.
@@ -50,8 +50,8 @@ def draw_prediction(axis: "Axes", data: PreparedDataset, sample: Sample, predict
         data: the dataset of the sample.
         sample: what was segmented.
         prediction: a row of `predictions`.
-        heading: what stands before the DSC.
-        width: of a line of the prompt, in letters.
+        heading: text before the DSC.
+        width: letters in a line of the prompt.
     """
     draw_outlines(axis, data.image(sample), data.mask(sample), _decode(prediction))
     axis.set_title(f"{heading}{_scored(prediction)}", fontsize=8.5, loc="left")

@@ -69,7 +69,7 @@ class Study:
         code instead of what is correct.
 
         Raises:
-            UserError: the plan does not say it.
+            UserError: the plan lacks the file of recipes.
         """
         path = self.plan / RECIPES_FILE
         if not path.is_file():
@@ -82,7 +82,7 @@ class Study:
 
     @cached_property
     def unlisted(self) -> list[str]:
-        """The runs on disk, trained or scored, that are not declared."""
+        """Runs on disk, trained or scored, that the study does not declare."""
         folder = paths.RUNS / self.name
         made = {path.parent.name for part in ("train", "evaluate") for path in (folder / part).glob("*/status.json")}
         return sorted(made - {run.name for run in self.runs})
@@ -155,6 +155,6 @@ def find_root(start: Path | None = None) -> Path:
 
 
 def open_study(name: str) -> Study:
-    """The study, with the project root as working directory: for notebooks, opened from wherever."""
+    """The study, with the project root as working directory; notebooks may be opened from any folder."""
     os.chdir(find_root())
     return Study(name)

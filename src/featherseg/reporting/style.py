@@ -131,7 +131,7 @@ def legend(figure: "Figure", axes: "Sequence[Axes]", columns: int = 6) -> None:
 
 
 def few_ticks(axis: "Axes") -> None:
-    """Few ticks, with prefixes (100 k, 2 M), on a horizontal axis, be it linear or logarithmic."""
+    """Few ticks, with prefixes (100 k, 2 M), on a linear or logarithmic horizontal axis."""
     from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
     log = axis.get_xscale() == "log"
@@ -142,8 +142,8 @@ def few_ticks(axis: "Axes") -> None:
 
 def heat(axis: "Axes", grid: "pd.DataFrame", low: float | None = None, high: float | None = None,
          framed: Sequence[tuple[int, int]] = ()) -> None:
-    """A grid of numbers as colours from `low` to `high` (its own least and largest where None), each number in its
-    cell; an empty cell stays white, those of `framed` (row, column) have a frame."""
+    """A grid of numbers as colours from `low` to `high` (its smallest and largest number where None), each number in
+    its cell; empty cells stay white, and those in `framed` (row, column) get a frame."""
     from matplotlib.patches import Rectangle
 
     values = grid.to_numpy(float)
@@ -161,7 +161,7 @@ def heat(axis: "Axes", grid: "pd.DataFrame", low: float | None = None, high: flo
 
 
 def note(text: str) -> "Markdown":
-    """What stands in the place of a figure when there is nothing to draw: a sentence that says why."""
+    """A sentence in place of a figure, which says why there is nothing to draw."""
     from IPython.display import Markdown
 
     return Markdown(text)
@@ -175,7 +175,7 @@ def heading(text: str) -> "Markdown":
 
 
 def for_notebooks() -> None:
-    """Have a notebook draw figures at twice the resolution, so that they are sharp on any screen."""
+    """Make a notebook draw figures at twice the resolution, so that they are sharp on any screen."""
     from IPython import get_ipython
 
     if get_ipython() is not None:

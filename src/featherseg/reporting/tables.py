@@ -1,4 +1,4 @@
-"""What every table of a notebook has in common: its looks, and the origin of each of its lines."""
+"""What every table of a notebook has in common: its looks, and where each of its lines comes from."""
 
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
@@ -31,9 +31,8 @@ def show(frame: pd.DataFrame, caption: str = "", digits: int = 2) -> "Styler":
 
 
 def honest(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame without its column `data` (the provenance of what was made here), which every line must say.
-
-    A line is published (and by whom), made here (on which data), or not run (and why).
+    """The frame without its column `data` (where the data of our runs come from), after a check that every line says
+    where its numbers come from: published (and by whom), made here (on which data), or not run (and why).
 
     Raises:
         ValueError: a line with numbers made here does not carry the label of their data, or a line says
