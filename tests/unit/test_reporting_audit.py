@@ -1,8 +1,12 @@
 """The audit's evidence, and that it would say so were a fault repaired."""
 
+import sys
+
 import pytest
 
+from featherseg import papers
 from featherseg.papers.differences import differences
+from featherseg.papers.modules import offering
 from featherseg.papers.vlsm_adapter import audit
 
 
@@ -68,3 +72,15 @@ def test_every_difference_of_a_published_recipe_is_listed(request, monkeypatch):
     assert listed[listed.field == "loss"].evidence.eq("trap 2, below").all()
     assert listed.recipe.str.endswith("-published").all()
     assert not listed.evidence.str.startswith("named").any(), "each difference is measured"
+
+
+def test_a_paper_is_found_by_its_folder(tmp_path, monkeypatch):
+    for name, text in (("mine", "EVIDENCE = {'field': 'trap 99'}"), ("other", "")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+        (tmp_path / name / "notes.py").write_text(text)
+    monkeypatch.setattr(papers, "__path__", [*papers.__path__, str(tmp_path)])
+    (found,) = offering("notes", "EVIDENCE")
+    assert found.EVIDENCE == {"field": "trap 99"}
+    for name in [name for name in sys.modules if name.startswith(("featherseg.papers.mine", "featherseg.papers.other"))]:
+        del sys.modules[name]
