@@ -82,5 +82,5 @@ def test_a_paper_is_found_by_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(papers, "__path__", [*papers.__path__, str(tmp_path)])
     (found,) = offering("notes", "EVIDENCE")
     assert found.EVIDENCE == {"field": "trap 99"}
-    for name in [name for name in sys.modules if name.startswith(("featherseg.papers.mine", "featherseg.papers.other"))]:
-        del sys.modules[name]
+    for name in ("mine", "mine.notes", "other", "other.notes"):
+        del sys.modules[f"featherseg.papers.{name}"]
