@@ -154,9 +154,9 @@ def data_notes() -> list[str]:
     notes = _folder_notes([name for name in folders if name not in studied])
     for name, folder in folders.items():
         notes += [f"data.folders.{name}: {leak}" for leak in _texts(folder_leaks, folder.path)]
-    for folder in _prepared():
-        if folder.name not in folders:
-            notes += [f"{folder}: {leak}" for leak in _texts(lambda path: read_facts(path).leaks(), folder)]
+    for prepared in _prepared():
+        if prepared.name not in folders:
+            notes += [f"{prepared}: {leak}" for leak in _texts(lambda path: read_facts(path).leaks(), prepared)]
     return notes
 
 
@@ -172,9 +172,9 @@ def _prepared() -> list[Path]:
     return sorted(path.parent for path in PROCESSED.glob("[!.]*/status.json"))
 
 
-def _faults_of(read, name: str) -> list[str]:
+def _faults_of(read: Callable[[Any], object], place: Any) -> list[str]:
     try:
-        read(name)
+        read(place)
     except UserError as error:
         return [str(error)]
     return []
@@ -198,8 +198,8 @@ def _dataset_faults(notes: list[str]) -> list[str]:
         notes += [f"data.folders.{name}: {note}" for note in known]
     if data.mirror and not Path(data.mirror).is_dir():
         faults.append(f"data.mirror: the folder {data.mirror} does not exist; name an existing one or null.")
-    for folder in sorted(PROCESSED.glob("[!.]*/")):
-        faults += _faults_of(PreparedDataset.read, folder) or card_faults(folder)
+    for prepared in sorted(PROCESSED.glob("[!.]*/")):
+        faults += _faults_of(PreparedDataset.read, prepared) or card_faults(prepared)
     # a member that cannot be read is a fault of its own, and not of every pool that it is in
     return faults + [fault for name, pool in data.pooled.items() for fault in pool_faults(name, pool)
                      if fault not in faults]

@@ -24,8 +24,10 @@ from featherseg.tasks.base import TASKS
 def changed_tensors(model: nn.Module, run: Run) -> dict[str, Tensor]:
     """Tensors of the model, by name, that are trainable or that the base weights do not hold as they are."""
     learned = trainable(model)
-    random = is_random(run.model.weights) or not hasattr(model, "base_tensors")
-    base = {} if random else model.base_tensors(read_state(run.model.weights))
+    base_tensors = getattr(model, "base_tensors", None)
+    base: dict[str, Tensor] = {}
+    if base_tensors is not None and not is_random(run.model.weights):
+        base = base_tensors(read_state(run.model.weights))
     changed = {}
     for name, tensor in model.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()

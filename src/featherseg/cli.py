@@ -297,8 +297,8 @@ def _parser() -> argparse.ArgumentParser:
     def named(kind: str) -> Callable[[str], str]:
         return partial(check_name, kind)
 
-    def command(function, *, study: bool = False) -> argparse.ArgumentParser:
-        summary = function.__doc__.splitlines()[0]
+    def command(function: Callable[..., None], *, study: bool = False) -> argparse.ArgumentParser:
+        summary = (function.__doc__ or "").splitlines()[0]
         sub = commands.add_parser(function.__name__, help=summary, description=summary)
         sub.set_defaults(run_command=function)
         if study:

@@ -8,7 +8,7 @@ import copy
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -199,7 +199,7 @@ def _as_settings(value: Any, info: ValidationInfo) -> Any:
     """A section of a run as the settings of the run's task."""
     if "task" not in info.data or (value is None and info.field_name == "train"):
         return value
-    kind = task_settings(info.data["task"], info.field_name)
+    kind = task_settings(info.data["task"], str(info.field_name))
     return value if isinstance(value, kind) else kind.model_validate({} if value is None else value)
 
 
@@ -222,8 +222,8 @@ class Run(Strict):
     model: ModelConfig
     adapter: dict[str, Any]
     train: Annotated[SerializeAsAny[TrainConfig] | None, BeforeValidator(_as_settings)] = None
-    evaluate: Annotated[SerializeAsAny[EvaluateConfig], BeforeValidator(_as_settings),
-                        Field(validate_default=True)] = None
+    evaluate: Annotated[SerializeAsAny[EvaluateConfig], BeforeValidator(_as_settings)] = Field(
+        default=None, validate_default=True)
     threads: Positive | None = None
     not_run: str | None = None
 
@@ -231,6 +231,17 @@ class Run(Strict):
     def name(self) -> str:
         """`<recipe>-<dataset>-<seed>`."""
         return f"{self.recipe}-{self.dataset}-{self.seed}"
+
+    @property
+    def training(self) -> TrainConfig:
+        """The settings of its training.
+
+        Raises:
+            ValueError: nothing is trained.
+        """
+        if self.train is None:
+            raise ValueError(f"run '{self.name}' trains nothing")
+        return self.train
 
 
 class Recipe(WithKnobs):
@@ -259,6 +270,13 @@ class Recipe(WithKnobs):
             if isinstance(value, dict) and "default" not in value:
                 raise ValueError(f"{key} by dataset needs the key 'default'")
         return self
+
+
+class RecipeNote(TypedDict):
+    """What reports say of a recipe: its title, and the fields in which it follows released code."""
+
+    title: str
+    published: list[str]
 
 
 class StudyParams(Strict):
@@ -462,7 +480,8 @@ def write_run(folder: Path | str, run: Run) -> None:
 def write_recipes(folder: Path | str, recipes: Mapping[str, Recipe]) -> None:
     """Write what reports say of a plan's recipes into `folder`: their titles, and the fields in which they follow
     released code. It stands apart from the runs' plan files, since it decides no number."""
-    labels = {name: {"title": recipe.title, "published": list(recipe.published)} for name, recipe in recipes.items()}
+    labels: dict[str, RecipeNote] = {
+        name: {"title": recipe.title, "published": list(recipe.published)} for name, recipe in recipes.items()}
     write_json(Path(folder) / RECIPES_FILE, labels)
 
 

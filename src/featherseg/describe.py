@@ -1,7 +1,7 @@
 """A recipe's full-size model in numbers: parameters by group and multiply-adds, without allocating weights."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
@@ -19,7 +19,44 @@ SHARES = {"bridger": "Bridger", "dense_aligner": "DETRIS's adapters", "with_posi
 NOT_IN_CLIP = ".attnpool.connect."
 
 
-def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, Any] | None = None) -> dict[str, Any]:
+class Count(TypedDict):
+    """Numbers of parameters."""
+
+    total: int
+    trainable: int
+
+
+class Description(Count):
+    """A model in numbers.
+
+    Attributes:
+        recipe, title: of its recipe.
+        image_size: side of its square input in pixels.
+        groups: the parameters of each of `GROUPS`.
+        decoder_parts: those of each module of a decoder of several.
+        backbone_share: see the function; None without an exchange.
+        prompt_tokens: the model's word length, or its longest prompt, or 0 where it reads no prompt.
+        multiply_adds: for one image with one prompt of so many tokens.
+    """
+
+    recipe: str
+    title: str
+    image_size: int
+    groups: dict[str, Count]
+    decoder_parts: dict[str, Count]
+    backbone_share: dict[str, float] | None
+    prompt_tokens: int
+    multiply_adds: int
+
+
+class Described(Description):
+    """A model in numbers, beside those that its paper prints and its released code builds."""
+
+    published: str | None
+    released_code: dict[str, int]
+
+
+def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, Any] | None = None) -> Description:
     """Counts of a recipe's model, at full size unless `model` names other weights.
 
     Args:
@@ -28,11 +65,8 @@ def describe(recipe: str, model: ModelConfig | None = None, adapter: dict[str, A
         adapter: the method's resolved knobs instead of the recipe's own.
 
     Returns:
-        recipe, title, image_size, groups {group: {total, trainable}}, total, trainable, decoder_parts {module: the
-        same}, backbone_share (see the function; None without an exchange), and multiply_adds for one image with one
-        prompt of prompt_tokens (the model's word length, or its longest prompt, or 0 where it reads no prompt).
-        `positions` are the positional embeddings of ETRIS's towers, which it trains; `unused` counts what never
-        reaches the mask.
+        The counts; of the groups, `positions` are the positional embeddings of ETRIS's towers, which it trains, and
+        `unused` what never reaches the mask.
     """
     settings = read_recipe(recipe)
     network = without_weights(recipe, model, adapter)
@@ -56,13 +90,13 @@ def without_weights(recipe: str, model: ModelConfig | None = None,
         return adapters.apply(network, adapter or settings.adapter)
 
 
-def parameter_groups(model: SegmentationModel) -> dict[str, dict[str, int]]:
+def parameter_groups(model: SegmentationModel) -> dict[str, Count]:
     """Total and trainable parameters of each of `GROUPS`; what a method added is `adapter`."""
     unused = parameters_of(model, model.unused)
     vision = parameters_of(model, model.vision.modules)
     text = parameters_of(model, model.text.modules)
     decoder = parameters_of(model, model.decoder_modules)
-    counts = {group: {"total": 0, "trainable": 0} for group in GROUPS}
+    counts: dict[str, Count] = {group: {"total": 0, "trainable": 0} for group in GROUPS}
     for name, parameter in model.named_parameters():
         if ".adapter." in name or ".lora_" in name or name.startswith(METHODS_OWN):
             group = "adapter"
@@ -78,14 +112,14 @@ def parameter_groups(model: SegmentationModel) -> dict[str, dict[str, int]]:
     return counts
 
 
-def decoder_parts(model: SegmentationModel) -> dict[str, dict[str, int]]:
+def decoder_parts(model: SegmentationModel) -> dict[str, Count]:
     """Total and trainable parameters of each module of a decoder of several; empty where it is one module."""
     if len(model.decoder_modules) < 2:
         return {}
     return {name.rpartition(".")[2]: _counts(parameters_of(model, [name]).values()) for name in model.decoder_modules}
 
 
-def _counts(parameters: Iterable[nn.Parameter]) -> dict[str, int]:
+def _counts(parameters: Iterable[nn.Parameter]) -> Count:
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in parameters]
     total = sum(size for size, _ in sizes)
     trainable = sum(size for size, trained in sizes if trained)
@@ -120,17 +154,18 @@ def multiply_adds(model: SegmentationModel) -> int:
     return counter.get_total_flops() // 2
 
 
-def table(described: dict[str, Any]) -> str:
+def table(described: Described) -> str:
     """The counts as a table for the terminal."""
     released = described["released_code"]
     rows = [f"{described['recipe']}: {described['title']}, {described['image_size']} px",
             f"{'group':<10}{'total':>15}{'trainable':>15}{'released code' if released else '':>15}".rstrip()]
-    groups: dict[str, dict[str, int]] = {}
+    groups: dict[str, Count] = {}
     for name, group in described["groups"].items():
         groups[name] = group
         if name == "decoder":
             groups |= {f"  {part}": counts for part, counts in described["decoder_parts"].items()}
-    for name, group in (groups | {"all": described}).items():
+    groups["all"] = described
+    for name, group in groups.items():
         published = f"{released[name]:>15,}" if name in released else ""
         rows += [f"{name:<10}{group['total']:>15,}{group['trainable']:>15,}{published}"] if group["total"] else []
     prompt = f", with a prompt of {described['prompt_tokens']} tokens" if described["prompt_tokens"] else ""

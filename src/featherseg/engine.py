@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import torch
 from accelerate import Accelerator
@@ -35,6 +35,25 @@ from featherseg.tasks.objective import Item, parts
 
 KNOWN = ("epoch", "loss", "lr")  # of every history, beside the task's validation scores
 POSITIONS = "positional_embedding"  # in the names of CLIP's and CRIS's parameters
+
+
+class Times(TypedDict):
+    """When a training started (UTC), and how long it took."""
+
+    started: str
+    seconds: float
+
+
+class State(TypedDict):
+    """Everything that the following epochs of a training depend on; `changing` are all tensors that it can change."""
+
+    history: list[dict[str, float]]
+    best: dict[str, Tensor]
+    changing: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any] | None
+    scaler: dict[str, Any] | None
+    threads: int
 
 
 def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
@@ -61,19 +80,20 @@ def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
     key = run_key(run, "" if idle else dataset.fingerprint())
     with Attempt(key, out_dir, info_path, rank, ranks) as attempt:
         if idle:
-            attempt.publish(lambda folder: write_status(folder, not_run), provenance() | _times(started))
+            attempt.publish(lambda folder: write_status(folder, not_run),
+                            {**provenance(), **_times(started)})
             return
         # without `cpu`, processes without an accelerator would not find each other
         accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
-                                  mixed_precision=precision_here(run.train.precision))
+                                  mixed_precision=precision_here(run.training.precision))
         accelerator.wait_for_everyone()
         if attempt.finished():
             return
         if accelerator.device.type == "cpu":
             torch.use_deterministic_algorithms(True, warn_only=True)
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
-        state = attempt.load()
+        state: Any = attempt.load()
         if threads := run.threads or (state or {}).get("threads"):
             torch.set_num_threads(threads)
         trainer = Trainer(run, dataset, accelerator)
@@ -81,10 +101,10 @@ def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
             attempt.refuse("of a model with other tensors")
             state = None
         trainer.load_state(state)
-        done_before, images = len(trainer.history), trainer.objective.per_epoch(run.train.batch_size)
+        done_before, images = len(trainer.history), trainer.objective.per_epoch(run.training.batch_size)
         if done_before and attempt.main:
             print(f"{run.name}: going on after epoch {done_before}", file=sys.stderr)
-        total, before = run.train.epochs * images, done_before * images
+        total, before = run.training.epochs * images, done_before * images
         with progress(total, run.name, "img", before, disable=not attempt.main) as bar:
             while not trainer.finished():
                 trainer.run_epoch(bar)
@@ -109,7 +129,7 @@ class Trainer:
     """
 
     def __init__(self, run: Run, dataset: PreparedDataset, accelerator: Accelerator) -> None:
-        self.run, self.config, self.accelerator = run, run.train, accelerator
+        self.run, self.config, self.accelerator = run, run.training, accelerator
         task = TASKS[run.task]()
         self.model = task.build(run).to(accelerator.device)
         with accelerator.autocast():  # what is computed ahead is computed as in training
@@ -199,7 +219,7 @@ class Trainer:
         raise UserError(f"{self.run.name}: the {what} is not finite in {where}, for {', '.join(wrong)}; "
                         "lower train.lr, or look at these samples.")
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything that the following epochs depend on."""
         scaler = self.accelerator.scaler
         return {"history": self.history, "best": self.best, "changing": changing_tensors(self.model),
@@ -207,20 +227,20 @@ class Trainer:
                 "schedule": self.schedule.state_dict() if self.schedule else None,
                 "scaler": scaler.state_dict() if scaler else None, "threads": torch.get_num_threads()}
 
-    def fits(self, state: dict[str, Any]) -> bool:
+    def fits(self, state: State) -> bool:
         """Whether a state has what `state` has, its tensors by name and shape."""
         own = self.state()
         return state.keys() == own.keys() and all(
-            _shapes(state[part]) == _shapes(own["changing"]) for part in ("changing", "best"))
+            _shapes(tensors) == _shapes(own["changing"]) for tensors in (state["changing"], state["best"]))
 
-    def load_state(self, state: dict[str, Any] | None) -> None:
+    def load_state(self, state: State | None) -> None:
         """Go on from a state; None starts at the beginning."""
         if state is None:
             return
         self.history, self.best = state["history"], state["best"]
         self.model.load_state_dict(state["changing"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule:
+        if self.schedule and state["schedule"]:
             self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -255,7 +275,8 @@ def tower_parameters(model: nn.Module, config: TrainConfig) -> list[nn.Parameter
     """The parameters that train at the towers' rate: theirs, positional embeddings apart where those train at the
     head's.
     """
-    towers = parameters_of(model, (*model.vision.modules, *model.text.modules))
+    modules = [name for tower in ("vision", "text") for name in getattr(model, tower).modules]
+    towers = parameters_of(model, modules)
     apart = config.tower_positions == "published_full_rate"
     return [parameter for name, parameter in towers.items() if not (apart and POSITIONS in name)]
 
@@ -283,7 +304,7 @@ def slow_towers(config: TrainConfig, optimizer: torch.optim.Optimizer, epoch: in
 
 
 def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer,
-                  plateau_mode: str = "max") -> lr_scheduler.LRScheduler | None:
+                  plateau_mode: Literal["max", "min"] = "max") -> lr_scheduler.LRScheduler | None:
     """The learning rate's schedule, stepped once an epoch; None for a constant rate.
 
     `plateau` multiplies by `factor` after more than `patience` epochs without a higher score (`plateau_mode` max), or
@@ -338,7 +359,7 @@ def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
-def _times(started: tuple[float, float]) -> dict[str, Any]:
+def _times(started: tuple[float, float]) -> Times:
     """When a training started, by the clock and by the counter that nobody sets back, and how long it took."""
     clock, counter = started
     return {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(clock)),

@@ -12,6 +12,7 @@ What is written, into one folder:
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -23,6 +24,9 @@ from featherseg.data.prepared import PreparedDataset
 from featherseg.resume import forget
 from featherseg.run_splits import chosen_splits
 from featherseg.tasks.base import TASKS, records, score_table
+
+if TYPE_CHECKING:
+    from featherseg.models.base import SegmentationModel
 
 
 def evaluate(run: Run, data_dir: Path, train_dir: Path, out_dir: Path) -> None:
@@ -58,7 +62,7 @@ def _score_run(run: Run, dataset: PreparedDataset, train_dir: Path, folder: Path
     if getattr(run.evaluate, "reliance", None) is not None:  # a key of tasks whose models take an image and a prompt
         from featherseg.reliance.run import measure_run
 
-        measure_run(run, model, dataset, splits, folder)
+        measure_run(run, cast("SegmentationModel", model), dataset, splits, folder)
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

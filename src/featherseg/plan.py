@@ -94,8 +94,8 @@ def dataset_names() -> list[str]:
         _check_listed(section, getattr(data, section), SPECS)
     for name, official in data.as_published.items():
         if official not in data.official or not isinstance(SPECS[official], DatasetSpec):
-            valid = [name for name in data.official if isinstance(SPECS[name], DatasetSpec)]
-            raise unknown(f"dataset in params.yaml: data.as_published.{name}", official, valid)
+            prepared = [name for name in data.official if isinstance(SPECS[name], DatasetSpec)]
+            raise unknown(f"dataset in params.yaml: data.as_published.{name}", official, prepared)
     named = [*data.synthetic, *data.folders, *data.official, *data.bundled, *data.referring, *data.as_published]
     single = set(named)
     if twice := [name for name in named if named.count(name) > 1]:
@@ -313,7 +313,7 @@ def _idle_knobs(params: Params, recipes: dict[str, Recipe], adapters: dict[str, 
 
 def _settings(params: Params) -> dict[str, Any]:
     """What the params say of `train` and `evaluate`: `train.lr`, and of a section within them `train.loss.form`."""
-    values = {}
+    values: dict[str, Any] = {}
     for section in ("train", "evaluate"):
         for key, value in getattr(params, section).items():
             inner = value if isinstance(value, dict) else {}

@@ -78,14 +78,16 @@ def declared(name: str) -> Recipe:
 def _chain(path: Path) -> dict[Path, Any]:
     """A file, the one that it extends, and so on: their contents."""
     contents: dict[Path, Any] = {}
-    while path is not None:
+    following: Path | None = path
+    while following is not None:
+        path = following
         if path in contents:
             files = " -> ".join(map(str, [*contents, path]))
             raise UserError(f"{next(iter(contents))}: key '{EXTENDS}' leads in a circle: {files}.")
         contents[path] = read_yaml(path)
         if not isinstance(contents[path], dict):
             raise UserError(f"{path} should hold keys and values, but holds {type(contents[path]).__name__}.")
-        path = _base_of(path, contents[path][EXTENDS]) if EXTENDS in contents[path] else None
+        following = _base_of(path, contents[path][EXTENDS]) if EXTENDS in contents[path] else None
     return contents
 
 

@@ -17,9 +17,9 @@ import contextlib
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict, cast
 
 import torch
 
@@ -36,6 +36,13 @@ def run_key(run: Run, data: str) -> str:
     """Key of what decides a training: the run without its evaluation, its data's fingerprint, the code."""
     code = training_code(run) | closure("resume.py")
     return key_of(run.model_dump(mode="json", exclude={"evaluate"}), data, code)
+
+
+class Done(TypedDict):
+    """What is kept of a finished training: the SHA-256 of its outputs by name, and what stands beside them."""
+
+    files: dict[str, str]
+    info: Mapping[str, object]
 
 
 class Attempt:
@@ -84,7 +91,7 @@ class Attempt:
         Raises:
             UserError: the output folder was claimed by a training with other settings; or the disk is full.
         """
-        done = _read(self._done, "files", "info")
+        done = cast("Done | None", _read(self._done, "files", "info"))
         # the copy first: the first process may be putting the outputs in place
         if done is None or not any(_contents(folder) == done["files"] for folder in (self._copy, self.out_dir)):
             return False
@@ -112,7 +119,7 @@ class Attempt:
         if self.main:
             print(f"the state in {self._state} is damaged ({why}) and not used", file=sys.stderr)
 
-    def save(self, state: dict[str, Any]) -> None:
+    def save(self, state: Mapping[str, object]) -> None:
         """Keep the state of a finished epoch, written atomically.
 
         Raises:
@@ -125,7 +132,7 @@ class Attempt:
         with atomic_path(self._state) as partial:
             _save(state, partial)
 
-    def publish(self, write: Callable[[Path], None], info: dict[str, Any]) -> None:
+    def publish(self, write: Callable[[Path], None], info: Mapping[str, object]) -> None:
         """Write the outputs, atomically, and drop the state; `write(folder)` fills the output folder.
 
         Raises:
@@ -137,11 +144,11 @@ class Attempt:
             partial.mkdir()
             write(partial)
             files = _contents(partial)
-        done = {"files": files, "info": info}
+        done: Done = {"files": files, "info": info}
         write_json(self._done, done)
         self._put_in_place(done)
 
-    def _put_in_place(self, done: dict[str, Any]) -> None:
+    def _put_in_place(self, done: Done) -> None:
         """Make the output folder and the file beside it those of a finished training, and drop its state."""
         with self._claiming():
             if read_object(self._claim, "key")["key"] != self.key:
@@ -197,7 +204,7 @@ def _contents(folder: Path) -> dict[str, str]:
     return {file.name: sha256_file(file) for file in sorted(folder.glob("*")) if file.is_file()}
 
 
-def _save(state: dict[str, Any], path: Path) -> None:
+def _save(state: Mapping[str, object], path: Path) -> None:
     """`torch.save`, which hides a full disk behind an error of its own, with the system's error."""
     with open(path, "wb") as file:
         try:

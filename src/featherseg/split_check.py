@@ -44,7 +44,9 @@ def split_faults(runs: Iterable[Run], data: DataParams) -> dict[str, str]:
 def missing_note(name: str, data: DataParams) -> str | None:
     """Which of train, val and test a dataset lacks, and what follows; None where it has them, or is not known yet."""
     splits = dataset_splits(name, data)
-    missing = [split for split in (*TRAINING, "test") if splits and split not in splits.names]
+    if splits is None:
+        return None
+    missing = [split for split in (*TRAINING, "test") if split not in splits.names]
     if not missing:
         return None
     return (f"dataset '{name}' has no samples in split {', '.join(map(repr, missing))}; its splits are "
@@ -82,9 +84,12 @@ def _synthetic_splits(name: str, data: DataParams) -> Splits:
 
 def _pooled_splits(name: str, data: DataParams) -> Splits | None:
     pool = data.pooled[name]
-    members = {member: dataset_splits(member, data) for member in pool.members}
-    if None in members.values():
-        return None
+    members: dict[str, Splits] = {}
+    for member in pool.members:
+        splits = dataset_splits(member, data)
+        if splits is None:
+            return None
+        members[member] = splits
     trained = {split for member in pool.train for split in members[member].names if split in TRAINING}
     tested = {split for member in pool.test for split in members[member].names if split not in TRAINING}
     return Splits(trained | tested, f"add a member that has it to data.pooled.{name}")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from peft.tuners.lora.layer import MultiheadAttention
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 
@@ -15,9 +15,13 @@ class LoRAAttention(MultiheadAttention):
     handed to the call and nothing frozen is written.
     """
 
-    def forward(self, query: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    base_layer: nn.MultiheadAttention
+
+    # peft's says that a tensor comes back
+    def forward(self, query: Tensor, *args: Any,  # type: ignore[override]
+                **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """What `nn.MultiheadAttention` returns, with the updated projections."""
-        out = self.base_layer.out_proj
+        out: Any = self.base_layer.out_proj
         (name,) = self.active_adapters
         weights = {"in_proj_weight": self.base_layer.in_proj_weight + self.get_delta_weight(name),
                    "out_proj.base_layer.weight": out.base_layer.weight + out.get_delta_weight(name)}

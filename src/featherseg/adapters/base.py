@@ -202,6 +202,7 @@ def attach(module: nn.Module, block: nn.Module) -> None:
 
 
 def _adapt(module: nn.Module, inputs: tuple, output: Any) -> Any:
+    adapter = module.get_submodule("adapter")
     if isinstance(output, tuple):
-        return (module.adapter(output[0]), *output[1:])
-    return module.adapter(output)
+        return (adapter(output[0]), *output[1:])
+    return adapter(output)

@@ -1,7 +1,7 @@
 """ETRIS's Bridger (Xu et al., ICCV 2023, arXiv 2307.11545): the towers attend to each other after each stage."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from featherseg.adapters.base import METHODS, AdapterConfig, Method, set_exchange, unfreeze
 from featherseg.config import Positive
 from featherseg.core.errors import UserError
+from featherseg.models.base import SegmentationModel
 from featherseg.models.etris.config import STAGES
 from featherseg.models.etris.head import GatedAttention, convolution
 
@@ -143,15 +144,16 @@ class BridgerMethod(Method):
     colours = {"": "#0072B2", "both": "#0072B2", "text_to_vision": "#56B4E9", "vision_to_text": "#9AD0F0"}
     marker = "p"
 
-    def apply(self, model: "ETRIS", config: BridgerConfig) -> None:
+    def apply(self, model: SegmentationModel, config: BridgerConfig) -> None:
         """Set the exchange, with the base weights' Bridger where they hold one.
 
         Raises:
             UserError: `dim` is not a multiple of `heads`, or the base weights' Bridger is one of other knobs.
         """
+        model = cast("ETRIS", model)  # whose towers alone exchange after stages
         set_exchange(model, Bridger(model.exchange_spec, config), "the Bridger in the base weights")
         unfreeze(model, model.decoder_modules)
         if config.positional_embeddings:
-            for name, parameter in model.net.backbone.named_parameters():
+            for name, parameter in model.backbone.named_parameters():
                 if "positional_embedding" in name:
                     parameter.requires_grad_(True)

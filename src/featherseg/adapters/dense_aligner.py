@@ -7,7 +7,7 @@ the released checkpoints, so that those load by name.
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from featherseg.adapters.base import METHODS, AdapterConfig, Method, set_exchange, unfreeze
 from featherseg.config import Positive
 from featherseg.core.errors import UserError
+from featherseg.models.base import SegmentationModel
 
 if TYPE_CHECKING:
     from featherseg.models.detris.model import DETRIS
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 SCALE = 0.2
 DEVIATION = 0.02  # of DINOv2's linear layers at the start
 ATTENTION_WIDTH, ATTENTION_HEADS = 128, 8
+MLP = "mlp"  # inside a block of both towers
 LEAST = 16  # the narrowest convolution has a sixteenth of an adapter's width
 
 
@@ -136,7 +138,8 @@ class DenseAligner(DenseAdapter):
     def __init__(self, width: int, text_width: int, dim: int, prefix: int) -> None:
         super().__init__(width, dim, axes=2)
         self.cross = CrossAttention(dim, text_width)
-        self.prefix, self.words = prefix, None
+        self.prefix = prefix
+        self.words: Tensor | None = None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -147,9 +150,9 @@ class DenseAligner(DenseAdapter):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=DEVIATION)
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
     def forward(self, states: Tensor) -> Tensor:
@@ -183,21 +186,23 @@ class DenseAligners(nn.Module):
 
     def attach(self, model: "DETRIS") -> None:
         """Attach every adapter to its block: Text Adapters read before the norm that precedes the MLP."""
-        for adapters, tower, source in ((self.vision, model.vision, model.vision.mlp), (self.text, model.text, "ln_2")):
+        for adapters, tower, source in ((self.vision, model.vision, MLP), (self.text, model.text, "ln_2")):
             for block, adapter in adapters.items():
                 module = model.get_submodule(tower.blocks[int(block)])
-                adapter.attach(module.get_submodule(source), module.get_submodule(tower.mlp))
+                cast(DenseAdapter, adapter).attach(module.get_submodule(source), module.get_submodule(MLP))
 
     @contextlib.contextmanager
     def hearing(self, words: Tensor) -> Iterator[None]:
         """A context in which the vision tower hears these words (B, L, text width)."""
-        for adapter in self.vision.values():
-            adapter.words = words
+        self._tell(words)
         try:
             yield
         finally:
-            for adapter in self.vision.values():
-                adapter.words = None
+            self._tell(None)
+
+    def _tell(self, words: Tensor | None) -> None:
+        for adapter in self.vision.values():
+            cast(DenseAligner, adapter).words = words
 
 
 def _spread(count: int, blocks: Sequence[str]) -> list[int]:
@@ -214,12 +219,13 @@ class DenseAlignerMethod(Method):
     requires = frozenset({"exchange.words"})
     in_weights = True
 
-    def apply(self, model: "DETRIS", config: DenseAlignerConfig) -> None:
+    def apply(self, model: SegmentationModel, config: DenseAlignerConfig) -> None:
         """Set the exchange, with the base weights' adapters where they hold any.
 
         Raises:
             UserError: a width that does not fit, or the base weights' adapters are those of other knobs.
         """
+        model = cast("DETRIS", model)  # whose vision tower alone hears words
         exchange = DenseAligners(model, config)
         set_exchange(model, exchange, "what the base weights hold of DETRIS's adapters")
         exchange.attach(model)

@@ -51,6 +51,6 @@ class Houlsby(Method):
         for tower in tuned_towers(model, config):
             for name in tower.blocks:
                 block = model.get_submodule(name)
-                for part in (tower.attn, tower.mlp):
+                for part in tower.parts:
                     attach(block.get_submodule(part), Bottleneck(tower.dim, config.dim))
         unfreeze_head(model, config.head)

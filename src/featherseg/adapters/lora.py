@@ -61,7 +61,7 @@ def inject_lora(model: nn.Module, names: Sequence[str], rank: int, alpha: int) -
 
 def _target_names(model: SegmentationModel, tower: TowerSpec, config: LoRAConfig) -> list[str]:
     layers = tower.projections
-    if not layers:
+    if not layers and tower.attn:
         joint = isinstance(model.get_submodule(f"{tower.blocks[0]}.{tower.attn}"), nn.MultiheadAttention)
         layers = {"joint": tower.attn} if joint else {key: f"{tower.attn}.{key}" for key in get_args(Projection)}
     separate = set(SEPARATE) <= layers.keys()

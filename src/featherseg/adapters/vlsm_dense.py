@@ -58,5 +58,5 @@ class VLSMDense(Method):
     def _adapt_tower(model: SegmentationModel, tower: TowerSpec, dim: int) -> None:
         for name in tower.blocks[: tower.taps[-1]]:
             block = model.get_submodule(name)
-            for part in (tower.attn, tower.mlp):
+            for part in tower.parts:
                 attach(block.get_submodule(part), AdapterBlock(tower.dim, dim))

@@ -53,7 +53,8 @@ class RowWriter:
 
     def __init__(self, path: Path, rows: int, shape: Sequence[int], dtype: np.typing.DTypeLike) -> None:
         self._file = open(path, "wb")
-        self._sums_path, self._sums = _sums_of(path), []
+        self._sums_path = _sums_of(path)
+        self._sums: list[int] = []
         self._dtype = np.dtype(dtype)
         npy.write_array_header_1_0(self._file, {"shape": (rows, *shape), "fortran_order": False,
                                                 "descr": npy.dtype_to_descr(self._dtype)})
@@ -110,7 +111,7 @@ class RowFile:
         rows = list(rows)
         # aligned as torch aligns its own tensors: products of others can differ in the last bit
         values = torch.empty((len(rows), *self.shape), dtype=self._torch_dtype).numpy()
-        flat, size = values.reshape(-1).view(np.uint8), self._row_bytes
+        flat, size = values.reshape(-1).view(np.uint8).data, self._row_bytes
         for place, row in enumerate(rows):
             target = flat[place * size : (place + 1) * size]
             if os.preadv(self._file.fileno(), [target], self._start + row * size) < size:

@@ -30,7 +30,7 @@ _JSON_KINDS = {list: "a list", str: "a text", bool: "true or false", type(None):
                float: "a number"}
 _FILE_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket",
                stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
-_HINTS = {
+_HINTS: dict[int | None, str] = {
     errno.ENOSPC: "free space, then run the command again", errno.EDQUOT: "free space, then run the command again",
     errno.EACCES: "change the permission of the file and its folder, then run the command again",
     errno.EPERM: "change the permission of the file and its folder, then run the command again",
@@ -95,7 +95,7 @@ def explained(error: OSError, what: str = "") -> str:
 # ---------------------------------------------------------------- reading
 
 
-def open_file(path: Path | str) -> IO[bytes]:
+def open_file(path: Path | str) -> io.BufferedReader:
     """A regular file, opened to read its bytes: the one way into a file that somebody else made.
 
     Raises:

@@ -107,7 +107,7 @@ class Lettering:
 def _runs(text: str) -> list[tuple[_Font, str]]:
     """The drawable text in runs of one font."""
     grouped = groupby(drawable(text), key=_font_of)
-    return [(font, "".join(letters)) for font, letters in grouped]
+    return [(font, "".join(letters)) for font, letters in grouped if font is not None]
 
 
 def _font_of(letter: str) -> _Font | None:

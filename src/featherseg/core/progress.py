@@ -2,6 +2,7 @@
 
 import math
 import sys
+from typing import Any
 
 from tqdm import tqdm
 
@@ -20,6 +21,7 @@ def progress(total: int | None, description: str, unit: str, initial: int = 0, d
         disable: show nothing.
         scale: write large numbers as 1.2k or 3.4G.
     """
+    look: dict[str, Any]
     if sys.stderr.isatty():
         look = {"dynamic_ncols": True}
     else:

@@ -7,18 +7,33 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from featherseg import __version__
 
 LIBRARIES = ("torch", "transformers", "accelerate", "peft", "numpy")
 
 
-def provenance() -> dict[str, Any]:
-    """Hardware, library versions and git commit of this process; `commit` is None outside of a repository.
+class Provenance(TypedDict):
+    """Where a number came from.
 
-    A commit with changes on top reads `<hash>+changes`.
+    Attributes:
+        hardware: the accelerator, or the processor.
+        threads: of the processor, that torch uses.
+        python, featherseg, versions: of the interpreter, this package and `LIBRARIES`.
+        commit: `<hash>`, or `<hash>+changes` with changes on top; None outside of a repository.
     """
+
+    hardware: str
+    threads: int
+    python: str
+    featherseg: str
+    versions: dict[str, str]
+    commit: str | None
+
+
+def provenance() -> Provenance:
+    """Hardware, library versions and git commit of this process."""
     import torch
 
     return {"hardware": hardware(), "threads": torch.get_num_threads(), "python": platform.python_version(),

@@ -9,9 +9,10 @@ import fnmatch
 import functools
 import hashlib
 import inspect
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 PACKAGE = Path(__file__).parents[1]
 # they write, name, look up, time, refuse or resume, and decide no number; what config.py reads, the plan resolves
@@ -105,15 +106,20 @@ def _imports(node: ast.AST, method: str = "") -> Iterator[tuple[str, str]]:
     """What a syntax tree imports, as `Source` has it; imports for type checkers alone are none."""
     for name in _named(node):
         yield from ((method, path) for path in _paths(name))
-    is_task = isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Task") for base in node.bases)
-    children = node.orelse if _is_for_type_checkers(node) else ast.iter_child_nodes(node)
+    is_task = isinstance(node, ast.ClassDef) and any(map(_is_task, node.bases))
+    children: Iterable[ast.AST] = node.orelse if _is_for_type_checkers(node) else ast.iter_child_nodes(node)
     for child in children:
         inside = child.name if is_task and isinstance(child, ast.FunctionDef) else method
         yield from _imports(child, inside)
 
 
-def _is_for_type_checkers(node: ast.AST) -> bool:
+def _is_for_type_checkers(node: ast.AST) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _is_task(base: ast.expr) -> bool:
+    """Whether a base class is a task, such as `Task` or `Task[Model]`."""
+    return ast.unparse(base).partition("[")[0].endswith("Task")
 
 
 def _named(node: ast.AST) -> list[str]:

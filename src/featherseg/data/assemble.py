@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -33,6 +33,17 @@ class Pixels:
 
 
 Source = Path | Pixels
+
+
+def pixels_of(image: Source) -> np.ndarray:
+    """An image: uint8 (H, W, 3).
+
+    Raises:
+        UserError: its file cannot be read.
+    """
+    return image.read() if isinstance(image, Pixels) else read_image(image)
+
+
 _WHITE = {"255", "65535"}
 
 
@@ -117,10 +128,11 @@ class Markings:
         """What the threshold makes of the levels of a target's files."""
         levels = sorted(set().union(*files))
         shown = ", ".join(f"{level:g} {_mean_share(level, files):.1%}" for level in levels)
-        above = [f"{level:g}" for level in levels if level >= self.threshold]
-        below = [f"{level:g}" for level in levels if level < self.threshold]
+        threshold = cast(float, self.threshold)  # without one no mask is read as shares
+        above = [f"{level:g}" for level in levels if level >= threshold]
+        below = [f"{level:g}" for level in levels if level < threshold]
         return (f"{len(files)} {'mask' if len(files) == 1 else 'masks'} of {target!r} have {len(levels)} grey levels "
-                f"({shown}); the threshold {self.threshold:g} counts {', '.join(above) or 'none'} as target and "
+                f"({shown}); the threshold {threshold:g} counts {', '.join(above) or 'none'} as target and "
                 f"{', '.join(below)} as background, as is right for shares of several raters; if the levels are "
                 "classes, save one mask file a structure.")
 
@@ -182,12 +194,13 @@ def faults(rows: Iterable[Row], markings: Markings) -> Iterator[str]:
     Args:
         markings: what takes the files into account, new.
     """
-    sizes: dict[Path, tuple[int, int] | None] = {}
+    sizes: dict[Source, tuple[int, int] | None] = {}
     for row in rows:
         if row.image not in sizes:
             sizes[row.image] = None
             try:
-                sizes[row.image] = read_image(row.image).shape[:2]
+                height, width = pixels_of(row.image).shape[:2]
+                sizes[row.image] = height, width
             except UserError as error:
                 yield str(error)
         size = sizes[row.image]

@@ -317,7 +317,8 @@ def _is_drawable(sample: Sample) -> bool:
 def _tile(dataset: PreparedDataset, samples: list[Sample]) -> Image.Image:
     image = Image.fromarray(dataset.image(samples[0]))
     scale = _SIDE / max(image.size)
-    size = tuple(max(1, round(side * scale)) for side in image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    size = width, height
     pixels = np.array(image.resize(size, Image.Resampling.LANCZOS))
     font = Lettering(_FONT_SIZE)
     captions: list[tuple[str, str]] = []

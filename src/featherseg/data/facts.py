@@ -70,7 +70,7 @@ class Leaks:
     def add_picture(self, pixels: np.ndarray, splits: Iterable[str]) -> None:
         """Count in one image, uint8 (H, W, 3), with the splits of its samples."""
         digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
-        digest.update(np.ascontiguousarray(pixels))
+        digest.update(np.ascontiguousarray(pixels).data)
         self._pictures[digest.digest()].update(splits)
 
     def add_group(self, group: str, image: str, split: str) -> None:
@@ -96,7 +96,8 @@ def write_facts(dataset_dir: Path | str) -> Facts:
         UserError: the dataset cannot be read.
     """
     dataset_dir = Path(dataset_dir)
-    leaks, splits = Leaks(), defaultdict(set)
+    leaks = Leaks()
+    splits: dict[str, set[str]] = defaultdict(set)
     asked = []
     masks, vanishing = 0, Counter(dict.fromkeys(INPUT_SIZES, 0))
     for sample in read_samples(dataset_dir):
@@ -124,7 +125,8 @@ def read_facts(dataset_dir: Path | str) -> Facts:
         UserError: `facts.json` is missing or damaged.
     """
     keys = ("pictures_in_several_splits", "groups_in_several_splits", "prompts_alike", "masks", "vanishing")
-    pictures, groups, alike, masks, vanishing = map(read_object(Path(dataset_dir) / FACTS, *keys).get, keys)
+    content = read_object(Path(dataset_dir) / FACTS, *keys)
+    pictures, groups, alike, masks, vanishing = (content[key] for key in keys)
     return Facts(pictures, groups, alike, masks, {int(size): count for size, count in vanishing.items()})
 
 

@@ -5,6 +5,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -60,8 +61,9 @@ def open_picture(path: PictureFile) -> Picture:
             if width * height > MOST_PIXELS:
                 raise UserError(f"{path} is {width}x{height} pixels, more than the {MOST_PIXELS / 1e6:.0f} megapixels "
                                 "that a picture may have; shrink it, or cut it into several.")
-            if stored.format != "MPO" and getattr(stored, "n_frames", 1) > 1:  # a photograph with its preview
-                raise UserError(f"{path} holds {stored.n_frames} pages where one picture is expected; "
+            pages = getattr(stored, "n_frames", 1)
+            if stored.format != "MPO" and pages > 1:  # a photograph with its preview
+                raise UserError(f"{path} holds {pages} pages where one picture is expected; "
                                 "split it into one file a page.")
             stored.load()
             turned = stored.getexif().get(_ORIENTATION, 1) != 1
@@ -73,11 +75,11 @@ def open_picture(path: PictureFile) -> Picture:
         cause = f"its format is unknown: none of {known}" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(f"{path} cannot be read as a picture ({cause}); "
                         "replace or remove the file.") from None
-    if upright.mode == "F" and not np.isfinite(upright).all():
+    if upright.mode == "F" and not np.isfinite(np.asarray(upright)).all():
         raise UserError(f"{path} holds values that are no numbers (NaN or infinite); replace them.")
     plain = (stored.mode in ("RGB", "L") and stored.format in ("JPEG", "PNG") and not turned
              and not stored.has_transparency_data)
-    return Picture(upright, plain, stored.format)
+    return Picture(upright, plain, stored.format or "")
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -201,7 +203,8 @@ def _kind(image: Image.Image, levels: np.ndarray, value: float) -> Kind:
     if _is_grey(image):
         return Kind((0, 0, 0), float(value), float(of_level.mean()))
     y, x = (int(place) for place in np.unravel_index(int(of_level.argmax()), levels.shape))
-    return Kind(image.crop((x, y, x + 1, y + 1)).convert("RGB").getpixel((0, 0)), float(value), float(of_level.mean()))
+    red, green, blue = image.crop((x, y, x + 1, y + 1)).convert("RGB").tobytes()
+    return Kind((red, green, blue), float(value), float(of_level.mean()))
 
 
 def _several(kinds: list[Kind], threshold: float | None) -> str:
@@ -247,7 +250,7 @@ def _mask_levels(image: Image.Image) -> np.ndarray:
 def _beside_levels(image: Image.Image, levels: int) -> str | None:
     """What tells parts of a mask of one or two levels apart that the levels do not; None where nothing does."""
     if not _is_grey(image):
-        colours = image.convert("RGB").getcolors(256)
+        colours = cast(list[tuple[int, tuple[int, int, int]]] | None, image.convert("RGB").getcolors(256))
         if colours is None or len(colours) > 2:
             shares = [f"#{bytes(colour).hex()} {count / (image.width * image.height):.1%}"
                       for count, colour in sorted(colours or [], reverse=True)]
@@ -262,7 +265,7 @@ def _alpha_varies(image: Image.Image) -> bool:
     """Whether some pixels of a picture are more transparent than others."""
     if not image.has_transparency_data:
         return False
-    least, most = image.convert("RGBA").getchannel("A").getextrema()
+    least, most = cast(tuple[int, int], image.convert("RGBA").getchannel("A").getextrema())
     return least < most
 
 
@@ -284,7 +287,8 @@ def _listed_levels(levels: np.ndarray) -> str | None:
 
 def _palette_fault(image: Image.Image) -> str | None:
     """What is wrong with a mask of two colours by a palette, whose indices may be labels; None where they agree."""
-    first, *second = sorted(index for _, index in image.convert("P").getcolors())
+    colours = cast(list[tuple[int, int]], image.convert("P").getcolors())  # at most 256, so there is a list
+    first, *second = sorted(index for _, index in colours)
     brightness = np.array(image.getpalette("RGB")).reshape(-1, 3).max(axis=1)
     if second and brightness[second[0]] < brightness[first]:
         return (f"marks by its palette's index {second[0]} what is the darker of its two colours, so that either may "

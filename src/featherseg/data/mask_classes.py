@@ -56,7 +56,8 @@ class Kind:
         """A word for the colour that the noise of JPEG does not change."""
         if self.is_grey:
             return "grey"
-        return _HUES[tuple(channel > _STRONG * max(self.colour) for channel in self.colour)]
+        red, green, blue = (channel > _STRONG * max(self.colour) for channel in self.colour)
+        return _HUES[red, green, blue]
 
     @property
     def code(self) -> str:
@@ -220,8 +221,8 @@ def _thin(colours: np.ndarray, levels: np.ndarray, plateaus: list[Kind]) -> list
         near = coloured & (_apart(direction, commonest) <= _ONE_HUE)
         if near.sum() >= least:
             place = int(np.where(near, vivid, 0).argmax())
-            kinds.append(Kind(tuple(map(int, colours.reshape(-1, colours.shape[2])[place, :3])),
-                              float(levels.flat[place]), near.sum() / levels.size))
+            red, green, blue = map(int, colours.reshape(-1, colours.shape[2])[place, :3])
+            kinds.append(Kind((red, green, blue), float(levels.flat[place]), near.sum() / levels.size))
         coloured &= ~near
     return kinds if len(plateaus) + len(kinds) > 2 else []
 
@@ -252,4 +253,5 @@ def _sorted(kinds: list[Kind]) -> list[Kind]:
 
 
 def _colour(code: np.uint32) -> tuple[int, int, int]:
-    return tuple(int(code) >> shift & 255 for shift in (0, 8, 16))
+    red, green, blue = (int(code) >> shift & 255 for shift in (0, 8, 16))
+    return red, green, blue

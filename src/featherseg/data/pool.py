@@ -87,7 +87,8 @@ def _samples(name: str, pool: PoolParams) -> Iterator[tuple[Sample, Path]]:
     """
     owner: dict[str, str] = {}
     for member in pool.members:
-        folder, counts = PROCESSED / member, Counter()
+        folder = PROCESSED / member
+        counts: Counter[str] = Counter()
         for sample in read_samples(folder):
             trained = sample.split in TRAINING
             if sample.split == UNNAMED or member not in (pool.train if trained else pool.test):

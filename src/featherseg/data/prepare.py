@@ -79,7 +79,7 @@ def prepare_official(name: str, raw_dir: Path, out_dir: Path, keep_published_fau
         UserError: it is no dataset of its own, or its data cannot be worked with.
     """
     spec = SPECS[name]
-    if as_published:
+    if as_published and isinstance(spec, DatasetSpec):
         spec = spec.as_published(as_published)
     images = getattr(spec, "images", None)
     sources = [raw_dir, *([raw_dir.parent / images] if images else [])]
@@ -88,7 +88,7 @@ def prepare_official(name: str, raw_dir: Path, out_dir: Path, keep_published_fau
     if reason:
         write_not_run(out_dir, reason)
     elif isinstance(spec, ReferringSpec):
-        prepare_referring(spec, *sources, out_dir)
+        prepare_referring(spec, raw_dir, sources[-1], out_dir)
     elif isinstance(spec, DatasetSpec):
         prepare_published(spec, raw_dir, out_dir, keep_published_faults, sources[-1])
     elif isinstance(spec, LabelMapSpec):

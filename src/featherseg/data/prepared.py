@@ -15,11 +15,11 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -187,7 +187,7 @@ class PreparedWriter:
         return self._images[image_id][1:]
 
     def add_sample(self, *, image_id: str, target: str, mask: np.ndarray, split: str | None = None,
-                   group: str | None = None, prompts: dict[str, str | list[str]] | None = None,
+                   group: str | None = None, prompts: Mapping[str, str | list[str]] | None = None,
                    attributes: dict[str, Any] | None = None) -> str:
         """Store one target of an image that was added before; return its sample id.
 
@@ -293,16 +293,23 @@ class PreparedWriter:
                 table.write_table(pyarrow.Table.from_pylist(rows, schema=_schema()))
 
 
+class Status(TypedDict):
+    """What `status.json` says: whether a stage made its output, and if not, why."""
+
+    status: Literal["ok", "not_run"]
+    reason: str | None
+
+
 class PreparedDataset:
     """A prepared dataset on disk.
 
     Attributes:
         path: its folder.
-        status: {"status": "ok" | "not_run", "reason": str | None}.
+        status: whether it could be made.
         samples: every sample in stored order; empty where the status is not_run.
     """
 
-    def __init__(self, path: Path, status: dict[str, Any], samples: list[Sample]) -> None:
+    def __init__(self, path: Path, status: Status, samples: list[Sample]) -> None:
         self.path = path
         self.status = status
         self.samples = samples
@@ -317,7 +324,7 @@ class PreparedDataset:
         """
         path = Path(path)
         reason = not_run_reason(path)
-        status = {"status": "not_run" if reason else "ok", "reason": reason}
+        status: Status = {"status": "not_run" if reason else "ok", "reason": reason}
         return cls(path, status, [] if reason else list(read_samples(path)))
 
     def split(self, name: str) -> list[Sample]:
@@ -401,7 +408,7 @@ def prompt_of(sample: Sample, level: str, rng: random.Random | None = None) -> s
     return rng.choice(prompts) if rng else prompts[0]
 
 
-def clean_prompts(prompts: dict[str, str | list[str]] | None, target: str,
+def clean_prompts(prompts: Mapping[str, str | list[str]] | None, target: str,
                   where: str) -> dict[str, list[str]]:
     """Prompts in the stored form: levels ascending, each a list of at least one string.
 
@@ -427,7 +434,7 @@ def clean_prompts(prompts: dict[str, str | list[str]] | None, target: str,
             raise UserError(f"{where}: prompt {level} is {texts!r}; give a string or a list of strings.")
     if not set(prompts) & set(LEVELS):
         raise UserError(f"{where}: there is no prompt; give at least p0, or leave `prompts` out.")
-    cleaned = {}
+    cleaned: dict[str, list[str]] = {}
     for level in order:
         if level in prompts:
             texts = prompts[level]

@@ -62,7 +62,8 @@ def uneven_note(samples: Sequence[tuple[str, str | None]]) -> str | None:
     largest, total = max(sizes.values(), default=0), sizes.total()
     if largest < 2:
         return None
-    splits, counts = split_groups(sizes), Counter()
+    splits = split_groups(sizes)
+    counts: Counter[str] = Counter()
     for group, size in sizes.items():
         counts[splits[group]] += size
     shares = {split: counts[split] / total for split in ASKED}

@@ -94,8 +94,9 @@ class Letterbox:
 
     def window(self, height: int, width: int) -> tuple[slice, slice]:
         """Rows and columns of the square that a picture of this height and width covers."""
-        return tuple(_centred(max(1, round(side * self.size / max(height, width))), self.size)
-                     for side in (height, width))
+        rows, columns = (_centred(max(1, round(side * self.size / max(height, width))), self.size)
+                         for side in (height, width))
+        return rows, columns
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,9 @@ Resize = Squash | Letterbox | Warp
 
 def resize_of(kind: ResizeKind, size: int, fill: tuple[int, int, int]) -> Resize:
     """The way to a square of side `size`; `fill` is the padding's colour, where there is padding."""
-    return {"squash": Squash(size), "letterbox": Letterbox(size, fill), "published_warp": Warp(size, fill)}[kind]
+    ways: dict[ResizeKind, Resize] = {
+        "squash": Squash(size), "letterbox": Letterbox(size, fill), "published_warp": Warp(size, fill)}
+    return ways[kind]
 
 
 def _centred(length: int, size: int) -> slice:

@@ -5,7 +5,7 @@ rewrites a tower's forward: it hooks onto the blocks that `TowerSpec` names, or 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from featherseg.core.errors import UserError
-from featherseg.data.transforms import Resize
+from featherseg.data.transforms import Kernel, Resize
 from featherseg.models.knobs import Upsampling, WayBack
 from featherseg.models.readings import Reading, as_text
 from featherseg.models.towers.padding import cut, padded
@@ -51,6 +51,11 @@ class TowerSpec:
     modules: tuple[str, ...]
     projections: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the attention module and the MLP inside a block, as far as blocks have them."""
+        return tuple(part for part in (self.attn, self.mlp) if part)
+
 
 @dataclass(frozen=True)
 class ImageFeatures:
@@ -58,7 +63,7 @@ class ImageFeatures:
 
     taps: tuple[Tensor, ...]
 
-    def map(self, function) -> Self:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The features with `function` applied to every tensor."""
         return type(self)(tuple(function(tap) for tap in self.taps))
 
@@ -86,7 +91,7 @@ class TextFeatures:
     taps: tuple[Tensor, ...]
     padding: Tensor | None = None
 
-    def map(self, function) -> Self:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The features with `function` applied to every tensor."""
         padding = None if self.padding is None else function(self.padding)
         return type(self)(function(self.sentence), tuple(function(tap) for tap in self.taps), padding)
@@ -99,8 +104,8 @@ class TextFeatures:
     def concat(cls, parts: Sequence[Self]) -> Self:
         """One batch out of several."""
         sentence = torch.cat([part.sentence for part in parts])
-        padded = parts[0].padding is not None
-        padding = torch.cat([part.padding for part in parts]) if padded else None
+        paddings = [part.padding for part in parts if part.padding is not None]
+        padding = torch.cat(paddings) if paddings else None
         return cls(sentence, _joined_taps(parts), padding)
 
 
@@ -142,6 +147,7 @@ class SegmentationModel(nn.Module, ABC):
 
     Attributes:
         name: the model's name in recipes.
+        net: the module that holds the base weights.
         image_size: side of the square input in pixels.
         resize: how a picture gets to that square, and the way back.
         word_length: tokens that every prompt is cut or padded to; None pads to the longest of a batch.
@@ -172,6 +178,7 @@ class SegmentationModel(nn.Module, ABC):
     """
 
     name: str
+    net: nn.Module
     image_size: int
     resize: Resize
     word_length: int | None = None
@@ -317,7 +324,7 @@ class SegmentationModel(nn.Module, ABC):
                 at_original = self.resize.inverse(plane[None], *size)[0, 0]
                 yield at_original.sigmoid().cpu().numpy()
             return
-        kernel = "nearest" if self.way_back == "published_nearest" else "bicubic"
+        kernel: Kernel = "nearest" if self.way_back == "published_nearest" else "bicubic"
         for plane, size in zip(self._input_probabilities(logits), sizes, strict=True):
             at_original = self.resize.inverse(plane[None], *size, kernel)[0, 0]
             yield at_original.clamp(0, 1).cpu().numpy()  # splines may leave [0, 1]

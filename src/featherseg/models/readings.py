@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,25 @@ Reader = Callable[[Sequence[str]], Sequence[Reading]]
 def as_text(prompts: Sequence[str]) -> list[Reading]:
     """Readings for a model whose tokens are not known: prompts differ by more than case and white space."""
     return [Reading(" ".join(prompt.split()).casefold()) for prompt in prompts]
+
+
+class Lost(TypedDict):
+    """What is lost of some prompts, as records hold it.
+
+    Attributes:
+        n: number of different prompts.
+        cut: those of which the model reads a part only.
+        limit: tokens after which they are cut; None where none is.
+        alike: those that are the same to the model as another one.
+        first_cut, first_alike: examples.
+    """
+
+    n: int
+    cut: int
+    limit: int | None
+    alike: int
+    first_cut: list[str]
+    first_alike: list[str]
 
 
 class Readings:
@@ -55,13 +74,8 @@ class Readings:
         """Whether the model reads the prompt in part only."""
         return self._reading(prompt).lost > 0
 
-    def count(self, prompts: Iterable[str]) -> dict[str, Any]:
-        """What is lost of prompts, each different text counted once.
-
-        Returns:
-            n: their number; cut: those that the model reads in part only, after `limit` tokens (None where nothing
-            is cut); alike: those that are the same to the model as another one; first_cut and first_alike: examples.
-        """
+    def count(self, prompts: Iterable[str]) -> Lost:
+        """What is lost of prompts, each different text counted once."""
         texts = sorted(set(prompts))
         cut = [text for text in texts if self.is_cut(text)]
         kinds: dict[str, list[str]] = {}
@@ -83,7 +97,7 @@ class Readings:
             self._first.setdefault(reading.key, prompt)
 
 
-def losses(counted: dict[str, Any]) -> list[str]:
+def losses(counted: Lost) -> list[str]:
     """What `Readings.count` found to be lost, a sentence each; none where nothing is."""
     sentences, of_all = [], f"of {counted['n']} different prompts"
     if counted["cut"]:

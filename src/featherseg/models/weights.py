@@ -3,13 +3,16 @@
 import json
 import zipfile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from featherseg.config import ModelConfig, Strict, parse
 from featherseg.core.errors import UserError
 from featherseg.core.files import open_file, read_object, read_text, sha256_file
 from featherseg.core.terminal import first_names, printable, shortened
 from featherseg.data.raw.extract import open_zip
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RANDOM = "random"
 RANDOM_SMALL = "random-small"
@@ -82,7 +85,7 @@ def config_file(weights: Path | str) -> Path:
     return file
 
 
-def read_state(folder: Path | str) -> dict[str, Any]:
+def read_state(folder: Path | str) -> dict[str, "Tensor"]:
     """Tensors by name, in float32, of a folder's weights file, without executing anything in it.
 
     Of a training's checkpoint it is the entry `state_dict`, and `module.`, which distributed training puts before
@@ -101,7 +104,7 @@ def read_state(folder: Path | str) -> dict[str, Any]:
                         "open_clip_model.safetensors (featherseg weights clip-rn50, clip-rn101 or clip-vit-b16).")
     try:
         if file.suffix == ".safetensors":
-            state = load_file(file)
+            state: Any = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, json.JSONDecodeError, ValueError) as error:
@@ -132,7 +135,7 @@ def _is_torchscript(file: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def check_keys(found: dict[str, Any], expected: dict[str, Any], source: str) -> None:
+def check_keys(found: dict[str, "Tensor"], expected: dict[str, "Tensor"], source: str) -> None:
     """Compare tensors by name and shape, and refuse those that hold no plain finite numbers.
 
     Raises:
@@ -149,7 +152,7 @@ def check_keys(found: dict[str, Any], expected: dict[str, Any], source: str) -> 
     check_values(found, source)
 
 
-def check_values(tensors: dict[str, Any], source: str) -> None:
+def check_values(tensors: dict[str, "Tensor"], source: str) -> None:
     """Refuse tensors that are not dense or not finite.
 
     Raises:

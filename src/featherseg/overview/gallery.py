@@ -30,7 +30,7 @@ def overlays(study: Study, dataset: str) -> list:
     data = PreparedDataset.read(processed(dataset))
     samples = {sample.sample_id: sample for sample in data.samples}
     figure, axes = style.panels(3 * len(runs), width=2.75, height=3.2, columns=3)
-    figure.get_layout_engine().set(h_pad=0.09, w_pad=0.05)
+    figure.set_layout_engine("constrained", h_pad=0.09, w_pad=0.05)
     for place, (recipe, run) in enumerate(runs.items()):
         stored = predictions(study, run)
         of_something = stored[~(stored.empty_truth & stored.empty_prediction)]

@@ -1,6 +1,6 @@
 """What ran: every declared run with its origin, how it trained, and what is left on disk of others."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 
@@ -13,6 +13,7 @@ from featherseg.reporting.tables import FROM, honest, made_here
 if TYPE_CHECKING:
     from IPython.display import Markdown
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
 MOST_NAMED = 6  # runs in a sentence
 
@@ -53,7 +54,7 @@ def training_curves(study: Study) -> "Figure | Markdown":
             axis.plot(curve.epoch, 100 * curve.val_dsc, linewidth=1.6, markersize=4, label=record.title,
                       color=style.colour(record.adapter, record.positions), marker=style.marker(record.adapter))
         axis.set(title=panel_title(known[known.dataset == dataset]), xlabel="epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        cast("MaxNLocator", axis.xaxis.get_major_locator()).set_params(integer=True)
     axes[0].set_ylabel("validation DSC (%)")
     legend(figure, axes)
     return figure

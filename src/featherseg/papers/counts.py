@@ -4,24 +4,22 @@ Each paper that has such counts offers them in its module `published`: `printed_
 for a recipe that is not of this paper; `released_parameters(recipe)`, by group or module, or nothing.
 """
 
-from typing import Any
-
 from featherseg.config import Params, parse, read_yaml
-from featherseg.describe import describe
+from featherseg.describe import Described, describe
 from featherseg.papers.modules import offering
 from featherseg.plan import read_recipe, resolve_adapter, resolve_model
 
 
-def describe_with(recipe: str, params_file: str | None) -> dict[str, Any]:
+def describe_with(recipe: str, params_file: str | None) -> Described:
     """`describe.describe`, of the full-size model with published counts beside it (`published`, `released_code`), or
     of the model that a params file chooses for this recipe."""
     if params_file is None:
-        return describe(recipe) | {"published": printed_parameters(recipe), "released_code": released_code(recipe)}
+        return {**describe(recipe), "published": printed_parameters(recipe), "released_code": released_code(recipe)}
     params = parse(Params, read_yaml(params_file), params_file)
     settings = read_recipe(recipe)
     model, _ = resolve_model(settings, params, params_file)
     described = describe(recipe, model, resolve_adapter(settings, params, params_file))
-    return described | {"published": None, "released_code": {}}
+    return {**described, "published": None, "released_code": {}}
 
 
 def printed_parameters(recipe: str) -> str | None:

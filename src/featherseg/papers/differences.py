@@ -15,7 +15,7 @@ def differences() -> pd.DataFrame:
     Returns:
         recipe, field, what the released code does, and where the evidence is.
     """
-    evidence = {}
+    evidence: dict[str, str] = {}
     for audit in offering("audit", "EVIDENCE"):
         evidence |= audit.EVIDENCE
     lines = []

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from featherseg.config import FolderParams, read_params, study_params_path
 from featherseg.core.errors import UserError
@@ -18,14 +18,18 @@ from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.models.readings import Reader, as_text
 from featherseg.reliance.measure import Settings, measure
 from featherseg.reliance.predictor import load
+from featherseg.reliance.record import Record
 from featherseg.reliance.suite import Segment
 from featherseg.reliance.verdict import LEAST_DROP, LEVEL, is_drop, is_gain, remarks, tested, title
+
+if TYPE_CHECKING:
+    from featherseg.models.base import SegmentationModel
 
 EVERY_SPLIT = "all"
 
 
 def examine(predictor: str | None, run: str | None, data: Path | None, split: str, limit: int | None,
-            out: Path) -> dict[str, Any]:
+            out: Path) -> Record:
     """Examine a predictor or a run; write `reliance.parquet`, `reliance.json` and `reliance.html` into `out`.
 
     Args:
@@ -49,15 +53,18 @@ def examine(predictor: str | None, run: str | None, data: Path | None, split: st
         raise UserError(f"the limit is {limit}; give at least 1 image.")
     if out.is_file():
         raise UserError(f"{out} is a file; name a folder.")
+    segment: Segment
+    reader: Reader
     if predictor is not None:
         if data is None:
             raise UserError("name the data of the predictor: --data <folder>.")
         segment, reader, settings, model = load(predictor), as_text, Settings(limit=limit), predictor
-    else:
+        folder = data
+    elif run is not None:
         segment, reader, settings, own_data = _run(run, limit)
-        model, data = run, data or own_data
-    with open_data(data) as (name, dataset):
-        samples = _samples(dataset, split, data)
+        model, folder = run, data or own_data
+    with open_data(folder) as (name, dataset):
+        samples = _samples(dataset, split, folder)
         where = f"{name}, split {split}" if split != EVERY_SPLIT else name
         trials, record = measure(segment, dataset, samples, settings, model=model, data=where, reader=reader)
         from featherseg.reliance.page import report
@@ -124,13 +131,14 @@ def _is_public(dataset: str) -> bool:
     return study_params_path("study").is_file() and is_public(dataset, read_params("study").data)
 
 
-def terminal_table(record: dict[str, Any]) -> str:
+def terminal_table(record: Record) -> str:
     """One line an intervention: DSC, change with its interval, corrected p-value and change of the mask."""
     head = f"{'':<28}{'n':>5}{'DSC %':>8}{'change':>9}{'95 % interval':>18}{'p (Holm)':>10}{'mask changed %':>16}"
     own = record["own"]
     lines = [head, f"{'own image, own prompt':<28}{record['n_samples']:>5}{100 * own['value']:>8.1f}"]
     for one in tested(record):
-        interval = "–" if one["low"] is None else f"{_points(one['high'])} to {_points(one['low'])}"
+        low, high = one["low"], one["high"]
+        interval = "–" if low is None or high is None else f"{_points(high)} to {_points(low)}"
         mark = " *" if is_drop(one) else " +" if is_gain(one) else ""
         lines.append(f"{title(one['condition']):<28}{one['n']:>5}{100 * one['dsc']:>8.1f}{_points(one['drop']):>9}"
                      f"{interval:>18}{one['p_holm']:>10.4f}{100 * one['changed']['value']:>16.1f}{mark}")
@@ -145,12 +153,13 @@ def _points(drop: float) -> str:
 def _run(name: str, limit: int | None) -> tuple[Segment, Reader, Settings, Path]:
     """A trained run as a `Segment`, what it reads of prompts, its settings, and its prepared dataset."""
     from featherseg.checkpoint import load_model
+    from featherseg.tasks.segmentation.config import scoring_of
     from featherseg.tasks.segmentation.predict import find_run, iterate_probabilities
 
     run, train_dir = find_run(name)
-    model = load_model(run, train_dir)
-    segment = partial(iterate_probabilities, model, batch_size=run.evaluate.batch_size)
-    settings = Settings(prompts=run.evaluate.prompts, threshold=run.evaluate.threshold, seed=run.seed, limit=limit)
+    model, scoring = cast("SegmentationModel", load_model(run, train_dir)), scoring_of(run)
+    segment = partial(iterate_probabilities, model, batch_size=scoring.batch_size)
+    settings = Settings(prompts=scoring.prompts, threshold=scoring.threshold, seed=run.seed, limit=limit)
     return segment, model.read, settings, processed(run.dataset)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from featherseg.data.prepared import PreparedDataset
+from featherseg.reliance.record import Condition, Modality, Scores, Shapley
 from featherseg.reliance.suite import unpack
-from featherseg.reliance.tables import Record
 from featherseg.reliance.verdict import is_drop, is_gain, tested, title
 from featherseg.reporting import style
 from featherseg.reporting.overlays import caption, draw_outlines
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MODALITIES = {"text": ("prompt changed, image its own", "#0072B2"),
-              "image": ("image changed, prompt its own", "#D55E00")}
-PLAYERS = {"image": "#D55E00", "text": "#0072B2"}
+MODALITIES: dict[Modality, tuple[str, str]] = {
+    "text": ("prompt changed, image its own", "#0072B2"),
+    "image": ("image changed, prompt its own", "#D55E00")}
+PLAYERS: dict[Modality, str] = {"image": "#D55E00", "text": "#0072B2"}
 SHOWN = ("own", NONE, "class_only", OTHER_STRUCTURE, "other_sample", PERMUTED, "flip_location", "flip_colour",
          "flip_size", "flip_shape", "contradictory", "random_words")
 MOST_SHOWN = 8
 _MOST_COMMON = 60  # letters
 
 
-def changes(records: Mapping[str, Record]) -> "Figure":
+def changes(records: Mapping[str, Scores]) -> "Figure":
     """The change of DSC under every intervention with its interval: one panel per record, filled where the loss or the
     gain is statistically significant."""
     most = max(len(tested(record)) for record in records.values())
@@ -50,16 +51,17 @@ def changes(records: Mapping[str, Record]) -> "Figure":
     return figure
 
 
-def whisker(axis: "Axes", place: float, condition: Record, colour: str) -> None:
+def whisker(axis: "Axes", place: float, condition: Condition, colour: str) -> None:
     """An intervention's change of DSC with its interval on a line of a chart; filled where it is significant."""
-    if condition["low"] is not None:
-        ends = [-100 * condition["high"], -100 * condition["low"]]
+    low, high = condition["low"], condition["high"]
+    if low is not None and high is not None:
+        ends = [-100 * high, -100 * low]
         axis.plot(ends, [place, place], color=colour, linewidth=2, alpha=0.6)
     filled = colour if is_drop(condition) or is_gain(condition) else "white"
     axis.plot(-100 * condition["drop"], place, "o", color=colour, markersize=6, markerfacecolor=filled)
 
 
-def shares(records: Mapping[str, Record]) -> "Figure":
+def shares(records: Mapping[str, Scores]) -> "Figure":
     """Shapley values of image and text in DSC, one bar per model, split into the two; hatched where nothing is
     gained."""
     from matplotlib.patches import Patch
@@ -77,7 +79,7 @@ def shares(records: Mapping[str, Record]) -> "Figure":
     return figure
 
 
-def _bar(axis: "Axes", place: int, shapley: Record) -> None:
+def _bar(axis: "Axes", place: int, shapley: Shapley) -> None:
     """One model's values side by side; a negative one starts at zero."""
     start, shared = 0.0, shapley["shares"]
     for player, colour in PLAYERS.items():
@@ -91,11 +93,13 @@ def _bar(axis: "Axes", place: int, shapley: Record) -> None:
         start += max(value, 0)
 
 
-def following(records: Mapping[str, Record]) -> "Figure | None":
+def following(records: Mapping[str, Scores]) -> "Figure | None":
     """IoU between the mask for each structure's prompt (rows) and each structure's truth (columns), one panel per
     record; None where no record has such a matrix."""
-    matrices = {name: record["following"]["matrix"] for name, record in records.items()
-                if record["following"] and record["following"]["matrix"]}
+    matrices = {}
+    for name, record in records.items():
+        if (scores := record["following"]) and (matrix := scores["matrix"]):
+            matrices[name] = matrix
     if not matrices:
         return None
     longest = max(len(matrix["names"]) for matrix in matrices.values())
@@ -138,7 +142,7 @@ def same_image(trials: pd.DataFrame, dataset: PreparedDataset) -> list["Figure"]
 
 def _panels_of(rows: Sequence[Any], image: np.ndarray, truth: np.ndarray, target: str) -> "Figure":
     figure, axes = style.panels(len(rows), width=2.35, height=3.6, columns=4)
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.05)
+    figure.set_layout_engine("constrained", h_pad=0.08, w_pad=0.05)
     prompts = told_apart([row.prompt for row in rows])
     for axis, row, prompt in zip(axes, rows, prompts, strict=True):
         draw_outlines(axis, image, truth, unpack(row.mask, row.height, row.width))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -10,6 +9,7 @@ from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.models.readings import Reader, Readings, as_text
 from featherseg.reliance import suite, trials
 from featherseg.reliance.controls import MEANING, Controls
+from featherseg.reliance.record import Control, Record
 from featherseg.reliance.scores import DRAWS, score
 from featherseg.reliance.suite import Segment
 from featherseg.reliance.verdict import decides, paragraph, verdict
@@ -42,7 +42,7 @@ class Settings:
 
 
 def measure(segment: Segment, dataset: PreparedDataset, samples: Sequence[Sample], settings: Settings, *, model: str,
-            data: str, reader: Reader = as_text) -> tuple[pd.DataFrame, dict[str, Any]]:
+            data: str, reader: Reader = as_text) -> tuple[pd.DataFrame, Record]:
     """Examine a model on some samples.
 
     Args:
@@ -66,21 +66,24 @@ def measure(segment: Segment, dataset: PreparedDataset, samples: Sequence[Sample
     made = {trials.texts.OWN, *(one["condition"] for one in scores["conditions"])}
     tried = [name for names in trials.interventions(settings.text, settings.image) for name in names]
     own = [trial.prompt for of in planned for trial in of.trials if trial.condition == trials.texts.OWN]
-    record = {"model": model, "data": data, "prompts": settings.prompts, "threshold": settings.threshold,
-              "seed": settings.seed, **scores, "own_prompts": Readings(reader, own).count(own),
-              "fit_no_sample": [name for name in tried if name not in made],
-              "controls": measure_controls(dataset, samples, settings)}
-    return table, record | {"decides": verdict(record), "paragraph": paragraph(record, model, data)}
+    record: Record = {
+        "model": model, "data": data, "prompts": settings.prompts, "threshold": settings.threshold,
+        "seed": settings.seed, **scores, "own_prompts": Readings(reader, own).count(own),
+        "fit_no_sample": [name for name in tried if name not in made],
+        "controls": measure_controls(dataset, samples, settings)}
+    record["decides"] = verdict(record)
+    record["paragraph"] = paragraph(record, model, data)
+    return table, record
 
 
-def measure_controls(dataset: PreparedDataset, samples: Sequence[Sample], settings: Settings) -> dict[str, Any]:
+def measure_controls(dataset: PreparedDataset, samples: Sequence[Sample], settings: Settings) -> dict[str, Control]:
     """The controls by name on the first images of the plan, with the interventions that a verdict needs."""
     limit = min(settings.limit or CONTROL_IMAGES, CONTROL_IMAGES)
     planned = trials.plan(samples, settings.prompts, settings.seed, text=(), image=(), limit=limit)
     known = {one.image for one in planned}
     controls = Controls(dataset, [sample for sample in samples if sample.image in known], settings.prompts,
                         settings.seed)
-    records = {}
+    records: dict[str, Control] = {}
     for name, segment in controls.segments().items():
         table = suite.run(segment, dataset, planned, seed=settings.seed, name=f"control {name}")
         scores = score(table, settings.seed, settings.draws)

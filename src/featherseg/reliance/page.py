@@ -10,9 +10,9 @@ from markupsafe import Markup
 from featherseg.data.prepared import PreparedDataset
 from featherseg.reliance import figures, tables
 from featherseg.reliance.controls import BOTH, IMAGE_ONLY, LANGUAGE_ONLY, NEITHER
+from featherseg.reliance.record import Record
 from featherseg.reliance.scores import NEAR_ZERO
 from featherseg.reliance.statistics import FEWEST
-from featherseg.reliance.tables import Record
 from featherseg.reliance.verdict import (
     CANNOT_TELL,
     LEAST_DROP,

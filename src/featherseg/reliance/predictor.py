@@ -6,8 +6,8 @@ A function is anything that can be called so: a lambda, a `functools.partial`, a
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +44,9 @@ def load(name: str) -> Segment:
                             "packages; go to its folder, or correct the name.") from None
         raise UserError(f"predictor {name!r}: importing {module_name} fails with {_said(error)}; correct "
                         "the module.") from error
-    function = reduce(lambda found, part: getattr(found, part, None), function_name.split("."), module)
+    function: Any = module
+    for part in function_name.split("."):
+        function = getattr(function, part, None)
     if isinstance(function, type):
         raise UserError(f"predictor {name!r} is a class; make an object of it in the module, and name that.")
     if not callable(function):

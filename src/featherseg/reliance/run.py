@@ -10,13 +10,15 @@ from featherseg.core.files import write_json
 from featherseg.data.prepared import PreparedDataset, Sample
 from featherseg.models.base import SegmentationModel
 from featherseg.reliance.measure import Settings, measure
+from featherseg.tasks.segmentation.config import RelianceConfig, scoring_of
 from featherseg.tasks.segmentation.predict import iterate_probabilities
 
 
 def measure_run(run: Run, model: SegmentationModel, dataset: PreparedDataset, splits: dict[str, list[Sample]],
                 out: Path) -> None:
     """Examine a run on each of its splits; write `reliance.parquet` and `reliance.json` into the folder `out`."""
-    scoring, asked = run.evaluate, run.evaluate.reliance
+    scoring = scoring_of(run)
+    asked = scoring.reliance or RelianceConfig()
     settings = Settings(prompts=scoring.prompts, threshold=scoring.threshold, seed=run.seed, text=asked.text,
                         image=asked.image, limit=asked.images, draws=asked.draws)
     segment = partial(iterate_probabilities, model, batch_size=scoring.batch_size)

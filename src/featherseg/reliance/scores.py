@@ -10,6 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from featherseg.reliance.record import (
+    Condition,
+    Following,
+    Interval,
+    Matrix,
+    Modality,
+    Perceptual,
+    Scores,
+    Shapley,
+)
 from featherseg.reliance.statistics import CONFIDENCE, Groups, holm, rank_biserial
 from featherseg.tasks.segmentation import image, text
 from featherseg.tasks.segmentation.image import BLUR, IMAGE, MEAN_COLOUR, OTHER_IMAGE
@@ -26,7 +36,7 @@ OWN = (text.OWN, image.OWN)
 MOST_TARGETS = 12  # names up to which the matrix of following is given by name
 
 
-def score(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> dict[str, Any]:
+def score(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> Scores:
     """All scores of a table of trials (`suite.run`) of one split, as plain values; an interval's ends `low` and `high`
     are None where there are too few groups for one.
 
@@ -43,20 +53,21 @@ def score(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> dict[str, Any]
         "n_images": samples.groupby(["dataset", "image_id"]).ngroups, "n_samples": len(samples),
         "n_groups": groups.count, "n_empty_truth": int(samples.empty_truth.sum()), "confidence": CONFIDENCE,
         "draws": draws, "empty_masks": EMPTY_RULE,
-        "own": _means(groups, dsc[[OWN]])[0] | {"iou": float(_wide(trials, "iou")[OWN].mean())},
+        "own": {**_means(groups, dsc[[OWN]])[0], "iou": float(_wide(trials, "iou")[OWN].mean())},
         "conditions": conditions, "perceptual": perceptual(dsc, groups), "shapley": shapley(dsc, groups),
         "following": following(trials, seed, draws)}
 
 
-def perceptual(dsc: pd.DataFrame, groups: Groups) -> dict[str, dict[str, Any] | None]:
+def perceptual(dsc: pd.DataFrame, groups: Groups) -> dict[Modality, Perceptual | None]:
     """Perceptual score of each modality (Gat et al. 2021): what is lost when it is permuted among the samples, as a
     share of what the model reaches; None where nothing was permuted or nothing is reached.
 
     Args:
         dsc: (samples, conditions).
     """
-    by_modality: dict[str, dict[str, Any] | None] = {}
-    for modality, name in (("text", (PERMUTED, image.OWN)), ("image", (text.OWN, OTHER_IMAGE))):
+    by_modality: dict[Modality, Perceptual | None] = {}
+    exchanged: dict[Modality, tuple[str, str]] = {"text": (PERMUTED, image.OWN), "image": (text.OWN, OTHER_IMAGE)}
+    for modality, name in exchanged.items():
         by_modality[modality] = None
         if name in dsc and dsc[OWN].mean() > 0:
             drawn = groups.bootstrap(dsc[[OWN, name]].to_numpy())
@@ -66,7 +77,7 @@ def perceptual(dsc: pd.DataFrame, groups: Groups) -> dict[str, dict[str, Any] | 
     return by_modality
 
 
-def shapley(dsc: pd.DataFrame, groups: Groups) -> dict[str, Any]:
+def shapley(dsc: pd.DataFrame, groups: Groups) -> Shapley:
     """Shapley values of the two players image and text in the game of the mean DSC.
 
     Absent are `ABSENT`. A player's value is its mean gain over the two orders in which both may enter, so the two
@@ -83,24 +94,25 @@ def shapley(dsc: pd.DataFrame, groups: Groups) -> dict[str, Any]:
     drawn = groups.bootstrap(values)
     gain_drawn, image_drawn, text_drawn = _players(*drawn.T)
     gain, image_value, text_value = _players(*means)
-    players = (("image", image_value, image_drawn), ("text", text_value, text_drawn))
-    game = {"absent": ABSENT, "dsc": dict(zip(coalitions, means.tolist(), strict=True)),
-            "gain": _with_interval(gain, gain_drawn, groups), "shares": None}
-    for player, value, over in players:
-        game[player] = _with_interval(value, over, groups)
+    game: Shapley = {
+        "absent": ABSENT, "dsc": dict(zip(coalitions, means.tolist(), strict=True)),
+        "gain": _with_interval(gain, gain_drawn, groups), "shares": None,
+        "image": _with_interval(image_value, image_drawn, groups),
+        "text": _with_interval(text_value, text_drawn, groups)}
+    low = game["gain"]["low"]
     if gain < NEAR_ZERO:
         place = "near" if gain > -NEAR_ZERO else "below"
-        return game | {"why_no_shares": f"the gain of both over neither is {place} zero ({gain:.3f} DSC)"}
-    low = game["gain"]["low"]
-    if low is None or low <= 0:
-        why = f"the gain of both over neither ({gain:.3f} DSC) is not significantly above zero"
-        return game | {"why_no_shares": why}
-    positive = np.where(gain_drawn > 0, gain_drawn, np.nan)
-    shares = {player: _with_interval(value / gain, over / positive, groups) for player, value, over in players}
-    return game | {"shares": shares}
+        game["why_no_shares"] = f"the gain of both over neither is {place} zero ({gain:.3f} DSC)"
+    elif low is None or low <= 0:
+        game["why_no_shares"] = f"the gain of both over neither ({gain:.3f} DSC) is not significantly above zero"
+    else:
+        positive = np.where(gain_drawn > 0, gain_drawn, np.nan)
+        game["shares"] = {"image": _with_interval(image_value / gain, image_drawn / positive, groups),
+                          "text": _with_interval(text_value / gain, text_drawn / positive, groups)}
+    return game
 
 
-def _with_interval(value: float, drawn: np.ndarray, groups: Groups) -> dict[str, float | None]:
+def _with_interval(value: float, drawn: np.ndarray, groups: Groups) -> Interval:
     low, high = groups.interval(drawn)
     return {"value": float(value), "low": low, "high": high}
 
@@ -112,7 +124,7 @@ def _players(both: Any, only_image: Any, only_text: Any, neither: Any) -> tuple[
     return both - neither, image_value, text_value
 
 
-def following(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> dict[str, Any] | None:
+def following(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> Following | None:
     """Whether the mask goes where the prompt says, on images with several structures; None where no image has.
 
     On each such image the IoU between the mask for structure i's prompt and the truth of structure j makes a matrix.
@@ -156,7 +168,7 @@ def following(trials: pd.DataFrame, seed: int, draws: int = DRAWS) -> dict[str, 
             "matrix": _matrix(by_name) if len(by_name) <= MOST_TARGETS else None}
 
 
-def _matrix(by_name: pd.DataFrame) -> dict[str, Any]:
+def _matrix(by_name: pd.DataFrame) -> Matrix:
     """Names, and the mean IoU of the mask for each one's prompt (rows) with each one's truth; None: never together."""
     rows = []
     for row in by_name.to_numpy():
@@ -164,7 +176,7 @@ def _matrix(by_name: pd.DataFrame) -> dict[str, Any]:
     return {"names": by_name.index.tolist(), "iou": rows}
 
 
-def _conditions(trials: pd.DataFrame, dsc: pd.DataFrame, same: pd.DataFrame, groups: Groups) -> list[dict[str, Any]]:
+def _conditions(trials: pd.DataFrame, dsc: pd.DataFrame, same: pd.DataFrame, groups: Groups) -> list[Condition]:
     """A record for each intervention: mean DSC; drop against the same samples' own DSC with its interval, test and
     effect sizes; and `changed`: 1 minus the IoU between the masks with and without it, which needs no truth.
 
@@ -174,24 +186,28 @@ def _conditions(trials: pd.DataFrame, dsc: pd.DataFrame, same: pd.DataFrame, gro
     names = [name for name in dsc.columns if (name[0] == OWN[0]) != (name[1] == OWN[1])]
     drops = dsc[names].rsub(dsc[OWN], axis=0).round(12)  # a mean of equal values may differ from them in its last bit
     counts, same_as = _counts(trials), _repeated(trials)
-    records = []
+    records: list[Condition] = []
     for name, drop, changed in zip(names, _means(groups, drops), _means(groups, 1 - same[names]), strict=True):
-        differences, modality = drops[name].to_numpy(), "text" if name[1] == image.OWN else "image"
+        differences, counted = drops[name].to_numpy(), counts.loc[name]
+        modality: Modality = "text" if name[1] == image.OWN else "image"
         records.append({
             "modality": modality, "condition": name[0 if modality == "text" else 1],
             "same_as": same_as.get(name[0]) if modality == "text" else None,
             "n": int(np.isfinite(differences).sum()), "n_not_measured": int(np.isnan(differences).sum()),
-            **{key: int(value) for key, value in counts.loc[name].items()}, "dsc": float(dsc[name].mean()),
-            "drop": drop["value"], "low": drop["low"], "high": drop["high"],
-            "p": groups.sign_flip_test(differences), "effect": groups.effect(differences),
-            "rank_biserial": rank_biserial(differences), "changed": changed})
+            "n_empty_prediction": int(counted.n_empty_prediction), "n_own_prompt": int(counted.n_own_prompt),
+            "n_cut": int(counted.n_cut), "dsc": float(dsc[name].mean()), "drop": drop["value"],
+            "low": drop["low"], "high": drop["high"], "p": groups.sign_flip_test(differences),
+            "effect": groups.effect(differences), "rank_biserial": rank_biserial(differences), "changed": changed,
+            "p_holm": 1.0})
     corrected = {text.OWN: 1.0}
     for family in (True, False):
         members = [record for record in records if record["same_as"] is None
                    and ((record["modality"], record["condition"]) in PRIMARY) == family]
         names_of_family = [member["condition"] for member in members]
         corrected |= zip(names_of_family, holm([member["p"] for member in members]), strict=True)
-    return [record | {"p_holm": corrected[record["same_as"] or record["condition"]]} for record in records]
+    for record in records:
+        record["p_holm"] = corrected[record["same_as"] or record["condition"]]
+    return records
 
 
 def _repeated(trials: pd.DataFrame) -> dict[str, str]:
@@ -201,7 +217,8 @@ def _repeated(trials: pd.DataFrame) -> dict[str, str]:
     prompts = {}
     for name, rows in asked.groupby("text_condition"):
         prompts[name] = frozenset(zip(rows.sample_id, rows.read_as, strict=True))
-    first, repeated = {}, {}
+    first: dict[frozenset[tuple[str, str]], str] = {}
+    repeated: dict[str, str] = {}
     others = [name for name in TEXT if name in prompts and name != text.OWN]
     for name in sorted(others, key=lambda name: ("text", name) not in PRIMARY):
         if prompts[name] <= prompts[text.OWN]:
@@ -224,7 +241,7 @@ def _counts(trials: pd.DataFrame) -> pd.DataFrame:
     return trials[names].assign(**flags).groupby(names).sum()
 
 
-def _means(groups: Groups, values: pd.DataFrame) -> list[dict[str, float]]:
+def _means(groups: Groups, values: pd.DataFrame) -> list[Interval]:
     """Mean of each column with its interval."""
     numbers = values.to_numpy(dtype=float)
     drawn, measured = groups.bootstrap(numbers), groups.measured(numbers)

@@ -3,7 +3,7 @@
 Samples of one group are not independent: whole groups are resampled, and a test flips the signs of whole groups.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -71,7 +71,7 @@ class Groups:
         if not sums.any():
             return 1.0
         if self.count <= _EXACT_UP_TO:
-            signs = 1 - 2 * (np.arange(2**self.count)[:, None] >> np.arange(self.count) & 1)
+            signs: np.ndarray = 1 - 2 * (np.arange(2**self.count)[:, None] >> np.arange(self.count) & 1)
             return float(np.mean(np.abs(signs @ sums) >= observed - tolerance))
         rng, reached, at_once = np.random.default_rng([self._seed, 1]), 0, max(1, _CELLS // self.count)
         for first in range(0, _FLIPS, at_once):
@@ -96,7 +96,7 @@ class Groups:
         np.add.at(sizes, self._group, known)
         return sums, sizes
 
-    def _weights(self):
+    def _weights(self) -> Iterator[np.ndarray]:
         """How often each group is drawn, (some draws, groups) at a time."""
         rng, at_once = np.random.default_rng([self._seed, 0]), max(1, _CELLS // self.count)
         for first in range(0, self._draws, at_once):
@@ -109,9 +109,9 @@ class Groups:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number by Holm's step-down procedure (1979), in their order."""
-    p_values = np.asarray(p_values, dtype=float)
-    order = np.argsort(p_values, kind="stable")
-    steps = p_values[order] * np.arange(len(order), 0, -1)
+    values = np.asarray(p_values, dtype=float)
+    order = np.argsort(values, kind="stable")
+    steps = values[order] * np.arange(len(order), 0, -1)
     corrected = np.empty(len(order))
     corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps)) if len(order) else []
     return corrected.tolist()

@@ -4,9 +4,9 @@ Reliance is measured where `evaluate.reliance` of the study's params asks for it
 stand beside the runs of each dataset, and are made on the spot where no run was measured.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from featherseg.data.prepared import PreparedDataset
 from featherseg.data.prompts.wording import ATTRIBUTES
 from featherseg.reliance import figures, tables
 from featherseg.reliance.measure import Settings, measure_controls
+from featherseg.reliance.record import Condition, Record, Scores
 from featherseg.reliance.verdict import is_drop, is_gain, paragraph, verdict
 from featherseg.reporting import pictures, style
 from featherseg.reporting.records import JOIN, data_kinds, data_label
@@ -46,7 +47,7 @@ class Measured:
 
     run: Run
     split: str
-    record: dict[str, Any]
+    record: Record
 
     @property
     def data(self) -> str:
@@ -83,12 +84,12 @@ def quote(study: Study) -> str:
     return "\n\n".join(paragraphs) or HOW
 
 
-def compared(study: Study) -> dict[str, dict[str, dict[str, Any]]]:
+def compared(study: Study) -> dict[str, dict[str, Scores]]:
     """By dataset, with where it comes from: records of its runs by title, and those of its controls, which were given
     the prompts of the most accurate run."""
-    by_name = {}
+    by_name: dict[str, dict[str, Scores]] = {}
     for dataset, runs in by_dataset(study):
-        records = {study.title(measurement.run.recipe): measurement.record for measurement in runs}
+        records: dict[str, Scores] = {study.title(measurement.run.recipe): measurement.record for measurement in runs}
         by_name[dataset] = records | _named(_most_accurate(runs).record["controls"])
     if by_name:
         return by_name
@@ -171,18 +172,18 @@ def _most_accurate(runs: Sequence[Measured]) -> Measured:
     return max(runs, key=lambda measurement: measurement.record["own"]["value"])
 
 
-def _named(controls: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _named(controls: Mapping[str, Scores]) -> dict[str, Scores]:
     """The records of controls under the names that tables give them."""
     return {f"control: {name}": record for name, record in controls.items()}
 
 
-def _flips(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _flips(record: Record) -> dict[str, Condition]:
     """By attribute the interventions that change it alone."""
     flips = [condition for condition in record["conditions"] if condition["condition"].startswith("flip_")]
     return {flip["condition"].removeprefix("flip_"): flip for flip in flips}
 
 
-def _cell(flip: dict[str, Any] | None) -> str:
+def _cell(flip: Condition | None) -> str:
     if flip is None:
         return "not measured"
     mark = " *" if is_drop(flip) or is_gain(flip) else ""

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -57,6 +57,31 @@ class Mask:
         return zlib.compress(self.bits.tobytes())
 
 
+class Row(TypedDict):
+    """A row of the table: one mask beside the truth and beside that of the own prompt; `mask` is `Mask.stored`."""
+
+    dataset: str
+    split: str
+    sample_id: str
+    image_id: str
+    group: str
+    target: str
+    text_condition: str
+    image_condition: str
+    prompt: str
+    read_as: str
+    cut: bool
+    prompt_of: str
+    dsc: float
+    iou: float
+    iou_with_own: float
+    empty_truth: bool
+    empty_prediction: bool
+    height: int
+    width: int
+    mask: bytes | None
+
+
 def unpack(stored: bytes, height: int, width: int) -> np.ndarray:
     """The mask, bool (height, width), of a table's column `mask`."""
     bits = np.frombuffer(zlib.decompress(stored), np.uint8)
@@ -102,7 +127,8 @@ def run(segment: Segment, dataset: PreparedDataset, plan: Sequence[ImageTrials],
 
 def _parts(plan: Sequence[ImageTrials]) -> Iterator[list[ImageTrials]]:
     """Consecutive images that a model may work on together: at most `IMAGES_AT_ONCE` and `PIXELS_AT_ONCE`, or one."""
-    some, pixels = [], 0
+    some: list[ImageTrials] = []
+    pixels = 0
     for trials in plan:
         size = trials.sample.height * trials.sample.width
         if some and (len(some) == IMAGES_AT_ONCE or pixels + size > PIXELS_AT_ONCE):
@@ -188,7 +214,7 @@ def _checked(given: Any, size: tuple[int, int]) -> np.ndarray:
     return array
 
 
-def _rows(trials: ImageTrials, masks: dict[_Key, Mask], dataset: PreparedDataset, keep: bool) -> list[dict[str, Any]]:
+def _rows(trials: ImageTrials, masks: dict[_Key, Mask], dataset: PreparedDataset, keep: bool) -> list[Row]:
     samples = {trial.sample.sample_id: trial.sample for trial in trials.trials}
     truths = {sample_id: Mask.of(dataset.mask(sample)) for sample_id, sample in samples.items()}
     own = {trial.sample.sample_id: masks[trials.image, OWN_IMAGE, trial.prompt] for trial in trials.trials
@@ -197,7 +223,7 @@ def _rows(trials: ImageTrials, masks: dict[_Key, Mask], dataset: PreparedDataset
             for trial in trials.trials if (key := (trials.image, trial.image, trial.prompt)) in masks]
 
 
-def _row(trial: Trial, mask: Mask, truth: Mask, own: Mask, keep: bool) -> dict[str, Any]:
+def _row(trial: Trial, mask: Mask, truth: Mask, own: Mask, keep: bool) -> Row:
     sample: Sample = trial.sample
     dsc, iou = mask.overlap(truth)
     return {"dataset": sample.dataset, "split": sample.split, "sample_id": sample.sample_id,

@@ -4,20 +4,21 @@ A record is what `reliance.measure` gives; drops are shown as changes of DSC in 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
-from featherseg.reliance.verdict import is_drop, is_gain, tested, title, verdict
+from featherseg.reliance.record import Condition, Interval, Modality, Record, Scores
+from featherseg.reliance.verdict import Conditions, is_drop, is_gain, tested, title, verdict
 from featherseg.tasks.segmentation.image import BLUR, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.tasks.segmentation.text import NONE, OTHER_STRUCTURE, OWN, PERMUTED
 
-Record = Mapping[str, Any]
 CHANGED = {"text": "prompt", "image": "image"}  # by modality
-COUNTS = {"not measured": "n_not_measured", "same prompt": "n_own_prompt", "cut prompt": "n_cut",
-          "empty masks": "n_empty_prediction"}
+COUNTS: dict[str, Literal["n_not_measured", "n_own_prompt", "n_cut", "n_empty_prediction"]] = {
+    "not measured": "n_not_measured", "same prompt": "n_own_prompt", "cut prompt": "n_cut",
+    "empty masks": "n_empty_prediction"}
 # the interventions of `comparison`, by column
-COMPARED = {
+COMPARED: dict[str, tuple[Modality, str]] = {
     "prompts permuted": ("text", PERMUTED),
     "another structure's prompt": ("text", OTHER_STRUCTURE),
     "no prompt": ("text", NONE),
@@ -32,7 +33,8 @@ def effects(record: Record) -> pd.DataFrame:
     """One line per intervention: DSC, its change with interval, test and effect sizes, and how the mask changed; one
     that asks for the same prompts as another has no line."""
     own = record["own"]
-    between = "–" if own["low"] is None else f"{100 * own['low']:.1f} to {100 * own['high']:.1f}"
+    low, high = own["low"], own["high"]
+    between = "–" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
     lines = [{"changed": "nothing", "intervention": "own image, own prompt", "n": record["n_samples"],
               "DSC %": 100 * own["value"], "change": None, "95 % interval": between}]
     lines += [_effect(condition) for condition in tested(record)]
@@ -40,7 +42,7 @@ def effects(record: Record) -> pd.DataFrame:
     return pd.DataFrame(lines).astype(numbers)
 
 
-def _effect(condition: Record) -> dict[str, Any]:
+def _effect(condition: Condition) -> dict[str, Any]:
     significant = "loss" if is_drop(condition) else "gain" if is_gain(condition) else ""
     line = {
         "changed": CHANGED[condition["modality"]],
@@ -58,7 +60,7 @@ def _effect(condition: Record) -> dict[str, Any]:
     return line | {column: condition[key] for column, key in COUNTS.items()}
 
 
-def comparison(records: Mapping[str, Record]) -> pd.DataFrame:
+def comparison(records: Mapping[str, Scores]) -> pd.DataFrame:
     """One line per model or control, by name: what decides, and the scores behind it, those that the data allow.
 
     `hit`: how often the mask lies most on the structure that was asked for; `moved`: how often a swapped prompt takes
@@ -66,21 +68,24 @@ def comparison(records: Mapping[str, Record]) -> pd.DataFrame:
     """
     lines = []
     for name, record in records.items():
-        conditions = {(condition["modality"], condition["condition"]): condition for condition in record["conditions"]}
+        conditions: Conditions = {}
+        for condition in record["conditions"]:
+            conditions[condition["modality"], condition["condition"]] = condition
         shares, following = record["shapley"]["shares"], record["following"]
-        hit = f"{_percent(following, 'accuracy')} / {_percent(following, 'moved')}" if following else "–"
+        hit = f"{_percent(following['accuracy'])} / {_percent(following['moved'])}" if following else "–"
         lines.append({
-            "model": name, "what decides": verdict({"controls": {}} | record), "DSC %": 100 * record["own"]["value"],
+            "model": name, "what decides": verdict(record), "DSC %": 100 * record["own"]["value"],
             **{column: _change(conditions.get(key)) for column, key in COMPARED.items()},
-            "image / text share %": f"{_percent(shares, 'image')} / {_percent(shares, 'text')}" if shares else "none",
+            "image / text share %": f"{_percent(shares['image'])} / {_percent(shares['text'])}" if shares else "none",
             "hit / moved %": hit})
     frame = pd.DataFrame(lines)
     return frame.loc[:, ~(frame == "–").all()]
 
 
-def with_controls(record: Record) -> dict[str, Record]:
+def with_controls(record: Record) -> dict[str, Scores]:
     """The model and its controls by name."""
-    return {record["model"]: record} | {f"control: {name}": control for name, control in record["controls"].items()}
+    compared: dict[str, Scores] = {record["model"]: record}
+    return compared | {f"control: {name}": control for name, control in record["controls"].items()}
 
 
 def points(drop: float) -> str:
@@ -90,7 +95,7 @@ def points(drop: float) -> str:
 
 def interval(low: float | None, high: float | None) -> str:
     """The interval of a drop, as one of changes in points; a dash where there is none."""
-    return "–" if low is None else f"{points(high)} to {points(low)}"
+    return "–" if low is None or high is None else f"{points(high)} to {points(low)}"
 
 
 def _of_change(effect: float | None) -> float | None:
@@ -98,7 +103,7 @@ def _of_change(effect: float | None) -> float | None:
     return None if effect is None else round(-effect, 1) + 0.0
 
 
-def _change(one: Record | None) -> str:
+def _change(one: Condition | None) -> str:
     if one is None:
         return "–"
     if one["same_as"] == OWN:
@@ -106,8 +111,8 @@ def _change(one: Record | None) -> str:
     return f"{points(one['drop'])} ({interval(one['low'], one['high'])})"
 
 
-def _percent(values: Record, name: str) -> str:
-    return f"{100 * values[name]['value'] + 0.0:.0f}"
+def _percent(share: Interval) -> str:
+    return f"{100 * share['value'] + 0.0:.0f}"
 
 
 def _p_value(p: float) -> str:

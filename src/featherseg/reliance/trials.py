@@ -114,7 +114,7 @@ def _limited(order: list[str], groups: dict[str, str], limit: int | None) -> lis
     for name in order:
         turn[name] = seen[groups[name]]
         seen[groups[name]] += 1
-    taken = set(sorted(order, key=turn.get)[:limit])
+    taken = set(sorted(order, key=turn.__getitem__)[:limit])
     return [name for name in order if name in taken]
 
 

@@ -1,14 +1,16 @@
 """Which modality decides, from the scores, and the paragraph that a reader can quote."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from featherseg.data.prompts.wording import ATTRIBUTES
 from featherseg.models.readings import losses
 from featherseg.reliance.controls import BOTH, IMAGE_ONLY, LANGUAGE_ONLY, MUST_BE, NEITHER, ORACLE
+from featherseg.reliance.record import Condition, Following, Interval, Modality, Record, Scores, Shapley
 from featherseg.reliance.statistics import FEWEST
 from featherseg.tasks.segmentation.image import BLUR, IMAGE, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.tasks.segmentation.text import NONE, OTHER_STRUCTURE, OWN, PERMUTED, TEXT
+
+Conditions = dict[tuple[Modality, str], Condition]
 
 MISLED = "image, though foreign prompts mislead"
 UNDECIDED = "too few to tell"
@@ -27,14 +29,14 @@ def title(condition: str) -> str:
     return condition.replace("_", " ")  # an intervention that this version no longer has
 
 
-def verdict(record: dict[str, Any]) -> str:
+def verdict(scores: Scores) -> str:
     """Which modality decides the mask of a model, beside its controls (`measure`): `decides`, but `CANNOT_TELL` where
     one of `wrong_controls` shows that the data cannot tell."""
-    answer = decides(record)
-    return CANNOT_TELL if answer != UNDECIDED and wrong_controls(record["controls"]) else answer
+    answer = decides(scores)
+    return CANNOT_TELL if answer != UNDECIDED and wrong_controls(scores.get("controls", {})) else answer
 
 
-def wrong_controls(controls: Mapping[str, dict[str, Any]]) -> dict[str, tuple[str, str]]:
+def wrong_controls(controls: Mapping[str, Scores]) -> dict[str, tuple[str, str]]:
     """Controls by name that do not come out as they must on data that can tell: their answer, and the right one.
 
     The oracle needs its prompt only where an image has several structures with prompts of their own.
@@ -47,7 +49,7 @@ def wrong_controls(controls: Mapping[str, dict[str, Any]]) -> dict[str, tuple[st
     return wrong
 
 
-def decides(scores: dict[str, Any]) -> str:
+def decides(scores: Scores) -> str:
     """Which modality decides the mask, from the scores of one model.
 
     A modality counts where one of its exchanges costs at least `LEAST_DROP` in DSC, significantly (Holm's corrected p
@@ -74,47 +76,47 @@ def decides(scores: dict[str, Any]) -> str:
         (language, picture), NEITHER)
 
 
-def exchanged(scores: dict[str, Any]) -> bool:
+def exchanged(scores: Scores) -> bool:
     """Whether any sample could get a prompt that the model reads as another one than its own."""
     return any(condition["condition"] in (PERMUTED, OTHER_STRUCTURE) and condition["same_as"] != OWN
                for condition in scores["conditions"])
 
 
-def relies(scores: dict[str, Any], modality: str, *conditions: str) -> bool:
+def relies(scores: Scores, modality: Modality, *conditions: str) -> bool:
     """Whether one of these interventions on a modality costs enough, significantly."""
     tried = [condition for condition in scores["conditions"]
              if condition["modality"] == modality and condition["condition"] in conditions]
     return any(map(is_drop, tried))
 
 
-def follows(scores: dict[str, Any]) -> bool:
+def follows(scores: Scores) -> bool:
     """Whether a swapped prompt takes the mask along significantly more often than at random."""
     following = scores["following"]
     return bool(following and following["moved"]["low"] is not None and following["moved"]["low"] > RANDOMLY_MOVED)
 
 
-def is_drop(condition: dict[str, Any]) -> bool:
+def is_drop(condition: Condition) -> bool:
     """Whether an intervention costs at least `LEAST_DROP`, significantly."""
     return condition["drop"] >= LEAST_DROP and condition["p_holm"] < LEVEL
 
 
-def is_gain(condition: dict[str, Any]) -> bool:
+def is_gain(condition: Condition) -> bool:
     """Whether an intervention gains at least `LEAST_DROP`, significantly."""
     return condition["drop"] <= -LEAST_DROP and condition["p_holm"] < LEVEL
 
 
-def gains(scores: dict[str, Any]) -> list[dict[str, Any]]:
+def gains(scores: Scores) -> list[Condition]:
     """The text interventions under which the masks are significantly better than with the own prompt, best first."""
     better = [condition for condition in tested(scores) if condition["modality"] == "text" and is_gain(condition)]
     return sorted(better, key=lambda condition: condition["drop"])
 
 
-def remarks(record: dict[str, Any]) -> list[str]:
+def remarks(record: Record) -> list[str]:
     """What a reader must know of the prompts, one sentence each: which interventions could not be made on any sample,
     which asked for nothing of their own, and what the model cannot read. Empty where there is nothing to say."""
     unmade = ", ".join(title(name) for name in record["fit_no_sample"])
-    repeated = [condition for condition in record["conditions"] if condition["same_as"]]
-    same = ", ".join(f"{title(condition['condition'])} ({title(condition['same_as'])})" for condition in repeated)
+    repeated = {condition["condition"]: condition["same_as"] for condition in record["conditions"]}
+    same = ", ".join(f"{title(name)} ({title(other)})" for name, other in repeated.items() if other)
     too_long = [condition for condition in tested(record) if condition["modality"] == "text" and condition["n_cut"]]
     cut = ", ".join(f"{title(condition['condition'])} ({condition['n_cut']})" for condition in too_long)
     sentences = [f"Own prompts: {sentence}" for sentence in losses(record["own_prompts"])]
@@ -127,12 +129,12 @@ def remarks(record: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def tested(record: dict[str, Any]) -> list[dict[str, Any]]:
+def tested(record: Scores) -> list[Condition]:
     """The interventions that asked for something of their own."""
     return [condition for condition in record["conditions"] if condition["same_as"] is None]
 
 
-def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
+def paragraph(scores: Scores, model: str, data: str) -> str:
     """What the scores say, in a few sentences.
 
     Args:
@@ -140,8 +142,10 @@ def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
         model: how the model is called.
         data: how the data are called, with where they come from.
     """
-    conditions = {(condition["modality"], condition["condition"]): condition for condition in scores["conditions"]}
-    own, answer = scores["own"], verdict({"controls": {}} | scores)
+    conditions: Conditions = {}
+    for condition in scores["conditions"]:
+        conditions[condition["modality"], condition["condition"]] = condition
+    own, answer = scores["own"], verdict(scores)
     empty = f", {scores['n_empty_truth']} with an empty mask" if scores["n_empty_truth"] else ""
     structures, images = _count(scores["n_samples"], "structure"), _count(scores["n_images"], "image")
     sentences = [f"On {data} ({structures}{empty} in {images}), {_ANSWERS[answer].format(model=model)}"]
@@ -162,7 +166,7 @@ def paragraph(scores: dict[str, Any], model: str, data: str) -> str:
     return " ".join(sentences)
 
 
-_EXCHANGES = {
+_EXCHANGES: dict[tuple[Modality, str], str] = {
     ("text", PERMUTED): "prompts are permuted among the samples",
     ("text", OTHER_STRUCTURE): "the prompt of another structure of the same image is given",
     ("text", NONE): "the prompt is left empty",
@@ -183,34 +187,36 @@ _ANSWERS = {
 }
 
 
-def _why_not(scores: dict[str, Any]) -> str:
+def _why_not(scores: Scores) -> str:
     """Why these data cannot tell what decides."""
     if not exchanged(scores):
         return "All have the same prompt, as the model reads it, so none could be exchanged."
     wrong = [f"{name} comes out as “{answer}” instead of “{right}”"
-             for name, (answer, right) in wrong_controls(scores["controls"]).items()]
+             for name, (answer, right) in wrong_controls(scores.get("controls", {})).items()]
     return f"Of the controls, whose answer is known, {_listed(wrong)}: this set cannot tell."
 
 
-def _gained(scores: dict[str, Any]) -> list[str]:
+def _gained(scores: Scores) -> list[str]:
     """One sentence on the text interventions that give better masks than the own prompt, where there are any."""
     better = [f"{_change(condition)} with {title(condition['condition'])}" for condition in gains(scores)]
     return [f"Its own prompt is not its best: it gains {_listed(better)}."] if better else []
 
 
-def _change(condition: dict[str, Any]) -> str:
+def _change(condition: Condition) -> str:
     return f"{_points(condition['drop'])} points{_interval(condition['high'], condition['low'], _points)}"
 
 
-def _not_excluded(conditions: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
+def _not_excluded(conditions: Conditions) -> list[str]:
     """For each modality that no exchange shows to decide: the largest loss that its intervals allow, if one counts."""
     sentences = []
-    for words, modality, names in (("prompts", "text", (PERMUTED, OTHER_STRUCTURE)),
-                                   ("images", "image", (OTHER_IMAGE, MEAN_COLOUR, BLUR))):
+    exchanges: dict[Modality, tuple[str, ...]] = {
+        "text": (PERMUTED, OTHER_STRUCTURE), "image": (OTHER_IMAGE, MEAN_COLOUR, BLUR)}
+    for modality, names in exchanges.items():
         made = [conditions[modality, name] for name in names if (modality, name) in conditions]
         ends = [condition["high"] for condition in made if condition["high"] is not None]
         largest = max(ends, default=0.0)
         if largest >= LEAST_DROP and not any(map(is_drop, made)):
+            words = "prompts" if modality == "text" else "images"
             sentences.append(f"A loss of up to {100 * largest:.1f} points when {words} are exchanged is not excluded.")
     return sentences
 
@@ -220,7 +226,7 @@ def _points(drop: float) -> str:
     return f"{round(-100 * drop, 1) + 0.0:+.1f}"
 
 
-def _shared(shapley: dict[str, Any]) -> str:
+def _shared(shapley: Shapley) -> str:
     if shapley["shares"] is None:
         return f"Nothing is shared out between image and text, because {shapley['why_no_shares']}."
     gain, absent, shares = 100 * shapley["gain"]["value"], shapley["absent"], shapley["shares"]
@@ -229,7 +235,7 @@ def _shared(shapley: dict[str, Any]) -> str:
             "shares).")
 
 
-def _followed(following: dict[str, Any] | None) -> list[str]:
+def _followed(following: Following | None) -> list[str]:
     if following is None:
         return []
     return [f"On images with several structures the mask lies most on the one that was asked for in "
@@ -238,7 +244,7 @@ def _followed(following: dict[str, Any] | None) -> list[str]:
             f"{100 * RANDOMLY_MOVED:.0f} % at most)."]
 
 
-def _attributes(conditions: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
+def _attributes(conditions: Conditions) -> list[str]:
     """One sentence on single attributes, where any was changed."""
     changed = {name: conditions.get(("text", f"flip_{name}")) for name in ATTRIBUTES}
     flips = {name: flip for name, flip in changed.items() if flip}
@@ -255,11 +261,11 @@ def _attributes(conditions: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
     return [f"Of the attributes in the prompt, {', '.join(parts)}."]
 
 
-def _percent(value: dict[str, float]) -> str:
+def _percent(value: Interval) -> str:
     return f"{100 * value['value']:.1f} %{_interval(value['low'], value['high'], _tenths)}"
 
 
-def _share(share: dict[str, float]) -> str:
+def _share(share: Interval) -> str:
     return f"{100 * share['value']:.0f} %{_interval(share['low'], share['high'], _whole)}"
 
 
@@ -273,7 +279,7 @@ def _whole(share: float) -> str:
 
 def _interval(low: float | None, high: float | None, written: Callable[[float], str]) -> str:
     """An interval in brackets; the empty string where it is unknown."""
-    return "" if low is None else f" ({written(low)} to {written(high)})"
+    return "" if low is None or high is None else f" ({written(low)} to {written(high)})"
 
 
 def _count(number: int, one: str, several: str | None = None) -> str:

@@ -24,7 +24,7 @@ def _as_webp(match: re.Match[str]) -> str:
 
     kind, encoded = match.groups()
     stored = base64.b64decode(encoded)
-    picture = Image.open(io.BytesIO(stored))
+    picture: Image.Image = Image.open(io.BytesIO(stored))
     if picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255):
         picture = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).convert("RGB")
     smaller = io.BytesIO()

@@ -90,7 +90,7 @@ def _kernel_of_this_checkout(environment: Mapping[str, str]) -> Iterator[None]:
     python_path = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
     spec = {"argv": command, "display_name": KERNEL, "language": "python",
-            "env": {"PYTHONPATH": os.pathsep.join(python_path)} | environment}
+            "env": {"PYTHONPATH": os.pathsep.join(python_path), **environment}}
     before = os.environ.get("JUPYTER_PATH")
     with tempfile.TemporaryDirectory() as folder:
         kernel = Path(folder) / "kernels" / KERNEL / "kernel.json"

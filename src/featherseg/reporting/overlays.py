@@ -2,7 +2,7 @@
 
 import textwrap
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -81,7 +81,8 @@ def draw_outlines(axis: "Axes", image: np.ndarray, truth: np.ndarray, prediction
     axis.imshow(image, interpolation="antialiased")
     for mask, colour, line in ((truth, TRUTH, "solid"), (prediction, PREDICTION, "dashed")):
         # a rim of background, so that a mask cut by the border is outlined along it
-        padded, place = np.pad(mask[::step, ::step], 1), {"levels": [0.5], "extent": (-1, width, -1, height)}
+        padded = np.pad(mask[::step, ::step], 1)
+        place: dict[str, Any] = {"levels": [0.5], "extent": (-1, width, -1, height)}
         if padded.any():
             axis.contour(padded, colors="black", linewidths=2.6, **place)
             axis.contour(padded, colors=colour, linewidths=1.5, linestyles=line, **place)

@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from featherseg.config import RECIPES_FILE, Run, read_run
+from featherseg.config import RECIPES_FILE, RecipeNote, Run, read_run
 from featherseg.core import paths
 from featherseg.core.errors import UserError
 from featherseg.core.files import read_object
@@ -64,7 +64,7 @@ class Study:
         return [read_run(path) for path in files]
 
     @cached_property
-    def recipes(self) -> dict[str, dict[str, Any]]:
+    def recipes(self) -> dict[str, RecipeNote]:
         """What the plan says of each recipe: its `title`, and in `published` the fields in which it follows released
         code instead of what is correct.
 

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette
 SERIES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))  # of lines that are not methods
-DOT = {"s": 60, "zorder": 3, "edgecolor": "white", "linewidth": 0.7}  # of a scatter plot
+DOT: dict[str, Any] = {"s": 60, "zorder": 3, "edgecolor": "white", "linewidth": 0.7}  # of a scatter plot
 RC = {
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -62,13 +62,14 @@ def marker(adapter: str) -> str:
 
 
 def panels(
-    count: int, width: float = 4.2, height: float = 3.4, columns: int = 3, **shared
+    count: int, width: float = 4.2, height: float = 3.4, columns: int = 3, **shared: Any
 ) -> tuple["Figure", list["Axes"]]:
     """A figure of `count` panels in rows of at most `columns`, each of the given size in inches."""
     import matplotlib
 
     # titles and legends read the settings when they are drawn, so a context around this would not reach them
-    matplotlib.rcParams.update(RC | {"font.family": families()})
+    settings: Any = RC | {"font.family": families()}
+    matplotlib.rcParams.update(settings)
     columns = min(columns, max(count, 1))
     rows = -(-max(count, 1) // columns)
     figure = _figure_class()(figsize=(width * columns, height * rows), layout="constrained")
@@ -91,7 +92,7 @@ def _figure_class() -> "type[Figure]":
         def __init__(self, labels: Formatter) -> None:
             self._labels = labels
 
-        def set_locs(self, locs: Sequence[float]) -> None:
+        def set_locs(self, locs: list[float]) -> None:
             self._labels.set_locs(locs)
 
         def __call__(self, value: float, pos: int | None = None) -> str:
@@ -149,12 +150,12 @@ def heat(axis: "Axes", grid: "pd.DataFrame", low: float | None = None, high: flo
     values = grid.to_numpy(float)
     picture = axis.imshow(values, cmap="viridis", vmin=low, vmax=high, aspect="auto")
     for row, column in np.argwhere(np.isfinite(values)):
-        shade = picture.norm(values[row, column])
+        shade: Any = picture.norm(values[row, column])
         axis.text(column, row, f"{values[row, column]:.1f}", ha="center", va="center", fontsize=8.5,
                   color="white" if shade < 0.6 else "black")
     for row, column in framed:
         axis.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor="#D55E00", linewidth=2))
-    slanted = {"rotation": 30, "ha": "right"} if any(len(name) > 3 for name in grid.columns) else {}
+    slanted: dict[str, Any] = {"rotation": 30, "ha": "right"} if any(len(name) > 3 for name in grid.columns) else {}
     axis.set_xticks(range(grid.shape[1]), grid.columns, **slanted)
     axis.set_yticks(range(grid.shape[0]), grid.index)
     axis.grid(visible=False)

@@ -1,7 +1,7 @@
 """What every table of a notebook has in common: its looks, and where each of its lines comes from."""
 
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -70,12 +70,12 @@ def unit_of(rows: pd.DataFrame, metric: str) -> str:
     return " and ".join(sorted(units))
 
 
-def source_of(row) -> str:
+def source_of(row: Any) -> str:
     """Data and base weights of a run (a row of the results)."""
     return f"{row.data}; weights {row.weights}"
 
 
-def made_here(row) -> str:
+def made_here(row: Any) -> str:
     """Data, weights, hardware and commit of a run (a row of the results), or why it was not made."""
     if row.status != "ok":
         return f"not run: {row.reason}"

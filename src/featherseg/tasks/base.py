@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from featherseg.config import EvaluateConfig, Run, TrainConfig
 from featherseg.core.registry import PackageRegistry
@@ -26,6 +26,7 @@ SHARE = "1"  # the unit of what lies between 0 and 1
 MOST_TARGETS = 60  # of a split whose targets have records of their own
 RECORD = ("split", "member", "target", "condition", "scope", "threshold", "metric", "value", "std", "n", "unit")
 Average = Literal["mean", "ratio", "share", "count"]
+ModelT = TypeVar("ModelT", bound="nn.Module")
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,10 @@ class Score(NamedTuple):
     unit: str = ""
 
 
-class Task(ABC):
+class Task(ABC, Generic[ModelT]):
     """A kind of work on images: how a model is built for it, what is minimised, and what is measured.
+
+    `ModelT` is the kind of model that it builds.
 
     Attributes:
         name: under which it is registered, and which recipes give.
@@ -94,15 +97,15 @@ class Task(ABC):
     evaluate_settings: ClassVar[type[EvaluateConfig]] = EvaluateConfig
 
     @abstractmethod
-    def build(self, run: Run) -> "nn.Module":
+    def build(self, run: Run) -> ModelT:
         """The base model with its method, on the CPU, in the state in which a training starts."""
 
     @abstractmethod
-    def objective(self, run: Run, model: "nn.Module", dataset: "PreparedDataset") -> "Objective":
+    def objective(self, run: Run, model: ModelT, dataset: "PreparedDataset") -> "Objective":
         """What a training minimises and how it is validated; the model is on the device where it is trained."""
 
     @abstractmethod
-    def evaluate(self, run: Run, model: "nn.Module", dataset: "PreparedDataset", splits: "Splits",
+    def evaluate(self, run: Run, model: ModelT, dataset: "PreparedDataset", splits: "Splits",
                  out: Path) -> Iterable[Score]:
         """The scores of a trained model, one by one.
 
@@ -117,7 +120,7 @@ class Task(ABC):
         return []
 
 
-TASKS: PackageRegistry[type[Task]] = PackageRegistry("task", "featherseg.tasks", beside=("base", "objective"))
+TASKS: PackageRegistry[type[Task[Any]]] = PackageRegistry("task", "featherseg.tasks", beside=("base", "objective"))
 
 
 def score_table(scores: Iterable[Score], metrics: Iterable[Metric]) -> "pd.DataFrame":

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from featherseg.core.errors import UserError
 from featherseg.core.files import sha256_file
@@ -121,7 +122,9 @@ def lists_of_medvlsm(root: Path) -> dict[str, Path]:
 
 
 def _read(name: str, folder: Path) -> Lists:
-    spec, problems, rows, sha256 = SPECS[name], [], {}, {}
+    spec = cast(DatasetSpec, SPECS[name])
+    problems: list[str] = []
+    rows, sha256 = {}, {}
     for path in sorted(folder.glob("*.json")):
         rows[path.stem], sha256[path.stem] = read_list(path, problems), sha256_file(path)
     if problems:

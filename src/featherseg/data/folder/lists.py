@@ -50,6 +50,17 @@ class Entry:
     prompts: dict[str, list[str]] | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def listed_mask(self) -> str:
+        """The mask as the list names it.
+
+        Raises:
+            UserError: it names none.
+        """
+        if self.mask is None:
+            raise UserError(f"{self.where} names no mask; name it.")
+        return self.mask
+
 
 def read_list(path: Path, problems: list[str]) -> list[Entry]:
     """Entries of one `<split>.json` in medvlsm's form.
@@ -108,7 +119,8 @@ def read_table(path: Path, problems: list[str], notes: list[str]) -> list[Entry]
                 if None in line:
                     problems.append(f"{where} has more cells than the header; put a text with a comma into quotes.")
                     continue
-                cells = {key: (line.get(column) or "").strip() or None for key, column in columns.items()}
+                cells: dict[str, Any] = {
+                    key: (line.get(column) or "").strip() or None for key, column in columns.items()}
                 cells["split"] = cells["split"] and split_word(cells["split"])
                 if cells["image"] is None:
                     problems.append(f"{where}: the column {columns['image']!r} is empty; name the image.")
@@ -302,7 +314,7 @@ def _row_prompts(row: dict[str, Any], where: str) -> dict[str, list[str]] | None
         return None
     if not isinstance(row[SENTENCES], list):
         raise UserError(f"{where}: {SENTENCES} is {row[SENTENCES]!r}; give a list of texts.")
-    texts = [item.get("sent") if isinstance(item, dict) else item for item in row[SENTENCES]]
+    texts: list[Any] = [item.get("sent") if isinstance(item, dict) else item for item in row[SENTENCES]]
     return _without_empty_sentence(clean_prompts({"p0": "", SENTENCES: texts}, "", where), where)
 
 

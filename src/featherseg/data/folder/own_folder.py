@@ -26,11 +26,11 @@ from featherseg.core.errors import UserError
 from featherseg.core.files import explained, refuse_own_source
 from featherseg.core.registry import unknown
 from featherseg.core.terminal import printable, shortened
-from featherseg.data.assemble import Markings, Row, faults, write_rows
+from featherseg.data.assemble import Markings, Row, Source, faults, pixels_of, write_rows
 from featherseg.data.card import About, write_card
 from featherseg.data.facts import Facts, Leaks
 from featherseg.data.folder.lists import IMAGE_COLUMNS, Entry, names_images, read_list, read_table
-from featherseg.data.images import EXTENSIONS, read_image
+from featherseg.data.images import EXTENSIONS
 from featherseg.data.prepared import PreparedWriter, is_text, mask_name
 from featherseg.data.prompts.prompt_engine import PromptEngine
 from featherseg.data.splits import assign_splits, uneven_note
@@ -60,7 +60,7 @@ def prepare_folder(name: str, path: Path | str, out_dir: Path | str, class_name:
         more = f" ({len(problems) - 1} more faults: `featherseg check` lists them.)"
         raise UserError(problems[0] + (more if len(problems) > 1 else ""))
     folders = (Path(path) / part for part in ("images", "masks", "anns"))
-    files = (file for row in rows for file in (row.image, *row.masks))
+    files = (file for row in rows for file in (row.image, *row.masks) if isinstance(file, Path))
     refuse_own_source(out_dir, *folders, *Path(path).glob("*.csv"), *files)
     engine = _engine(rows, field, descriptions)
     papers = [file for file in ("LICENSE", "PROVENANCE.md") if (Path(path) / file).is_file()]
@@ -128,12 +128,13 @@ def folder_leaks(path: Path | str) -> list[str]:
     rows, problems, _ = _scan(Path(path), None)
     if problems:
         raise UserError(problems[0])
-    leaks, splits = Leaks(), defaultdict(set)
+    leaks = Leaks()
+    splits: dict[Source, set[str]] = defaultdict(set)
     for row, split in zip(rows, _splits(rows), strict=True):
         leaks.add_group(_group(row), row.image_id, split)
         splits[row.image].add(split)
     for image, names in splits.items():
-        leaks.add_picture(read_image(image), names)
+        leaks.add_picture(pixels_of(image), names)
     return Facts(leaks.pictures, leaks.groups).leaks()
 
 
@@ -211,7 +212,7 @@ def _named_by_class(entries: list[Entry], class_name: str, notes: list[str]) -> 
     images = {entry.image for entry in entries}
     if not entries or len(images) < len(entries) or not all(entry.target for entry in entries):
         return entries
-    targets = list(dict.fromkeys(entry.target for entry in entries))
+    targets = list(dict.fromkeys(entry.target for entry in entries if entry.target))
     shown = ", ".join(shortened(target) for target in targets[:3]) + (", ..." if len(targets) > 3 else "")
     notes.append(f"The list's targets ({shown}) name no structure, since class_name does ({class_name}); they are "
                  "kept as the attribute label.")
@@ -350,7 +351,7 @@ def _rows_by_name(images: dict[str, Path], masks: _Masks, problems: list[str]) -
 
 def _rows_by_list(entries: list[Entry], images: dict[str, Path], masks: _Masks,
                   problems: list[str]) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for entry in entries:
         stem = _named(entry.image).rpartition("/")[2]
         if stem not in images:

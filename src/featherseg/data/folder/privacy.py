@@ -32,7 +32,7 @@ def keep_out_of_git(folder: Path) -> None:
               file=sys.stderr)
     elif git("check-ignore", "--quiet", str(folder)) is None:
         pattern = re.sub(r"([*?\[\\])", r"\\\1", folder.relative_to(top).as_posix())
-        exclude = Path(git("rev-parse", "--git-path", "info/exclude"))
+        exclude = Path(git("rev-parse", "--git-path", "info/exclude") or ".git/info/exclude")
         try:
             exclude.parent.mkdir(parents=True, exist_ok=True)
             with open(exclude, "a", encoding="utf-8") as file:

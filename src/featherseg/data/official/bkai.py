@@ -9,7 +9,7 @@ from featherseg.data.raw.spec import DatasetSpec, Files, medvlsm_lists
 def layout(raw: Path) -> Files:
     """`train/train/<id>.jpeg` and `train_gt/train_gt/<id>.jpeg`."""
     images, masks = find_folder(raw, "train/train"), find_folder(raw, "train_gt/train_gt")
-    return lambda entry: (images / entry.image, [masks / entry.mask])
+    return lambda entry: (images / entry.image, [masks / entry.listed_mask])
 
 
 SPEC = DatasetSpec(

@@ -34,7 +34,7 @@ def complete(entry: Entry) -> Entry:
     Raises:
         UserError: the row names its mask in another way.
     """
-    match = re.fullmatch(r"mask_([123])/((patient\d{4})_([24]CH)_(E[DS]))_gt\.png", entry.mask)
+    match = re.fullmatch(r"mask_([123])/((patient\d{4})_([24]CH)_(E[DS]))_gt\.png", entry.listed_mask)
     if not match or entry.image != f"{match[2]}.png":
         raise UserError(f"{entry.where}: img_name is {entry.image!r} and mask_name {entry.mask!r}; get the list again.")
     folder = "testing" if entry.split == "test" else "training"
@@ -53,7 +53,7 @@ def layout(raw: Path) -> Files:
     folders = {} if counted_on else {name: find_folder(raw, name) for name in ("training", "testing")}
 
     def files(entry: Entry) -> tuple[Pixels, list[Pixels]]:
-        part, stem, number = Path(entry.image).parent.name, Path(entry.image).stem, int(entry.mask[len("mask_")])
+        part, stem, number = Path(entry.image).parent.name, Path(entry.image).stem, int(entry.listed_mask[len("mask_")])
         if counted_on:
             patient, frame = int(stem[len("patient"):][:4]), stem.partition("_")[2]
             stem = f"patient{patient + (_TRAINING if part == 'testing' else 0):04d}_{frame}"

@@ -26,9 +26,9 @@ def complete(entry: Entry) -> Entry:
     """
     study = Path(entry.image).stem
     match = re.fullmatch(r"(patient\d+)_study\d+_view\d+_(frontal|lateral)", study)
-    if not match or not entry.mask.startswith(f"{study}_"):
+    if not match or not entry.listed_mask.startswith(f"{study}_"):
         raise UserError(f"{entry.where}: img_name is {entry.image!r} and mask_name {entry.mask!r}; get the list again.")
-    finding = Path(entry.mask).stem.removeprefix(f"{study}_").replace("_", " ")
+    finding = Path(entry.listed_mask).stem.removeprefix(f"{study}_").replace("_", " ")
     attributes = {"view": match[2], **named_in(entry.prompts, "p4", _WORDS)}
     return replace(entry, target=finding, group=match[1], attributes=entry.attributes | attributes)
 
@@ -38,7 +38,8 @@ def layout(raw: Path) -> Files:
 
     The image of `patient64541_study1_view1_frontal` is `patient64541/study1/view1_frontal.jpg`.
     """
-    find, masks = find_file_by_name(raw), {}
+    find = find_file_by_name(raw)
+    masks: dict[str, tuple[Path, dict[str, Any]]] = {}
     for part in _PARTS:
         path = find(f"gt_segmentations_{part}.json")
         masks |= {study: (path, findings) for study, findings in _findings(path).items()}
@@ -51,7 +52,7 @@ def layout(raw: Path) -> Files:
             raise UserError(f"{entry.where}: {raw} holds no {lacks} {study}; pack CheXpert's val and test folders and "
                             "CheXlocalize's into the inbox and download again.")
         path, findings = masks[study]
-        return images[entry.image], [_mask(f"{path}, {study}, {entry.target}", findings.get(entry.target))]
+        return images[entry.image], [_mask(f"{path}, {study}, {entry.target}", findings.get(entry.target or ""))]
 
     return files
 

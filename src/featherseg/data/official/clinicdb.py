@@ -9,7 +9,7 @@ from featherseg.data.raw.spec import DatasetSpec, Files, medvlsm_lists
 def layout(raw: Path) -> Files:
     """`PNG/Original/<n>.png` and `PNG/Ground Truth/<n>.png`."""
     images, masks = find_folder(raw, "PNG/Original"), find_folder(raw, "PNG/Ground Truth")
-    return lambda entry: (images / entry.image, [masks / entry.mask])
+    return lambda entry: (images / entry.image, [masks / entry.listed_mask])
 
 
 SPEC = DatasetSpec(

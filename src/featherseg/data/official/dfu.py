@@ -9,7 +9,7 @@ from featherseg.data.raw.spec import DatasetSpec, Files, medvlsm_lists
 def layout(raw: Path) -> Files:
     """Images `<n>.jpg` and masks `<n>.png`, each name once in the archive."""
     find = find_file_by_name(raw)
-    return lambda entry: (find(entry.image), [find(entry.mask)])
+    return lambda entry: (find(entry.image), [find(entry.listed_mask)])
 
 
 SPEC = DatasetSpec(

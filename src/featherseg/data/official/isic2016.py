@@ -18,7 +18,7 @@ def layout(raw: Path) -> Files:
     def files(entry: Entry) -> tuple[Path, list[Path]]:
         part = "Test" if (folders["Test"][0] / entry.image).exists() else "Training"
         images, masks = folders[part]
-        return images / entry.image, [masks / entry.mask]
+        return images / entry.image, [masks / entry.listed_mask]
 
     return files
 

@@ -9,8 +9,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from featherseg.data.prompts.street import STREET, Template
 from featherseg.data.prompts.wording import SHAPES, Attributes, Prompts, breast_ultrasound, counted
+
+Lab = Sequence[float] | np.ndarray  # a colour in CIE Lab, (3,)
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Palette:
     spread: tuple[float, float, float] = (1.0, 1.0, 1.0)
     weights: Mapping[str, float] = field(default_factory=dict)
 
-    def word(self, lab: Sequence[float]) -> str:
+    def word(self, lab: Lab) -> str:
         """The word of a colour in CIE Lab."""
         def score(named: tuple[str, tuple[float, float, float]]) -> float:
             distances = ((value - centre) / deviation
@@ -53,12 +57,12 @@ class NearestColour:
 
     points: Sequence[tuple[str, tuple[float, float, float]]]
 
-    def word(self, lab: Sequence[float]) -> str:
+    def word(self, lab: Lab) -> str:
         """The word of a colour in CIE Lab."""
         return min(self.points, key=lambda named: cie94(named[1], lab))[0]
 
 
-def cie94(reference: Sequence[float], colour: Sequence[float]) -> float:
+def cie94(reference: Lab, colour: Lab) -> float:
     """The colour difference CIE94, with its weights for graphic arts, of a colour from a reference, both in CIE Lab."""
     reference_chroma, chroma = (math.hypot(*lab[1:]) for lab in (reference, colour))
     lightness, in_chroma = reference[0] - colour[0], reference_chroma - chroma
@@ -90,7 +94,7 @@ class Field:
 
     def palette_of(self, class_name: str | None) -> Palette | NearestColour | None:
         """The colour words of a class; None where the field's pictures have no colour."""
-        return self.palettes.get(class_name, self.palette)
+        return self.palettes.get(class_name or "", self.palette)
 
 
 _AS_IN_LISTS = {"round": "circle", "oval": "oval", "triangular": "triangle", "square": "square",

@@ -134,7 +134,7 @@ def measure(image: np.ndarray, mask: np.ndarray, field: Field = FIELDS["general"
         "size": SIZES[sum(largest.pixels / mask.size >= limit for limit in SIZE_LIMITS)],
         "location": ", ".join(sorted(places, key=_LOCATION_ORDER.index)) if len(places) <= MOST_PLACES else None,
         "shape": field.shapes[form] if form else None,
-        "colour": None if colour is None else palette.word(colour),
+        "colour": palette.word(colour) if palette and colour is not None else None,
     }
 
 

@@ -93,7 +93,7 @@ def breast_ultrasound(attributes: Attributes, class_name: str, descriptions: Seq
     kind, number, size = attributes.get("type"), attributes.get("number"), attributes.get("size")
     where = f"at the {attributes['location']}" if attributes.get("location") else None
     shape = f"{attributes['shape']}-shaped" if attributes.get("shape") else None
-    outline = _OUTLINES.get(kind)
+    outline = _OUTLINES.get(kind or "")
     ways = [kind, f"{outline}-shaped"] if outline else [kind]
     noun = class_name if number in _SINGULAR else plural(class_name)
     prompts: Prompts = {"p0": [""], "p1": [_in_ultrasound(class_name)]}

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol, Self
+from typing import IO, Any, Protocol, Self, cast
+from zipfile import _ECD_SIZE, _EndRecData  # type: ignore[attr-defined]
 
 from featherseg.core.errors import UserError
 from featherseg.core.files import LONGEST_NAME, open_file
@@ -184,9 +185,9 @@ def _path(archive: Path, member: Member) -> str:
 def _checked_zip(archive: Path) -> zipfile.ZipFile:
     """A zip whose list of members is not too large for memory."""
     with open_file(archive) as file:
-        record = zipfile._EndRecData(file)  # the only reader of it, zip64's included
-    if record and record[zipfile._ECD_SIZE] > LARGEST_DIRECTORY:
-        raise UserError(f"{archive} has a list of members of {record[zipfile._ECD_SIZE] / 1e6:,.0f} MB; do not use it, "
+        record = _EndRecData(file)  # the only reader of it, zip64's included
+    if record and record[_ECD_SIZE] > LARGEST_DIRECTORY:
+        raise UserError(f"{archive} has a list of members of {record[_ECD_SIZE] / 1e6:,.0f} MB; do not use it, "
                         "or unpack it yourself.")
     return zipfile.ZipFile(archive)
 
@@ -207,7 +208,7 @@ class _Header(tarfile.TarInfo):
     """A header that is refused before what it announces is read into memory."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         info = super().frombuf(buf, encoding, errors)
         if info.type in _EXTENDED and not 0 <= info.size <= LARGEST_HEADER:
             raise tarfile.ReadError(f"an extended header of {info.size:,} bytes")
@@ -288,10 +289,11 @@ def _is_tar(file: IO[bytes]) -> bool:
 
 
 def _tar_members(archive: Path, opened: IO[bytes]) -> Iterator[Member]:
-    with tarfile.open(fileobj=_Tar(archive, opened), mode="r|", tarinfo=_Header) as file:
+    source = cast(IO[bytes], _Tar(archive, opened))  # of which the library only reads
+    with tarfile.open(fileobj=source, mode="r|", tarinfo=_Header) as file:
         while info := file.next():
-            file.members.clear()  # which the library keeps, and never needs here
-            opener = None if info.isdir() else partial(file.extractfile, info)
+            file.members.clear()  # type: ignore[attr-defined]  # which the library keeps, and never needs here
+            opener = None if info.isdir() else cast(Callable[[], IO[bytes]], partial(file.extractfile, info))
             yield Member(info.name, info.size, not (info.isfile() or info.isdir()), opener)
         _check_end(file.fileobj)
 

@@ -109,7 +109,7 @@ def _download(url: str, part: Path, timeout: float, pace: _Pace) -> None:
     version = _read_version(part)
     have = _size(part) if version else 0
     headers = {"User-Agent": "featherseg", "Accept-Encoding": "identity"}
-    if have:
+    if have and version:
         headers |= {"Range": f"bytes={have}-", "If-Range": version}
     with _answer(url, headers, timeout, pace.patience) as response:
         resumed = response.status == HTTPStatus.PARTIAL_CONTENT
@@ -220,7 +220,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 class _Http(urllib.request.HTTPHandler):
     def __init__(self, patience: float) -> None:
         super().__init__()
-        self._connection = type("_Connection", (_Watched,), {"patience": patience})
+        self._connection: Any = type("_Connection", (_Watched,), {"patience": patience})
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(self._connection, request)
@@ -229,10 +229,10 @@ class _Http(urllib.request.HTTPHandler):
 class _Https(urllib.request.HTTPSHandler):
     def __init__(self, patience: float) -> None:
         super().__init__()
-        self._connection = type("_Connection", (_WatchedHttps,), {"patience": patience})
+        self._connection: Any = type("_Connection", (_WatchedHttps,), {"patience": patience})
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._connection, request, context=self._context)
+        return self.do_open(self._connection, request, context=self._context)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -6,12 +6,12 @@ lines stand in for a library of fifty megabytes.
 
 import contextlib
 import gzip
+import io
 import math
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -100,13 +100,13 @@ def _nifti(path: Path) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
     """A file, or what it holds where it is packed by gzip."""
     with open_file(path) as file:
         yield gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
 
 
-def _nifti_header(file: IO[bytes]) -> tuple[str, bytes]:
+def _nifti_header(file: io.BufferedIOBase) -> tuple[str, bytes]:
     """The byte order and the 348 bytes of a NIfTI-1 header."""
     header = file.read(348)
     order = "<" if header[:4] == struct.pack("<i", 348) else ">"

@@ -48,6 +48,6 @@ def images_and_masks(suffix: str) -> Callable[[Path], Files]:
 
     def layout(raw: Path) -> Files:
         images, masks = find_folder(raw, f"{suffix}/images"), find_folder(raw, f"{suffix}/masks")
-        return lambda entry: (images / entry.image, [masks / entry.mask])
+        return lambda entry: (images / entry.image, [masks / entry.listed_mask])
 
     return layout

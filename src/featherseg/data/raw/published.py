@@ -1,6 +1,7 @@
 """Published datasets: unpacked archives joined with their published splits and prompts."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def without_leaks(entries: list[Entry]) -> tuple[list[tuple[str, Entry]], list[s
     best: dict[tuple, Entry] = {}
     for entry in entries:
         kept = best.setdefault(_identity(entry), entry)
-        if _RANK.get(entry.split, 2) > _RANK.get(kept.split, 2):
+        if _RANK.get(entry.split or "", 2) > _RANK.get(kept.split or "", 2):
             best[_identity(entry)] = entry
     dropped = Counter((entry.split, best[_identity(entry)].split) for entry in entries
                       if best[_identity(entry)] is not entry)
@@ -110,6 +111,6 @@ def _identity(entry: Entry) -> tuple:
     return entry.image, entry.mask
 
 
-def _row(spec: DatasetSpec, image_id: str, entry: Entry, image: Source, masks: list[Source]) -> Row:
+def _row(spec: DatasetSpec, image_id: str, entry: Entry, image: Source, masks: Sequence[Source]) -> Row:
     return Row(entry.where, image_id, image, tuple(masks), entry.target or spec.target, entry.split,
                entry.group or image_id_of(entry), entry.prompts, entry.attributes)

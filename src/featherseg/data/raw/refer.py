@@ -121,7 +121,7 @@ def _write(references: Iterable[Reference], instances: Instances, pictures: dict
         where = f"{writer.dataset}, reference {reference.ref_id}"
         annotation = _find(annotations, reference.ann_id, f"{where}: annotation")
         image = _find(images, reference.image_id, f"{where}: image")
-        category = _find(categories, annotation.category_id, f"{where}: category").name
+        target = _find(categories, annotation.category_id, f"{where}: category").name
         if annotation.image_id != reference.image_id:
             raise UserError(f"{where} is to image {reference.image_id} but its annotation {annotation.id} belongs to "
                             f"image {annotation.image_id}; get the archive again.")
@@ -136,18 +136,18 @@ def _write(references: Iterable[Reference], instances: Instances, pictures: dict
                 height, width = writer.image_size(image_id)
                 raise UserError(f"{where}: image {image.file_name} has {height} rows and {width} columns, but "
                                 f"instances.json says {image.height} and {image.width}; get the archives again.")
-        named[image.id, category] += 1
-        number = named[image.id, category]
+        named[image.id, target] += 1
+        number = named[image.id, target]
         try:
             mask = mask_of(annotation.segmentation, image.height, image.width)
         except UserError as fault:
             raise UserError(f"{where}: annotation {annotation.id} has no mask: {fault}; get the archive "
                             "again.") from None
         writer.add_sample(
-            image_id=image_id, target=category if number == 1 else f"{category} {number}", mask=mask,
+            image_id=image_id, target=target if number == 1 else f"{target} {number}", mask=mask,
             split=reference.split,
-            prompts={"p0": "", "p1": category, "sentences": [item.sent.strip() for item in reference.sentences]},
-            attributes={"ref_id": reference.ref_id, "ann_id": annotation.id, "category": category})
+            prompts={"p0": "", "p1": target, "sentences": [item.sent.strip() for item in reference.sentences]},
+            attributes={"ref_id": reference.ref_id, "ann_id": annotation.id, "category": target})
         bar.update()
 
 
@@ -175,7 +175,7 @@ def _find(records: dict[int, Found], key: int, what: str) -> Found:
 
 def _images_of(folder: Path) -> dict[str, zipfile.Path]:
     """The images in a folder's zip archives, by file name."""
-    files = {}
+    files: dict[str, zipfile.Path] = {}
     for archive in sorted(folder.glob("*.zip")):
         root = zipfile.Path(open_zip(archive))
         files |= {Path(name).name: root / name for name in root.root.namelist() if not name.endswith("/")}

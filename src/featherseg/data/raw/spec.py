@@ -1,7 +1,7 @@
 """What is known of a published dataset: where its files are, who may have them, and how they are laid out."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -10,7 +10,7 @@ from featherseg.data.assemble import Source
 from featherseg.data.folder.lists import Entry
 
 MEDVLSM = "https://raw.githubusercontent.com/naamiinepal/medvlsm/dc36a3af83035efa344c8ce26397528ad173569e"
-Files = Callable[[Entry], tuple[Source, list[Source]]]
+Files = Callable[[Entry], tuple[Source, Sequence[Source]]]
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,9 @@ def paint(rng: np.random.Generator, size: int) -> Scene:
 def _place_items(rng: np.random.Generator, wanted: int) -> list[_Item]:
     """Up to `wanted` objects, at least two, that hardly overlap and differ in at least one attribute."""
     items: list[_Item] = []
-    for attempt in itertools.count(1):
+    attempt = 0
+    while True:
+        attempt += 1
         item = _propose_item(rng, items)
         apart = all(np.hypot(item.outline.centre[0] - other.outline.centre[0],
                              item.outline.centre[1] - other.outline.centre[1])

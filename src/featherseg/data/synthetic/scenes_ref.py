@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +25,7 @@ DESCRIPTION = (
     "testA show the same pairs of shape and colour; the targets of testB have pairs that the three never show, not "
     "even beside a target."
 )
+Option = TypeVar("Option")
 SPLITS = {"train": 0.6, "val": 0.14, "testA": 0.13, "testB": 0.13}
 HELD_OUT = frozenset((shape, colour) for (row, shape), (column, colour)
                      in itertools.product(enumerate(SHAPES), enumerate(COLOURS)) if (row + column) % 4 == 2)
@@ -123,5 +126,5 @@ def _free_place(rng: np.random.Generator, look: dict[str, str], placed: list[Ite
     return []
 
 
-def _pick(rng: np.random.Generator, options):
-    return options[rng.integers(len(options))]
+def _pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
+    return options[int(rng.integers(len(options)))]

@@ -7,7 +7,7 @@ gradients, the vision tower up to the last tap and no further.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -63,6 +63,16 @@ class BiomedCLIP(nn.Module):
         self.text = nn.ModuleDict({"transformer": BertModel(bert, add_pooling_layer=False), "proj": projection})
         self.logit_scale = nn.Parameter(torch.ones([]))
 
+    @property
+    def trunk(self) -> VisionTransformer:
+        """The vision tower without its projection."""
+        return cast(VisionTransformer, self.visual["trunk"])
+
+    @property
+    def bert(self) -> BertModel:
+        """The text tower without its projection."""
+        return self.text["transformer"]
+
 
 class BiomedCLIPSeg(SegmentationModel):
     """BiomedCLIP's vision states at CLIPSeg's depths, decoded under the projected first token of its BERT.
@@ -81,6 +91,8 @@ class BiomedCLIPSeg(SegmentationModel):
         ValueError: a size, tap or vocabulary that does not fit the architecture.
     """
 
+    net: nn.ModuleDict
+    vocabulary: Sequence[str]
     mean = (0.48145466, 0.4578275, 0.40821073)
     std = (0.26862954, 0.26130258, 0.27577711)
     decoder_modules = ("net.decoder",)
@@ -108,6 +120,11 @@ class BiomedCLIPSeg(SegmentationModel):
             "attention.output.dense", "output.dense", config.text_width, config.taps, (TEXT,), BERT_PROJECTIONS)
         self.unused = (*beyond, f"{TRUNK}.norm", "net.clip.visual.head", "net.clip.logit_scale")
 
+    @property
+    def clip(self) -> BiomedCLIP:
+        """The towers."""
+        return cast(BiomedCLIP, self.net["clip"])
+
     def architecture(self) -> dict[str, Any]:
         """What `config.json` beside the model's weights says."""
         return self.config.model_dump(mode="json")
@@ -118,7 +135,7 @@ class BiomedCLIPSeg(SegmentationModel):
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """States (B, 1 + patches, width) after the tapped blocks; blocks after the last tap never run."""
-        trunk = self.net.clip.visual.trunk
+        trunk = self.clip.trunk
         states = self.vision_prompt.insert(trunk._pos_embed(trunk.patch_embed(pixels)))
         states, taps = trunk.norm_pre(states), []
         for k, block in enumerate(trunk.blocks[: self.vision.taps[-1] + 1]):
@@ -129,21 +146,21 @@ class BiomedCLIPSeg(SegmentationModel):
 
     def encode_text(self, tokens: Tensor) -> TextFeatures:
         """The projected first token (B, D), and the first token's states (B, width) at the tap depths."""
-        tower = self.net.clip.text
-        states = self.text_prompt.insert(tower.transformer.embeddings(input_ids=tokens))
+        bert = self.clip.bert
+        states = self.text_prompt.insert(bert.embeddings(input_ids=tokens))
         words = tokens != 0
         learned = words.new_ones(len(words), self.text_prompt.count)
         seen = torch.cat([words[:, :1], learned, words[:, 1:]], dim=1)[:, None, None]
         taps = []
-        for k, block in enumerate(tower.transformer.encoder.layer):
+        for k, block in enumerate(bert.encoder.layer):
             states = block(states, seen)
             if k in self.text.taps:
                 taps.append(states[:, 0])
-        return TextFeatures(tower.proj(states[:, 0]), tuple(taps))
+        return TextFeatures(self.clip.text["proj"](states[:, 0]), tuple(taps))
 
     def decode(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         """Logits (B, h, w): the input's resolution for patch 16, half of it for patch 8."""
-        return decoded(self.net.decoder, self.image_neck(image), self.text_neck(text))
+        return decoded(self.net["decoder"], self.image_neck(image), self.text_neck(text))
 
     def tower_is_constant(self, tower: Tower) -> bool:
         """Whether nothing that training changes lies before this tower's taps, dropout included."""

@@ -37,11 +37,12 @@ class Tower(Part):
     image_size: Size | None = None
     num_channels: Literal[3] | None = None
     max_position_embeddings: Size | None = None
-    vocab_size: Literal[VOCABULARY] | None = None
+    vocab_size: Literal[49408] | None = None  # VOCABULARY
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
-        return _divided(self, "hidden_size", "num_attention_heads")
+        _check_divided(self, "hidden_size", "num_attention_heads")
+        return self
 
 
 class ClipsegFile(Part):
@@ -65,11 +66,11 @@ class ClipsegFile(Part):
         if taps is not None and self.conditional_layer is not None and self.conditional_layer >= len(taps):
             raise ValueError(f"conditional_layer {self.conditional_layer} is none of the {len(taps)} layers of the "
                              "decoder, so the prompt would not be read")
-        return _divided(self, "reduce_dim", "decoder_num_attention_heads")
+        _check_divided(self, "reduce_dim", "decoder_num_attention_heads")
+        return self
 
 
-def _divided(part: Part, width: str, heads: str) -> Part:
+def _check_divided(part: Part, width: str, heads: str) -> None:
     values = getattr(part, width), getattr(part, heads)
     if None not in values and values[0] % values[1]:
         raise ValueError(f"{width} {values[0]} is not a multiple of {heads} {values[1]}")
-    return part

@@ -57,6 +57,7 @@ class CLIPSeg(SegmentationModel):
     """
 
     name = "clipseg"
+    net: CLIPSegForImageSegmentation
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
     pad_token = END_ID

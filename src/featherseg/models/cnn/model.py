@@ -9,7 +9,8 @@ from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
-from torch import Tensor, nn
+from segmentation_models_pytorch.base import SegmentationModel as Net
+from torch import Tensor
 
 from featherseg.config import ModelConfig
 from featherseg.data.transforms import Squash
@@ -20,7 +21,7 @@ from featherseg.models.weights import RANDOM_SMALL, architecture_beside, check_k
 
 STRIDE, SMALLEST = 32, 64
 NOT_IN_ENCODER = ("fc.weight", "fc.bias")  # the classifier of ImageNet's weights
-NETS: dict[str, type[nn.Module]] = {
+NETS: dict[str, type[Net]] = {
     "unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus, "deeplabv3plus": smp.DeepLabV3Plus}
 
 
@@ -36,6 +37,7 @@ class CNN(SegmentationModel):
         ValueError: a size that does not fit the encoder, or an encoder that the library does not know.
     """
 
+    net: Net
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
     decoder_modules = ("net.decoder", "net.segmentation_head")
@@ -102,7 +104,7 @@ class CNN(SegmentationModel):
         self.net.load_state_dict(own | given)
 
 
-def _build_net(name: str, architecture: Architecture) -> nn.Module:
+def _build_net(name: str, architecture: Architecture) -> Net:
     widths = architecture.decoder_channels
     options = {"channels": architecture.encoder_channels, "layers": architecture.encoder_layers}
     try:

@@ -15,6 +15,7 @@ from featherseg.data.transforms import resize_of
 from featherseg.models.base import TextFeatures
 from featherseg.models.cris.config import FULL, Architecture, Knobs, TextPadding, small_config
 from featherseg.models.etris.head import CoordConv, GlobalAlignment, Projector, convolution
+from featherseg.models.knobs import Upsampling
 from featherseg.models.towers.batchnorm import BatchNorm1d
 from featherseg.models.towers.clip import ResNetTowers
 from featherseg.models.towers.tokenizer import END_ID
@@ -73,7 +74,7 @@ class CRIS(ResNetTowers):
     """
 
     config: Architecture
-    upsampling = "bicubic"
+    upsampling: Upsampling = "bicubic"
 
     def __init__(self, name: str, architecture: Architecture, image_size: int | None = None,
                  word_length: int | None = None, text_padding: TextPadding = "masked",
@@ -86,8 +87,9 @@ class CRIS(ResNetTowers):
     def encode_text(self, tokens: Tensor) -> TextFeatures:
         """The projected end-of-text state (B, D), and the words (B, L, width) with the padding that is masked."""
         text = super().encode_text(tokens)
-        masked = text.padding & self.masks_padding
-        return TextFeatures(text.sentence, text.taps, masked)
+        if text.padding is None or self.masks_padding:
+            return text
+        return TextFeatures(text.sentence, text.taps, torch.zeros_like(text.padding))
 
     def _build_head(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         config, widths = self.config, self.exchange_spec.widths

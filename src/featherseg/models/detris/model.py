@@ -5,6 +5,8 @@ does.
 """
 
 import math
+from contextlib import AbstractContextManager
+from typing import Protocol, cast
 
 import torch
 from open_clip.model import CLIP
@@ -25,6 +27,13 @@ META_REGISTERS, MASKED_PATCH = "backbone.visual.register_tokens", "backbone.visu
 RELEASED = {"dinov2": ("backbone.visual", "exchange.vision"), "txt_backbone": ("backbone", "exchange.text")}
 
 
+class Hearing(Protocol):
+    """An exchange by which the vision tower hears the words while it runs: DETRIS's adapters."""
+
+    def hearing(self, words: Tensor) -> AbstractContextManager[None]:
+        """A context in which the vision tower hears these words (B, L, text width)."""
+
+
 class DINOv2Towers(ViTTowers):
     """DINOv2 and CLIP's text tower; a map is read after each of three vision blocks, the last one normalised.
 
@@ -39,7 +48,7 @@ class DINOv2Towers(ViTTowers):
         if self.exchange is None:
             return self.encode_image(pixels), self.encode_text(tokens)
         text = self._walk_text(tokens)
-        with self.exchange.hearing(text.taps[0]):
+        with cast(Hearing, self.exchange).hearing(text.taps[0]):
             return self._walk_image(pixels), text
 
     @property
@@ -57,20 +66,20 @@ class DINOv2Towers(ViTTowers):
         self.exchange_spec = ExchangeSpec((width,) * 3, config.text_width, (1, 1, 1), resnet=False)
         clip = self._build_clip({"layers": 1, "patch_size": config.patch_size, "image_size": config.patch_size})
         clip.visual = VisionTransformer(
-            img_size=self.image_size, patch_size=config.patch_size, embed_dim=width, depth=depth,
+            img_size=self.image_size, patch_size=self.patch_size, embed_dim=width, depth=depth,
             num_heads=width // config.vision_head_width, num_classes=0, init_values=1.0,
             reg_tokens=config.registers, no_embed_class=True)
         return clip
 
     def _vision_input(self, pixels: Tensor) -> Tensor:
-        visual = self.net.backbone.visual
+        visual = self.backbone.visual
         return self.vision_prompt.insert(visual._pos_embed(visual.patch_embed(pixels)))
 
     def _vision_stage(self, stage: int, states: Tensor) -> Tensor:
-        return walk(self.net.backbone.visual.blocks, self.config.vision_stages, stage, states)
+        return walk(self.backbone.visual.blocks, self.config.vision_stages, stage, states)
 
     def _vision_output(self, states: Tensor) -> Tensor:
-        return self._as_map(self.net.backbone.visual.norm(states))
+        return self._as_map(self.backbone.visual.norm(states))
 
 
 class DETRIS(ETRIS, DINOv2Towers):
@@ -86,7 +95,7 @@ class DETRIS(ETRIS, DINOv2Towers):
         """
         state = _with_timms_names({_own_name(name): tensor for name, tensor in state.items()})
         if PLACES in state:
-            side = self.image_size // self.config.patch_size
+            side = self.image_size // self.patch_size
             state[PLACES] = interpolate_places(state[PLACES], side)
         return super().base_tensors(state)
 

@@ -1,6 +1,7 @@
 """ETRIS (Xu et al., ICCV 2023, arXiv 2307.11545): CLIP's towers and a head on their maps."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from torch import nn
 
@@ -28,6 +29,9 @@ from featherseg.models.towers.clip import BACKBONE, CLIPTowers, ResNetTowers, Vi
 from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, architecture_beside
 
 HEAD = {"hierarchical_alignment": "neck", "global_alignment": "decoder", "projector": "proj"}
+
+
+ModelT = TypeVar("ModelT", bound="ETRIS")
 
 
 class ETRIS(CLIPTowers):
@@ -100,7 +104,7 @@ def build(config: ModelConfig, knobs: Knobs) -> ETRIS:
     return with_ways(model, knobs)
 
 
-def with_ways(model: ETRIS, knobs: HeadKnobs) -> ETRIS:
+def with_ways(model: ModelT, knobs: HeadKnobs) -> ModelT:
     """The model with the knobs' ways from a picture to its input, and from its head's grid back."""
     model.upsampling = knobs.upsampling
     model.resize = resize_of(knobs.resize, model.image_size, model.fill)

@@ -8,7 +8,7 @@ package's on that map, in place of a matching of proposals to masks.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from open_clip.model import CLIP
@@ -71,9 +71,10 @@ class SideNetwork(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=DEVIATION)
                 nn.init.zeros_(layer.bias)
-        for _, layer in self.fusions:
-            nn.init.kaiming_uniform_(layer.weight, a=1)
-            nn.init.zeros_(layer.bias)
+        for layer in self.fusions.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_uniform_(layer.weight, a=1)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, pixels: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Proposals' logits (B, Q, s, s) and biases (B, heads, Q, s, s), of pixels (B, 3, S, S) and CLIP's maps.
@@ -123,6 +124,7 @@ class SAN(SegmentationModel):
     """
 
     name = "san"
+    net: nn.ModuleDict
     mean = (0.48145466, 0.4578275, 0.40821073)
     std = (0.26862954, 0.26130258, 0.27577711)
     pad_token = END_ID
@@ -146,7 +148,7 @@ class SAN(SegmentationModel):
         self.net = nn.ModuleDict({"clip": CLIP(config.embed_dim, vision, text, quick_gelu=True),
                                   "side": SideNetwork(config, self.image_size, before)})
         through_clip = ("net.side.bias_head", "net.side.bias_scale", f"{VISUAL}.positional_embedding")
-        side = tuple(f"net.side.{name}" for name, _ in self.net.side.named_children()) + (
+        side = tuple(f"net.side.{name}" for name, _ in self.side.named_children()) + (
             "net.side.query", "net.side.positions")
         self.decoder_modules = ((*side, through_clip[-1]) if learns_to_recognise
                                 else tuple(name for name in side if name not in through_clip))
@@ -159,6 +161,16 @@ class SAN(SegmentationModel):
         modules = tuple(f"net.clip.{part}" for part in (
             "transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection"))
         self.text = TowerSpec(reading, "attn", "mlp", config.text_width, (), modules)
+
+    @property
+    def clip(self) -> CLIP:
+        """The towers, open_clip's modules."""
+        return self.net["clip"]
+
+    @property
+    def side(self) -> SideNetwork:
+        """The side network."""
+        return cast(SideNetwork, self.net["side"])
 
     def architecture(self) -> dict[str, Any]:
         """What `config.json` beside the model's weights says, at this input size."""
@@ -173,14 +185,14 @@ class SAN(SegmentationModel):
         through_clip = torch.is_grad_enabled() and self.learns_to_recognise
         with torch.set_grad_enabled(through_clip):
             states, maps = self._see(pixels)
-        proposals, biases = self.net.side(pixels, maps)
+        proposals, biases = self.side(pixels, maps)
         with torch.set_grad_enabled(through_clip):
             embeddings = self._recognise(states, biases)
         return ImageFeatures((proposals, embeddings))
 
     def encode_text(self, tokens: Tensor) -> TextFeatures:
         """The projected end-of-text state (B, D)."""
-        clip = self.net.clip
+        clip = self.clip
         states = clip.token_embedding(tokens) + clip.positional_embedding[: tokens.shape[1]]
         length = states.shape[1]
         causal = torch.full((length, length), float("-inf"), device=states.device, dtype=states.dtype).triu(1)
@@ -221,7 +233,7 @@ class SAN(SegmentationModel):
         """CLIP's states before it recognises, and the maps (B, C, h, w) that the side network hears."""
         first = self.config.fused[-1]
         states, maps = self._clip_input(pixels), []
-        for k, block in enumerate(self.net.clip.visual.transformer.resblocks[: first + 1]):
+        for k, block in enumerate(self.clip.visual.transformer.resblocks[: first + 1]):
             if k in self.heard:
                 maps.append(self._as_map(states))
             if k < first:
@@ -229,7 +241,7 @@ class SAN(SegmentationModel):
         return states, maps
 
     def _clip_input(self, pixels: Tensor) -> Tensor:
-        visual = self.net.clip.visual
+        visual = self.clip.visual
         small = F.interpolate(pixels, scale_factor=1 / CLIP_SHRINKS, mode="bilinear", align_corners=False)
         patches = visual.conv1(small).flatten(2).transpose(1, 2)
         states = torch.cat([visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1), patches], dim=1)
@@ -245,7 +257,7 @@ class SAN(SegmentationModel):
         A copy of the class token for each proposal walks CLIP's last blocks. It sees itself and, with its biases,
         the places, which see no copy.
         """
-        visual, queries = self.net.clip.visual, self.config.queries
+        visual, queries = self.clip.visual, self.config.queries
         side = self.image_size // CLIP_SHRINKS // self.config.patch_size
         biases = F.adaptive_max_pool2d(biases.flatten(1, 2), side).flatten(2)
         length = queries + states.shape[1]
@@ -253,8 +265,8 @@ class SAN(SegmentationModel):
         mask[:, :queries] = float("-inf")
         mask[:queries, queries] = float("-inf")
         mask.fill_diagonal_(0)
-        mask = mask.expand(len(biases), self.net.side.heads, -1, -1).clone()
-        mask[:, :, :queries, queries + 1 :] = biases.unflatten(1, (self.net.side.heads, queries))
+        mask = mask.expand(len(biases), self.side.heads, -1, -1).clone()
+        mask[:, :, :queries, queries + 1 :] = biases.unflatten(1, (self.side.heads, queries))
         states = torch.cat([states[:, :1].expand(-1, queries, -1), states], dim=1)
         for block in visual.transformer.resblocks[self.config.fused[-1] :]:
             states = block(states, attn_mask=mask.flatten(0, 1))

@@ -94,11 +94,13 @@ class CLIPTowers(SegmentationModel):
         ValueError: a size that does not fit the towers.
     """
 
+    net: nn.ModuleDict
+    word_length: int
     left_out: tuple[str, ...] = ()
     mean = (0.48145466, 0.4578275, 0.40821073)
     std = (0.26862954, 0.26130258, 0.27577711)
     decoder_modules = ("net.neck", "net.decoder", "net.proj")
-    unused = (f"{BACKBONE}.logit_scale",)
+    unused: tuple[str, ...] = (f"{BACKBONE}.logit_scale",)
 
     exchange_spec: ExchangeSpec
 
@@ -109,7 +111,8 @@ class CLIPTowers(SegmentationModel):
         self.image_size = image_size or architecture.image_size
         self.word_length = word_length or architecture.word_length
         self.sentence_dim = architecture.embed_dim
-        self.fill = tuple(round(255 * value) for value in self.mean)
+        red, green, blue = (round(255 * value) for value in self.mean)
+        self.fill = red, green, blue
         self.resize = Letterbox(self.image_size, self.fill)
         self._check_sizes()
         depth = architecture.stages[-1]
@@ -118,6 +121,11 @@ class CLIPTowers(SegmentationModel):
         self.text = TowerSpec(blocks, "attn", "mlp", architecture.text_width, (depth - 1,), modules)
         self.net = nn.ModuleDict({"backbone": self._build_backbone()})
         self.net["neck"], self.net["decoder"], self.net["proj"] = self._build_head()
+
+    @property
+    def backbone(self) -> CLIP:
+        """The towers, open_clip's modules."""
+        return self.net["backbone"]
 
     def architecture(self) -> dict[str, Any]:
         """What `config.json` beside the model's weights says, at this input size."""
@@ -166,9 +174,9 @@ class CLIPTowers(SegmentationModel):
     def decode(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         """Logits (B, h, w) at a quarter of the input's resolution (patch 16, ResNets), or half of it (patch 8)."""
         image, text = self.image_neck(image), self.text_neck(text)
-        features = self.net.neck(image.taps, text.sentence)
-        features = self.net.decoder(features, text.taps[0], text.padding)
-        return self.net.proj(features, text.sentence)
+        features = self.net["neck"](image.taps, text.sentence)
+        features = self.net["decoder"](features, text.taps[0], text.padding)
+        return self.net["proj"](features, text.sentence)
 
     def base_tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of a weights file under the names that they have in this model.
@@ -245,21 +253,20 @@ class CLIPTowers(SegmentationModel):
                     text, quick_gelu=True)
 
     def _text_input(self, tokens: Tensor) -> Tensor:
-        backbone = self.net.backbone
-        states = backbone.token_embedding(tokens) + backbone.positional_embedding[: tokens.shape[1]]
+        states = self.backbone.token_embedding(tokens) + self.backbone.positional_embedding[: tokens.shape[1]]
         return self.text_prompt.insert(states)
 
     def _text_stage(self, stage: int, states: Tensor) -> Tensor:
         length = states.shape[1]
         causal = torch.full((length, length), float("-inf"), device=states.device, dtype=states.dtype).triu(1)
-        return walk(self.net.backbone.transformer.resblocks, self.config.stages, stage, states, attn_mask=causal)
+        return walk(self.backbone.transformer.resblocks, self.config.stages, stage, states, attn_mask=causal)
 
     def _text_features(self, states: Tensor, tokens: Tensor) -> TextFeatures:
-        words = self.net.backbone.ln_final(self.text_prompt.remove(states))
+        words = self.backbone.ln_final(self.text_prompt.remove(states))
         end_of_text = tokens.argmax(dim=-1)
         last = words[torch.arange(len(words), device=words.device), end_of_text]
         padding = torch.arange(tokens.shape[1], device=tokens.device) > end_of_text.unsqueeze(1)
-        return TextFeatures(last @ self.net.backbone.text_projection, (words,), padding)
+        return TextFeatures(last @ self.backbone.text_projection, (words,), padding)
 
     def _image_features(self, maps: list[Tensor], states: Tensor) -> ImageFeatures:
         return ImageFeatures((*maps[:-1], self._vision_output(states)))
@@ -304,26 +311,26 @@ class ResNetTowers(CLIPTowers):
         return 32
 
     def _build_backbone(self) -> CLIP:
-        config = self.config
-        clip = self._build_clip({"layers": list(config.resnet_layers), "patch_size": None,
+        config, layers = self.config, self.config.resnet_layers or ()
+        clip = self._build_clip({"layers": list(layers), "patch_size": None,
                                  "image_size": 32 * config.pool_grid})
         width = 32 * config.vision_width
         clip.visual.attnpool = AttentionPool(config.pool_grid, width, clip.visual.attnpool.num_heads, config.embed_dim)
         clip.visual.init_parameters()
         blocks = tuple(f"{VISUAL}.layer{layer}.{k}"
-                       for layer, depth in enumerate(config.resnet_layers, start=1) for k in range(depth))
-        ends = tuple(itertools.accumulate(config.resnet_layers))
+                       for layer, depth in enumerate(layers, start=1) for k in range(depth))
+        ends = tuple(itertools.accumulate(layers))
         taps = tuple(end - 1 for end in ends[1:])
         self.vision = TowerSpec(blocks, None, None, width, taps, (VISUAL,))
         self.exchange_spec = ExchangeSpec((width // 4, width // 2, width), config.text_width, (2, 1, 2), resnet=True)
         return clip
 
     def _vision_input(self, pixels: Tensor) -> Tensor:
-        visual = self.net.backbone.visual
+        visual = self.backbone.visual
         return visual.layer1(visual.stem(pixels))
 
     def _vision_stage(self, stage: int, states: Tensor) -> Tensor:
-        return self.net.backbone.visual.get_submodule(f"layer{stage + 2}")(states)
+        return self.backbone.visual.get_submodule(f"layer{stage + 2}")(states)
 
     def _as_map(self, states: Tensor) -> Tensor:
         return states
@@ -332,7 +339,7 @@ class ResNetTowers(CLIPTowers):
         return seen
 
     def _vision_output(self, states: Tensor) -> Tensor:
-        return self.net.backbone.visual.attnpool(states)
+        return self.backbone.visual.attnpool(states)
 
 
 class ViTTowers(CLIPTowers):
@@ -343,8 +350,15 @@ class ViTTowers(CLIPTowers):
         """Tokens before those of the patches: the class token and learned ones."""
         return 1 + self.vision_prompt.count
 
-    def _divisor(self) -> int:
+    @property
+    def patch_size(self) -> int:
+        """Side of the patches in pixels."""
+        if self.config.patch_size is None:
+            raise ValueError("patch_size is missing, so the architecture is not that of a ViT")
         return self.config.patch_size
+
+    def _divisor(self) -> int:
+        return self.patch_size
 
     def _build_backbone(self) -> CLIP:
         config = self.config
@@ -353,20 +367,20 @@ class ViTTowers(CLIPTowers):
         taps = tuple(end - 1 for end in config.stages)
         self.vision = TowerSpec(blocks, "attn", "mlp", width, taps, (VISUAL,))
         self.exchange_spec = ExchangeSpec((width,) * 3, config.text_width, (1, 1, 1), resnet=False)
-        return self._build_clip({"layers": depth, "patch_size": config.patch_size, "image_size": self.image_size})
+        return self._build_clip({"layers": depth, "patch_size": self.patch_size, "image_size": self.image_size})
 
     def _vision_input(self, pixels: Tensor) -> Tensor:
-        visual = self.net.backbone.visual
+        visual = self.backbone.visual
         patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
         first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         states = torch.cat([first, patches], dim=1)
         return visual.ln_pre(self.vision_prompt.insert(states + visual.positional_embedding))
 
     def _vision_stage(self, stage: int, states: Tensor) -> Tensor:
-        return walk(self.net.backbone.visual.transformer.resblocks, self.config.stages, stage, states)
+        return walk(self.backbone.visual.transformer.resblocks, self.config.stages, stage, states)
 
     def _as_map(self, states: Tensor) -> Tensor:
-        side = self.image_size // self.config.patch_size
+        side = self.image_size // self.patch_size
         return states[:, self.prefix :].transpose(1, 2).unflatten(2, (side, side))
 
     def _with_map(self, states: Tensor, seen: Tensor) -> Tensor:
@@ -374,9 +388,9 @@ class ViTTowers(CLIPTowers):
         return torch.cat([others, seen.flatten(2).transpose(1, 2).to(others.dtype)], dim=1)
 
     def _vision_output(self, states: Tensor) -> Tensor:
-        visual = self.net.backbone.visual
+        visual = self.backbone.visual
         projected = visual.ln_post(states[:, self.prefix :]) @ visual.proj
-        side = self.image_size // self.config.patch_size
+        side = self.image_size // self.patch_size
         return projected.transpose(1, 2).unflatten(2, (side, side))
 
 

@@ -26,9 +26,9 @@ _MERGES = 49152 - 256 - 2
 @functools.cache
 def clip_tokenizer() -> Tokenizer:
     """CLIP's tokenizer of clean text, start and end tokens around it; nothing is cut."""
-    package = Path(importlib.util.find_spec("open_clip").origin).parent
+    package = _folder_of("open_clip")
     lines = gzip.decompress((package / "bpe_simple_vocab_16e6.txt.gz").read_bytes()).decode().split("\n")
-    merges = [tuple(line.split()) for line in lines[1 : _MERGES + 1]]
+    merges = [_pair(line) for line in lines[1 : _MERGES + 1]]
     characters = _byte_characters()
     last_characters = [f"{character}</w>" for character in characters]
     tokens = [*characters, *last_characters, *map("".join, merges), START, END]
@@ -57,6 +57,20 @@ def clean(prompt: str) -> str:
 
         prompt = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     return " ".join(prompt.split()).lower()
+
+
+def _folder_of(package: str) -> Path:
+    """Where an installed package is, without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"{package} is not installed")
+    return Path(spec.origin).parent
+
+
+def _pair(line: str) -> tuple[str, str]:
+    """The two tokens that a line of the vocabulary file merges."""
+    first, second = line.split()
+    return first, second
 
 
 def _byte_characters() -> list[str]:

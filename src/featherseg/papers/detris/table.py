@@ -42,9 +42,9 @@ def _counted(recipe: str) -> dict[str, int]:
     """Parameters of a recipe's full-size model by part."""
     network = without_weights(recipe)
     groups = parameter_groups(network)
-    parts = {"aligners": network.exchange.vision, "adapters": network.exchange.text, "backbone": network.net.backbone}
+    parts = {"aligners": "exchange.vision", "adapters": "exchange.text", "backbone": "net.backbone"}
     counted = {}
     for name, part in parts.items():
-        counted[name] = sum(p.numel() for p in part.parameters())
+        counted[name] = sum(p.numel() for p in network.get_submodule(part).parameters())
     trainable = sum(group["trainable"] for group in groups.values())
     return counted | {"head": groups["decoder"]["trainable"], "trainable": trainable}

@@ -16,7 +16,7 @@ from featherseg.models.knobs import WayBack
 from featherseg.papers.etris.audit_training import tiny_resnet
 from featherseg.reporting import tables
 from featherseg.reporting.audit import shown
-from featherseg.tasks.segmentation.config import LossConfig
+from featherseg.tasks.segmentation.config import LossConfig, Shrinking
 from featherseg.tasks.segmentation.objective import shrunk
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 INPUT, GRID = 416, 104  # of ETRIS and CRIS, in pixels
-PAIRS = {"here": ("nearest_exact", "bilinear"), "released": ("published_nearest", "bicubic"),
-         "half of it: the released way back only": ("nearest_exact", "bicubic"),
-         "half of it: the released targets only": ("published_nearest", "bilinear")}
+PAIRS: dict[str, tuple[Shrinking, str]] = {
+    "here": ("nearest_exact", "bilinear"), "released": ("published_nearest", "bicubic"),
+    "half of it: the released way back only": ("nearest_exact", "bicubic"),
+    "half of it: the released targets only": ("published_nearest", "bilinear")}
 PICTURE = (427, 640)
 BLACK = (0, 0, 0)
 
@@ -213,11 +214,13 @@ def _centroid(weights: "np.ndarray") -> tuple[float, float]:
     import numpy as np
 
     values = weights.astype(float)
-    return tuple(float(np.average(np.arange(n), weights=values.sum(1 - axis))) for axis, n in enumerate(values.shape))
+    row, column = (float(np.average(np.arange(n), weights=values.sum(1 - axis))) for axis, n in enumerate(values.shape))
+    return row, column
 
 
 def _exact_place(place: tuple[float, float]) -> tuple[float, float]:
     """Where a place of the picture lies in the input when its area, and not its pixels' places, is scaled."""
     scale = INPUT / max(PICTURE)
-    return tuple((value + 0.5) * scale + (INPUT - side * scale) / 2 - 0.5
-                 for value, side in zip(place, PICTURE, strict=True))
+    row, column = ((value + 0.5) * scale + (INPUT - side * scale) / 2 - 0.5
+                   for value, side in zip(place, PICTURE, strict=True))
+    return row, column

@@ -5,10 +5,11 @@ As in `audit.py`, each verdict is read off its measurement.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
 from featherseg import adapters
 from featherseg.config import TrainConfig
@@ -107,8 +108,9 @@ def batchnorm_statistics() -> "pd.DataFrame":
         model = adapters.apply(tiny_resnet(), {"name": "decoder"})
         model.frozen_batchnorm_moves = moves
         pixels, tokens = _batch(model)
-        layers = [layer for layer in model.net.backbone.modules() if isinstance(layer, nn.BatchNorm2d)]
-        before = [layer.running_mean.clone() for layer in layers]
+        towers = model.get_submodule("net.backbone").modules()
+        layers = [layer for layer in towers if isinstance(layer, nn.BatchNorm2d)]
+        before = [layer.get_buffer("running_mean").clone() for layer in layers]
         logits = _logits(model, pixels, tokens)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
@@ -117,7 +119,8 @@ def batchnorm_statistics() -> "pd.DataFrame":
             for part in model.decoder_modules:
                 model.get_submodule(part).eval()
             model(pixels, tokens)
-        changes = [float((layer.running_mean - mean).abs().max()) for layer, mean in zip(layers, before, strict=True)]
+        changes = [float((layer.get_buffer("running_mean") - mean).abs().max())
+                   for layer, mean in zip(layers, before, strict=True)]
         lines.append({"frozen_batchnorm": field, "layers in the towers": len(layers),
                       "layers moved": sum(change > 0 for change in changes), "change of a mean": max(changes),
                       "change of a logit": float((_logits(model, pixels, tokens) - logits).abs().max())})
@@ -241,7 +244,7 @@ def _bridged(word_length: int) -> SegmentationModel:
     """The small ETRIS with a Bridger whose weights are as large as trained ones."""
     model = adapters.apply(tiny_vit(word_length), {"name": "bridger", "dim": 8}).eval()
     with torch.no_grad():
-        for parameter in model.exchange.parameters():
+        for parameter in model.get_submodule("exchange").parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
     return model
 
@@ -250,7 +253,7 @@ MODELS: Mapping[str, Callable[[int], SegmentationModel]] = {
     "ETRIS with the Bridger": _bridged, "ETRIS, head only": tiny_vit}
 
 
-def _rates_here(factor: float, base: float, start: int) -> list[list[float]]:
+def _rates_here(factor: float, base: float, start: Literal[1, 2]) -> list[list[float]]:
     """Rates of a backbone and of a head by epoch, in the engine's own optimiser and schedule."""
     from featherseg.engine import make_optimizer, make_schedule, slow_towers
 
@@ -258,7 +261,7 @@ def _rates_here(factor: float, base: float, start: int) -> list[list[float]]:
     config = TrainConfig(optimizer="adam", lr=base, schedule="multistep", milestones=(MILESTONE,), factor=0.1,
                          tower_lr_factor=factor, tower_lr_from=start)
     optimizer = make_optimizer(config, [backbone, head], [backbone])
-    schedule = make_schedule(config, optimizer)
+    schedule = cast(lr_scheduler.LRScheduler, make_schedule(config, optimizer))
     rates = []
     for epoch in range(1, MILESTONE + 2):
         by_parameter = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}

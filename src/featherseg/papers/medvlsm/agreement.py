@@ -61,7 +61,7 @@ class Agreement:
         kappas = []
         for _ in range(DRAWS):
             drawn = rng.integers(len(published), size=len(published))
-            kappas.append(cohens_kappa(published[drawn], measured[drawn]))
+            kappas.append(cohens_kappa(published[drawn].tolist(), measured[drawn].tolist()))
         defined = np.array(kappas)[~np.isnan(kappas)]
         if not len(defined):
             return float("nan"), float("nan")

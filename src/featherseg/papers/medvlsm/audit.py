@@ -15,6 +15,7 @@ from featherseg.models.biomedclipseg import config as biomedclipseg_config
 from featherseg.models.biomedclipseg.model import BiomedCLIPSeg
 from featherseg.models.clipseg.model import CLIPSeg, small_config
 from featherseg.models.cris import config as cris_config
+from featherseg.models.cris.config import TextPadding
 from featherseg.models.cris.model import CRIS
 from featherseg.reporting import tables
 from featherseg.reporting.audit import shown
@@ -38,7 +39,8 @@ LIBRARY, RELEASED, OURS, OURS_AS_RELEASED = (
     "CLIPSeg, transformers' own list", "BiomedCLIPSeg, released code's list", "BiomedCLIPSeg here, tap_offset 0",
     "BiomedCLIPSeg here, tap_offset 1")
 PROMPTS = ("", "polyp", "one small pink round polyp located in the center of the image")
-UNMASKED, MASKED = "published_unmasked", "masked"
+UNMASKED: TextPadding = "published_unmasked"
+MASKED: TextPadding = "masked"
 
 
 def models() -> list:
@@ -128,7 +130,7 @@ def padding(lengths: Sequence[int] = (24, 48)) -> "pd.DataFrame":
             own = int(tokens[0].argmax()) + 1
             lines.append({"text_padding": how, "prompt": prompt or "(empty)", "tokens": own,
                           "filled up": lengths[0] - own, "token 0": int((tokens[0] == 0).sum()),
-                          "masked": int(masked.sum()),
+                          "masked": 0 if masked is None else int(masked.sum()),
                           "change of a logit": float((first - second).abs().max())})
     return pd.DataFrame(lines)
 
@@ -178,7 +180,9 @@ def dropout_verdict(frame: "pd.DataFrame") -> str:
 
 def _outputs(model: SegmentationModel, blocks: str, pixels: Tensor, every: bool = False) -> list[Tensor]:
     """What each block of a vision tower puts out for an image; `every` runs those too that the taps do not reach."""
-    layers, seen, handles = model.eval().get_submodule(blocks), {}, []
+    layers = list(model.eval().get_submodule(blocks).children())
+    seen: dict[int, Tensor] = {}
+    handles = []
     for number, layer in enumerate(layers):
         handles.append(layer.register_forward_hook(
             lambda module, inputs, output, number=number: seen.__setitem__(number, output)))
@@ -196,7 +200,7 @@ def _which(state: Tensor, outputs: Sequence[Tensor]) -> int:
     return equal[0] if len(equal) == 1 else -1
 
 
-def _cris(length: int, how: str) -> SegmentationModel:
+def _cris(length: int, how: TextPadding) -> SegmentationModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return CRIS("cris", cris_config.small_config(), 64, length, how).eval()

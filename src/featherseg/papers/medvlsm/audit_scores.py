@@ -6,7 +6,7 @@ As in `audit.py`, each verdict is read off its measurement.
 
 import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -167,13 +167,13 @@ def _drawn_set(images: int) -> tuple[list[Sample], dict[tuple[str, str], float]]
             samples.append(Sample("organs", f"organs/{number}/{target.name}", str(number), str(number), "test",
                                   target.name, str(number), "", 32, 32, (0, 0, 0, 0), 0.0, {}, prompts))
             asked += [(samples[-1], text, scene.image, target.mask) for texts in prompts.values() for text in texts]
-    _, texts, images, _ = zip(*asked, strict=True)
-    maps = predict_probabilities(model.eval(), list(images), list(texts))
+    _, texts, pictures, _ = zip(*asked, strict=True)
+    maps = predict_probabilities(model.eval(), list(pictures), list(texts))
     return samples, {(sample.sample_id, text): 100 * dice(probabilities > 0.5, mask)
                      for (sample, text, _, mask), probabilities in zip(asked, maps, strict=True)}
 
 
-def _mean(scored: Mapping[tuple[str, str], float], chosen) -> float:
+def _mean(scored: Mapping[tuple[str, str], float], chosen: Iterable[tuple[Sample, str]]) -> float:
     found = sorted(scored[sample.sample_id, text] for sample, text in chosen)
     return sum(found) / len(found)
 

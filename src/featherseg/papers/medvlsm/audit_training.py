@@ -4,10 +4,11 @@ kept, what trains at which rate, which samples are left out, and which prompts a
 As in `audit.py`, each verdict is read off its measurement.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 
 from featherseg import adapters
 from featherseg.describe import without_weights
@@ -17,16 +18,17 @@ from featherseg.papers.medvlsm.audit_scores import prompt_levels
 from featherseg.reporting import tables
 from featherseg.reporting.audit import shown
 from featherseg.tasks.objective import trained_per_epoch
-from featherseg.tasks.segmentation.config import SegmentationTrain
+from featherseg.tasks.segmentation.config import Plateau, SegmentationTrain, Selection
 from featherseg.tasks.segmentation.objective import choice_of
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-WATCHED = {"dsc": "featherseg: a better DSC", "published_loss": "released: a lower loss"}
-KEPT = {"dsc": "featherseg: DSC at the input's size, the first of equals",
-        "published_iou": "released: mean IoU at original size, the last of equals"}
+WATCHED: dict[Plateau, str] = {"dsc": "featherseg: a better DSC", "published_loss": "released: a lower loss"}
+KEPT: dict[Selection, str] = {
+    "dsc": "featherseg: DSC at the input's size, the first of equals",
+    "published_iou": "released: mean IoU at original size, the last of equals"}
 LOGIT_SCALE = "logit_scale"
 
 
@@ -80,7 +82,8 @@ def plateaus(trainings: int = 20, epochs: int = 80) -> "pd.DataFrame":
         too_certain = np.clip(np.arange(epochs) / epochs - rng.uniform(0.2, 0.5), 0, None)
         dsc = 0.85 * learned + rng.normal(0, 0.01, epochs)
         loss = 1 - 0.7 * learned + rng.uniform(0.1, 0.4) * too_certain + rng.normal(0, 0.01, epochs)
-        for watched, values in (("dsc", dsc), ("published_loss", loss)):
+        measured: dict[Plateau, np.ndarray] = {"dsc": dsc, "published_loss": loss}
+        for watched, values in measured.items():
             rates[watched].append(_rates(watched, values))
     differ = sum(ours != theirs for ours, theirs in zip(*rates.values(), strict=True))
     lines = []
@@ -115,14 +118,14 @@ def kept_epochs(trainings: int = 200, epochs: int = 50, samples: int = 200) -> "
 
     rng, lines = np.random.default_rng(0), []
     for ties, digits in (("none", 12), ("rounded to 1 point", 2)):
-        kept = {rule: [] for rule in KEPT}
+        kept: dict[str, list[int]] = {rule: [] for rule in KEPT}
         for _ in range(trainings):
             iou = np.clip(0.6 + rng.normal(0, 0.15, (epochs, samples)), 0, 1)
             # a lower cut makes masks larger, by a different amount for each sample
             dsc = 2 * iou / (1 + iou) + rng.normal(0, 0.05, iou.shape)
             scores = {"published_iou": iou.mean(axis=1).round(digits), "dsc": dsc.mean(axis=1).round(digits)}
             for rule in KEPT:
-                kept[rule].append(_kept(scores[rule], rule))
+                kept[rule].append(_kept(scores[rule].tolist(), rule))
         apart = np.array(kept["published_iou"]) - np.array(kept["dsc"])
         lines.append({"equal scores": ties, "trainings": trainings, "another epoch": 100 * (apart != 0).mean(),
                       "epochs later": apart.mean()})
@@ -207,8 +210,9 @@ def last_batches() -> "pd.DataFrame":
 
     lines = []
     for name in SPECS:
-        if isinstance(SPECS[name], ReferringSpec):
-            samples = SPECS[name].sizes["train"]
+        spec = SPECS[name]
+        if isinstance(spec, ReferringSpec):
+            samples = spec.sizes["train"]
             for batch in (32, 64):
                 config = SegmentationTrain(batch_size=batch, last_batch="published_dropped")
                 left_out = samples - trained_per_epoch(samples, config)
@@ -244,7 +248,7 @@ def small_cris() -> SegmentationModel:
 
 
 def _parts(learned: dict[str, nn.Parameter]) -> dict[str, list[str]]:
-    parts = {"positional embeddings": [], "other parameters of the towers": [], "head": []}
+    parts: dict[str, list[str]] = {"positional embeddings": [], "other parameters of the towers": [], "head": []}
     for name in learned:
         part = "head" if not name.startswith("net.backbone") else (
             "positional embeddings" if POSITIONS in name else "other parameters of the towers")
@@ -252,11 +256,12 @@ def _parts(learned: dict[str, nn.Parameter]) -> dict[str, list[str]]:
     return parts
 
 
-def _rates(watched: str, values: "np.ndarray") -> list[float]:
+def _rates(watched: Plateau, values: "np.ndarray") -> list[float]:
     """The rate of each epoch, by VLSM-Adapter's settings of the plateau."""
     config = SegmentationTrain(schedule="plateau", factor=0.3, patience=5, plateau_on=watched)
     optimizer = make_optimizer(config, [nn.Parameter(torch.zeros(1))])
-    schedule, rates = make_schedule(config, optimizer, choice_of(config).plateau_mode), []
+    schedule = cast(lr_scheduler.ReduceLROnPlateau, make_schedule(config, optimizer, choice_of(config).plateau_mode))
+    rates = []
     for value in values:
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
@@ -264,7 +269,7 @@ def _rates(watched: str, values: "np.ndarray") -> list[float]:
     return rates
 
 
-def _kept(scores: "np.ndarray", rule: str) -> int:
+def _kept(scores: list[float], rule: Selection) -> int:
     config, kept = SegmentationTrain(selection=rule), 0
     for epoch, score in enumerate(scores):
         kept = epoch if is_best(score, scores[:epoch], choice_of(config).keeps) else kept

@@ -16,7 +16,7 @@ from featherseg.reliance.study import HOW, Measured, by_dataset, measured
 from featherseg.reporting import style
 from featherseg.reporting.study import Study
 from featherseg.reporting.tables import FROM, honest, source_of
-from featherseg.tasks.segmentation.config import PROMPT_LEVELS
+from featherseg.tasks.segmentation.config import PROMPT_LEVELS, training_of
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -85,7 +85,7 @@ def note(study: Study) -> str:
 
 def trained(run: Run) -> str:
     """The policy of a run's training prompts, `nothing` where it was not trained."""
-    return run.train.prompts if run.train else NOT_TRAINED
+    return training_of(run).prompts if run.train else NOT_TRAINED
 
 
 def _methods(study: Study) -> Iterator[tuple[_Label, pd.DataFrame]]:

@@ -3,7 +3,7 @@ do not reach the towers, the sigmoid that is applied twice, and a causal mask th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from featherseg.models.base import SegmentationModel, parameters_of
 from featherseg.models.clipseg.model import CLIPSeg, small_config
 from featherseg.reporting import style
 from featherseg.reporting.audit import OURS
-from featherseg.tasks.segmentation.config import LossConfig
+from featherseg.tasks.segmentation.config import LossConfig, LossForm
 from featherseg.tasks.segmentation.losses import per_sample_loss
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ FORWARDS: Mapping[str, Forward] = {
     LIBRARY: lambda model, pixels, tokens: model.net(input_ids=tokens, pixel_values=pixels).logits,
     OURS: lambda model, pixels, tokens: model(pixels, tokens),
 }
-FORMS = {
+FORMS: Mapping[LossForm, str] = {
     "logits": "on logits",
     "published_dice_only": "as with MONAI 1.1.0: Dice only",
     "published_second_sigmoid": "as with MONAI 1.3.2: second sigmoid",
@@ -111,14 +111,14 @@ def losses_verdict(frame: "pd.DataFrame") -> str:
 
 def _unmasked_loop(model: SegmentationModel, tokens: Tensor) -> None:
     """What a copied loop over a text tower's blocks does once nobody hands it the causal mask."""
-    tower = model.net.clip.text_model
+    tower: Any = model.get_submodule("net.clip.text_model")
     states = tower.embeddings(input_ids=tokens)
     for block in tower.encoder.layers:
         states = block(states, None)
 
 
 WALKS: Mapping[str, Walk] = {
-    "transformers' own forward": lambda model, tokens: model.net.clip.text_model(input_ids=tokens),
+    "transformers' own forward": lambda model, tokens: model.get_submodule("net.clip.text_model")(input_ids=tokens),
     "copied loop, no mask": _unmasked_loop,
     "featherseg": lambda model, tokens: model.encode_text(tokens),
 }

@@ -10,7 +10,7 @@ import torch
 
 from featherseg.describe import without_weights
 from featherseg.models.san.config import FULL, Architecture, small_config
-from featherseg.models.san.model import SAN, VISUAL
+from featherseg.models.san.model import SAN
 from featherseg.papers.vlsm_adapter.published import printed_parameters
 from featherseg.reporting import tables
 from featherseg.reporting.audit import shown
@@ -86,7 +86,7 @@ def _blocks_heard(model: SAN) -> int:
     pixels, _ = _batch(model)
     proposals, moved = model.encode_image(pixels).taps[0], 0
     noise = torch.Generator().manual_seed(2)
-    for block in model.get_submodule(VISUAL).transformer.resblocks:
+    for block in model.clip.visual.transformer.resblocks:
         handle = block.register_forward_hook(
             lambda module, inputs, states: states + torch.randn(states.shape, generator=noise))
         moved += not torch.allclose(model.encode_image(pixels).taps[0], proposals)
@@ -96,7 +96,7 @@ def _blocks_heard(model: SAN) -> int:
 
 def _gradients(model: SAN) -> tuple[int, int]:
     """How many tensors the published 8.4 M are, and how many of them a gradient reaches."""
-    held = [*model.net.side.parameters(), model.get_submodule(VISUAL).positional_embedding]
+    held = [*model.side.parameters(), model.clip.visual.positional_embedding]
     model.requires_grad_(False)
     for parameter in held:
         parameter.requires_grad_(True)

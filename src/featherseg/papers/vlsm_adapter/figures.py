@@ -1,6 +1,6 @@
 """VLSM-Adapter's charts: accuracy against trainable parameters, by position and by width of the adapters."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from featherseg.papers.vlsm_adapter import published
 from featherseg.papers.vlsm_adapter.published import TABLE_1
@@ -91,7 +91,7 @@ def _panel_here(axis: "Axes", rows: "pd.DataFrame") -> None:
         rows: of `tables.own_dsc`.
     """
     for row in rows.itertuples():
-        look = {"color": style.colour(row.adapter, row.positions), "label": row.title}
+        look: dict[str, Any] = {"color": style.colour(row.adapter, row.positions), "label": row.title}
         if row.trainable_parameters:
             look["marker"] = style.marker(row.adapter)
             axis.scatter(row.trainable_parameters, row.dsc, **look, **DOT)

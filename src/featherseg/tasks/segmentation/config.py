@@ -1,10 +1,10 @@
 """The keys of a segmentation run's sections `train` and `evaluate` that other tasks do not have."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
-from featherseg.config import EvaluateConfig, Positive, Several, Strict, TrainConfig
+from featherseg.config import EvaluateConfig, Positive, Run, Several, Strict, TrainConfig
 from featherseg.core.registry import unknown
 
 if TYPE_CHECKING:
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 PROMPT_LEVELS = tuple(f"p{k}" for k in range(10))
 PromptPolicy = Literal["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "unique", "fullest", "random"]
+LossForm = Literal["logits", "published_dice_only", "published_second_sigmoid"]
+Shrinking = Literal["nearest_exact", "published_nearest"]
+Plateau = Literal["dsc", "published_loss"]
+Selection = Literal["dsc", "published_iou"]
 
 
 def _text_intervention(name: str) -> str:
@@ -47,11 +51,11 @@ class LossConfig(Strict):
     cell (`published_nearest`: ETRIS, CRIS and DETRIS).
     """
 
-    form: Literal["logits", "published_dice_only", "published_second_sigmoid"] = "logits"
+    form: LossForm = "logits"
     lambda_dice: Annotated[float, Field(ge=0)] = 1.5
     lambda_ce: Annotated[float, Field(ge=0)] = 1.0
     grid: Literal["input", "head"] = "input"
-    shrink: Literal["nearest_exact", "published_nearest"] = "nearest_exact"
+    shrink: Shrinking = "nearest_exact"
 
     @model_validator(mode="before")
     @classmethod
@@ -79,10 +83,10 @@ class SegmentationTrain(TrainConfig):
     original size, the last of equal ones; both at probability `val_threshold`.
     """
 
-    plateau_on: Literal["dsc", "published_loss"] = "dsc"
+    plateau_on: Plateau = "dsc"
     prompts: PromptPolicy = "random"
     val_prompts: PromptPolicy = "fullest"
-    selection: Literal["dsc", "published_iou"] = "dsc"
+    selection: Selection = "dsc"
     val_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     cache_features: bool = True
     loss: LossConfig = LossConfig()
@@ -116,3 +120,13 @@ class SegmentationEvaluate(EvaluateConfig):
     prompts: PromptPolicy | Literal["sentences"] = "fullest"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     reliance: RelianceConfig | None = None
+
+
+def training_of(run: Run) -> SegmentationTrain:
+    """The settings of a segmentation run's training; raises `ValueError` where nothing is trained."""
+    return cast(SegmentationTrain, run.training)
+
+
+def scoring_of(run: Run) -> SegmentationEvaluate:
+    """The settings of a segmentation run's scoring."""
+    return cast(SegmentationEvaluate, run.evaluate)

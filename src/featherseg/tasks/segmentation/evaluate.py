@@ -39,10 +39,10 @@ from featherseg.core.progress import progress
 from featherseg.data.facts import count_alike, prompt_keys
 from featherseg.data.prepared import SENTENCES, PreparedDataset, Sample
 from featherseg.models.base import SegmentationModel
-from featherseg.models.readings import Readings, losses
+from featherseg.models.readings import Lost, Readings, losses
 from featherseg.tasks.base import Score
 from featherseg.tasks.segmentation import referring
-from featherseg.tasks.segmentation.config import SegmentationEvaluate
+from featherseg.tasks.segmentation.config import SegmentationEvaluate, scoring_of
 from featherseg.tasks.segmentation.features import FeatureBank
 from featherseg.tasks.segmentation.metrics import (
     AVERAGED,
@@ -70,9 +70,9 @@ def evaluate(run: Run, model: SegmentationModel, dataset: PreparedDataset, split
         splits: the samples of each split that is scored.
         out: an existing folder.
     """
-    settings, pixels = run.evaluate, PixelDataset(dataset, model.resize)
+    settings, pixels = scoring_of(run), PixelDataset(dataset, model.resize)
     predictions: list[dict[str, Any]] = []
-    prompts: dict[str, dict[str, Any]] = {}
+    prompts: dict[str, Lost] = {}
     targets: dict[str, dict[str, int]] = {}
     for split, samples in splits.items():
         own = {sample.sample_id: own_prompts(sample, settings.prompts, run.seed) for sample in samples}
@@ -141,7 +141,7 @@ def score_rows(trial: Trial, probabilities: np.ndarray, truth: np.ndarray, setti
     """What is known of one trial, a column for each metric: one row at the threshold of the settings, and, where
     sentences are scored, one with `iou`, `intersection` and `union` at each other threshold of `referring.py`."""
     rows, sentence = [], trial.condition == OWN and settings.prompts == SENTENCES
-    spacing = trial.sample.spacing if unit == MILLIMETRE else PIXELS
+    spacing = (trial.sample.spacing if unit == MILLIMETRE else None) or PIXELS
     for threshold in dict.fromkeys((settings.threshold, *(referring.THRESHOLDS if sentence else ()))):
         prediction, chosen = probabilities > threshold, threshold == settings.threshold
         measured = score(prediction, truth, spacing) if chosen else overlap(prediction, truth)
@@ -162,18 +162,18 @@ def scores_of(trial: Trial, rows: list[dict[str, Any]], own_prompt: bool, run: R
         own_prompt: whether the model reads its prompt as one of the sample's own.
         run: says which data set is not a pooled set's member.
     """
-    sample = trial.sample
+    settings, sample = scoring_of(run), trial.sample
     member = "" if sample.dataset == run.dataset else sample.dataset
     for row in rows:
         score_at = partial(Score, sample.sample_id, sample.split, member=member, target=sample.target,
                            condition=trial.condition, threshold=row["threshold"])
-        if row["threshold"] == run.evaluate.threshold:
+        if row["threshold"] == settings.threshold:
             for name in AVERAGED:
                 yield score_at(name, row[name], unit=row["hd95_unit"] if name == HD95 else "")
             for name in COUNTED:
                 flag = name.removeprefix("n_")
                 yield score_at(name, float(own_prompt if flag == "own_prompt" else row[flag]))
-        if trial.condition == OWN and run.evaluate.prompts == SENTENCES and row["threshold"] in referring.THRESHOLDS:
+        if trial.condition == OWN and settings.prompts == SENTENCES and row["threshold"] in referring.THRESHOLDS:
             for scope in (referring.FIRST, referring.ALL)[trial.sentence > 0:]:
                 yield from referring.scores(partial(score_at, scope=scope), row)
 

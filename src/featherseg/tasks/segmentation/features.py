@@ -114,10 +114,11 @@ class FeatureBank:
             return None
         shapes = [tensor.shape[1:] for tensor in encode(items[:1])]
         need = 4 * len(items) * sum(shape.numel() for shape in shapes)
-        passes = list(parts(items, per_pass))
+        passes = [list(some) for some in parts(items, per_pass)]
         if self._device.type != "cpu":
             if need > torch.get_device_module(self._device).mem_get_info()[0] // 2:
-                return _no_room(tower, need, "device memory")
+                _tell_no_room(tower, need, "device memory")
+                return None
             columns = zip(*map(encode, passes), strict=True)
             stored = tuple(torch.cat(column).float() for column in columns)
             return lambda places: tuple(tensor[places] for tensor in stored)
@@ -126,7 +127,8 @@ class FeatureBank:
                      closure("tasks/segmentation/features.py") | code_of(type(self._model)), torch.__version__,
                      torch.get_num_threads())
         if not (cache_root() / "features" / key).is_dir() and need + _SPARE_DISK > _free_disk():
-            return _no_room(tower, need, "disk space")
+            _tell_no_room(tower, need, "disk space")
+            return None
         folder = cached_folder("features", key,
                                lambda partial: _write(partial, tower, shapes, passes, encode))
         files = [RowFile(folder / f"{number}.npy") for number in range(len(shapes))]
@@ -180,6 +182,6 @@ def _free_disk() -> int:
     return shutil.disk_usage(cache_root()).free
 
 
-def _no_room(tower: Tower, need: int, where: str) -> None:
+def _tell_no_room(tower: Tower, need: int, where: str) -> None:
     print(f"no {where} for {need / 2**30:.1f} GiB of {tower} features; they are computed anew in each epoch",
           file=sys.stderr)

@@ -11,6 +11,7 @@ from featherseg.core.paths import processed
 from featherseg.data.prepared import SENTENCES, PreparedDataset, Sample, prompt_of
 from featherseg.models import MODELS
 from featherseg.models.readings import Readings, losses
+from featherseg.tasks.segmentation.config import scoring_of, training_of
 
 _NAMED = 3
 
@@ -35,7 +36,10 @@ def lost_prompts(runs: Sequence[Run]) -> list[str]:
 
 def _policies(run: Run) -> frozenset[str]:
     """The policies by which a run is given prompts."""
-    return frozenset([run.evaluate.prompts, *([run.train.prompts, run.train.val_prompts] if run.train else [])])
+    if run.train is None:
+        return frozenset([scoring_of(run).prompts])
+    training = training_of(run)
+    return frozenset([scoring_of(run).prompts, training.prompts, training.val_prompts])
 
 
 def _losses(model: ModelConfig, dataset: str, policies: frozenset[str]) -> list[str]:

@@ -14,7 +14,7 @@ from featherseg.core.seeds import rng_of
 from featherseg.data.prepared import PreparedDataset, Sample, prompt_of
 from featherseg.models.base import SegmentationModel
 from featherseg.tasks.objective import Choice, Objective, parts, shuffled, trained_per_epoch
-from featherseg.tasks.segmentation.config import LossConfig, SegmentationTrain
+from featherseg.tasks.segmentation.config import LossConfig, SegmentationTrain, training_of
 from featherseg.tasks.segmentation.features import FeatureBank
 from featherseg.tasks.segmentation.losses import per_sample_dice, per_sample_loss
 from featherseg.tasks.segmentation.metrics import iou
@@ -44,7 +44,7 @@ class SegmentationObjective(Objective[Example]):
 
     def __init__(self, run: Run, model: SegmentationModel, dataset: PreparedDataset) -> None:
         super().__init__()
-        self.run, self.settings, self.model = run, run.train, model
+        self.run, self.settings, self.model = run, training_of(run), model
         self.choice = choice_of(self.settings)
         self.samples, self.train_set = dataset.samples, members(dataset, "train")
         self.pixels = PixelDataset(dataset, model.resize)

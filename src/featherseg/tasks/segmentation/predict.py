@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from featherseg.data.prepared import is_text
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
 from featherseg.models.readings import Readings, losses
 from featherseg.tasks.objective import parts
+from featherseg.tasks.segmentation.config import scoring_of
 from featherseg.tasks.segmentation.features import by_length, distinct
 
 IMAGES_AT_ONCE = 8
@@ -184,7 +185,7 @@ def encode_prompts(prompts: Iterable[str], encode: Callable[[list[str]], TextFea
     size = batch_size
     if device.type == "cpu":
         size = min(batch_size, max(1, PROMPTS_ON_CPU // max(width, 1)))
-    text = TextFeatures.concat([encode(batch) for batch in parts(ordered, size)])
+    text = TextFeatures.concat([encode(list(batch)) for batch in parts(ordered, size)])
     return text, {prompt: row for row, prompt in enumerate(ordered)}
 
 
@@ -231,7 +232,7 @@ def predict_files(run: str, images: Sequence[Path], prompts: Sequence[str], out:
     """
     resolved, train_dir = find_run(run)
     if threshold is None:
-        threshold = resolved.evaluate.threshold
+        threshold = scoring_of(resolved).threshold
     if not 0 < threshold < 1:
         raise UserError(f"the threshold is {threshold}; give a probability between 0 and 1.")
     queries = _queries(_image_files(images), prompts)
@@ -242,7 +243,7 @@ def predict_files(run: str, images: Sequence[Path], prompts: Sequence[str], out:
         refuse_own_source(path, *(image for image in images if image.is_dir()))
     for path in {query.image for query in queries}:
         open_picture(path)
-    model = load_model(resolved, train_dir)
+    model = cast(SegmentationModel, load_model(resolved, train_dir))
     for sentence in losses(Readings(model.read, prompts).count(prompts)):
         print(sentence, file=sys.stderr)
     for places in parts(range(len(queries)), IMAGES_AT_ONCE):

@@ -26,7 +26,7 @@ COUNTED = ("n_empty_truth", "n_empty_prediction", "n_own_prompt", "n_missed", "n
 
 
 @TASKS.register("segmentation")
-class Segmentation(Task):
+class Segmentation(Task["SegmentationModel"]):
     """One mask for each image and prompt, compared with the true one at original resolution."""
 
     name = "segmentation"

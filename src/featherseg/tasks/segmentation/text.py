@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import cast
 
 from featherseg.core.seeds import rng_of
 from featherseg.data.prepared import LEVELS, SENTENCES, Sample
@@ -227,7 +228,8 @@ def other_value(attribute: str, case: Case, rng: random.Random) -> str | None:
 
 
 def _replaced(case: Case, attribute: str, value: str) -> str:
-    first, last = _place(case.own, attribute, case.sample.attributes[attribute])
+    place = _place(case.own, attribute, case.sample.attributes[attribute])
+    first, last = cast(tuple[int, int], place)  # `other_value` has found it
     return case.own[:first] + value + case.own[last:]
 
 
