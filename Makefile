@@ -22,6 +22,7 @@ bench: setup
 
 lint: setup
 	$(RUN) ruff check
+	$(RUN) mypy
 
 setup:
 	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON) was found; install Python 3.11 or newer, or choose one: PYTHON=python3.12 make repro." >&2; exit 1; }
