@@ -26,7 +26,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -59,6 +59,27 @@ from featherseg.tasks.segmentation.trials import OWN, Trial, own_prompts, plan_t
 NEARLY_ALL = 0.9  # share of the image above which a mask covers nearly all of it
 
 
+class Prediction(TypedDict):
+    """A row of `predictions.parquet`; see the module's docstring."""
+
+    dataset: str
+    sample_id: str
+    split: str
+    sentence: int
+    text_condition: str
+    image_condition: str
+    prompt: str
+    prompt_of: str
+    threshold: float
+    grid: str
+    dsc: float
+    empty_truth: bool
+    empty_prediction: bool
+    height: int
+    width: int
+    rle: str
+
+
 def evaluate(run: Run, model: SegmentationModel, dataset: PreparedDataset, splits: dict[str, list[Sample]],
              out: Path) -> Iterator[Score]:
     """Scores of every trial, split by split; writes `predictions.parquet` and `metrics.json` into `out` at the end.
@@ -71,7 +92,7 @@ def evaluate(run: Run, model: SegmentationModel, dataset: PreparedDataset, split
         out: an existing folder.
     """
     settings, pixels = scoring_of(run), PixelDataset(dataset, model.resize)
-    predictions: list[dict[str, Any]] = []
+    predictions: list[Prediction] = []
     prompts: dict[str, Lost] = {}
     targets: dict[str, dict[str, int]] = {}
     for split, samples in splits.items():
@@ -178,22 +199,19 @@ def scores_of(trial: Trial, rows: list[dict[str, Any]], own_prompt: bool, run: R
                 yield from referring.scores(partial(score_at, scope=scope), row)
 
 
-def prediction_row(trial: Trial, prediction: np.ndarray, row: dict[str, Any]) -> dict[str, Any]:
+def prediction_row(trial: Trial, prediction: np.ndarray, row: dict[str, Any]) -> Prediction:
     """One trial's mask, as run lengths, with its DSC and whether it or the truth is empty.
 
     Args:
         row: of `score_rows`, at the settings' threshold.
     """
-    known = _known(trial, row["threshold"])
-    scored = {name: row[name] for name in ("dsc", "empty_truth", "empty_prediction")}
-    return known | scored | {"height": trial.sample.height, "width": trial.sample.width,
-                             "rle": run_lengths(prediction)}
-
-
-def _known(trial: Trial, threshold: float) -> dict[str, Any]:
-    return {"dataset": trial.sample.dataset, "sample_id": trial.sample.sample_id, "split": trial.sample.split,
-            "sentence": trial.sentence, "text_condition": trial.condition, "image_condition": OWN,
-            "prompt": trial.prompt, "prompt_of": trial.prompt_of, "threshold": threshold, "grid": "original"}
+    sample = trial.sample
+    return {
+        "dataset": sample.dataset, "sample_id": sample.sample_id, "split": sample.split, "sentence": trial.sentence,
+        "text_condition": trial.condition, "image_condition": OWN, "prompt": trial.prompt,
+        "prompt_of": trial.prompt_of, "threshold": row["threshold"], "grid": "original", "dsc": row["dsc"],
+        "empty_truth": row["empty_truth"], "empty_prediction": row["empty_prediction"], "height": sample.height,
+        "width": sample.width, "rle": run_lengths(prediction)}
 
 
 def probability_maps(model: SegmentationModel, pixels: PixelDataset, trials: list[Trial],
