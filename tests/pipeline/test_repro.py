@@ -106,8 +106,10 @@ def test_further_seeds_run_only_the_new_runs_and_one_target_only_that_run(worksp
     new = [run.removesuffix("0") + "1" for run in (DECODER, BRIDGER)]
     workspace.edit("params.yaml", lambda params: params["study"].update(seeds=[0, 1]))
     assert ran(workspace.dvc("repro", f"train@{new[1]}")) == {CHECK, "plan", f"train@{new[1]}"}
-    assert ran(workspace.dvc("repro", "--dry", "collect")) == {
+    assert ran(workspace.dvc("repro", "collect")) == {
         f"train@{new[0]}", *(f"evaluate@{run}" for run in new), "collect"}
+    results = (workspace.path / "reports/study/results.csv").read_text()
+    assert all(f"\n{run}," in results for run in (DECODER, BRIDGER, *new))
 
 
 def test_metrics_plots_and_experiments_answer_readably(workspace):
