@@ -315,10 +315,11 @@ def _settings(params: Params) -> dict[str, Any]:
     """What the params say of `train` and `evaluate`: `train.lr`, and of a section within them `train.loss.form`."""
     values: dict[str, Any] = {}
     for section in ("train", "evaluate"):
+        inner = {key for task in TASKS for key in sections_of(task_settings(task, section))}
         for key, value in getattr(params, section).items():
-            inner = value if isinstance(value, dict) else {}
-            values |= {f"{section}.{key}.{name}": part for name, part in inner.items()}
-            if not inner:
+            if key in inner and isinstance(value, dict) and value:
+                values |= {f"{section}.{key}.{name}": part for name, part in value.items()}
+            else:
                 values[f"{section}.{key}"] = value
     return values
 
