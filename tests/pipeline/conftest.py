@@ -22,7 +22,7 @@ DECODER, BRIDGER = "clipseg-decoder-lesions-0", "etris_vit-bridger-lesions-0"
 class Workspace:
     """A copy of the project in which commands run as a user's do: relative paths, the venv on PATH.
 
-    Nothing outside is asked: every proxy is a closed port.
+    Nothing outside is asked: every proxy is a closed port. Stages keep the bytecode of `src` for the next ones.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,8 +31,9 @@ class Workspace:
 
     @property
     def environment(self) -> dict[str, str]:
+        dropped = ("PYTHONPATH", "FEATHERSEG_CACHE", "PYTHONDONTWRITEBYTECODE")
         kept = {name: value for name, value in os.environ.items()
-                if name not in ("PYTHONPATH", "FEATHERSEG_CACHE") and not name.startswith(("GIT_", "DVC_"))}
+                if name not in dropped and not name.startswith(("GIT_", "DVC_"))}
         closed = "http://127.0.0.1:9"
         return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", "OMP_NUM_THREADS": "1",
                        "HTTP_PROXY": closed, "HTTPS_PROXY": closed, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
@@ -148,12 +149,15 @@ def make_clone(workspace: Workspace) -> None:
 
 @pytest.fixture(scope="session")
 def reproduced(clone, shared) -> Workspace:
-    """The clone after its first `dvc repro`, committed; nobody changes it."""
+    """The clone without the papers' pipelines after its first `dvc repro`, committed; nobody changes it.
+
+    A `dvc repro` beside all pipelines is that of test_bad_params.
+    """
 
     def reproduce(workspace: Workspace) -> None:
         clone.copy(workspace.path)
-        workspace.output = workspace.dvc("repro")
         workspace.leave_out_pipelines()
+        workspace.output = workspace.dvc("repro")
         workspace.commit("Reproduce the micro study")
 
     return made_once(shared / "reproduced", reproduce)
