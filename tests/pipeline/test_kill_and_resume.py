@@ -46,9 +46,9 @@ def kill_group(dvc: subprocess.Popen) -> None:
 
 KILLS = {"dvc": (TRAIN, kill_dvc), "dvc alone": (TRAIN, kill_dvc_and_let_the_trainer_finish),
          "trainer": (TRAIN, kill_trainer), "group": (TRAIN, kill_group), "experiment": (EXPERIMENT, kill_group)}
-# what the trainer does then is tested by every run of unit/test_resume.py: the second one waits for the first one, or
-# goes on where it was killed
-SLOW = {"dvc", "trainer"}
+# what the trainer does then is tested by every run of unit/test_resume.py: the second one waits for the first one and
+# takes its output over, or goes on where it was killed; "experiment" kills the group in a workspace of DVC's own
+SLOW = {"dvc", "dvc alone", "trainer", "group"}
 
 
 def kills(*names: str) -> list:
@@ -106,6 +106,7 @@ def test_it_went_on_after_the_last_finished_epoch(trained, name):
     assert 1 <= info["resumed_after_epoch"] < EPOCHS
 
 
+@pytest.mark.slow
 def test_what_finished_after_dvc_was_killed_is_not_trained_again(trained):
     assert "is finished already" in trained("dvc alone").output
 
