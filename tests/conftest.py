@@ -8,9 +8,22 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# The slowest, in the order in which processes take them: test_repro.py makes the workspace that the pipeline's tests
+# share, while others test what needs none.
+FIRST = ("test_repro.py", "test_notebooks.py", "test_not_run.py", "test_engine.py", "test_experiments.py",
+         "test_kill_and_resume.py", "test_toy_task.py", "test_resume.py", "test_check.py")
+
+
 def pytest_collection_modifyitems(items):
-    """The workspace that the pipeline's tests share is made first, while another process tests what needs none."""
-    items.sort(key=lambda item: item.path.name != "test_repro.py")
+    """The slowest files come first, so that none of them is left for the end."""
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(FIRST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """With `-n auto` one process more than there are processors: tests wait for subprocesses, locks and each other."""
+    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 
 
 @pytest.fixture(autouse=True)
