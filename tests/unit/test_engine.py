@@ -426,8 +426,10 @@ def test_precision_is_what_the_hardware_has(capfd):
     assert precision_here("bf16") == "bf16"
 
 
+# both launchers start the same processes with the same variables, so that one of them covers the other
 @pytest.mark.parametrize(("adapter", "launcher"), [
-    ({"name": "full"}, ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]),
+    pytest.param({"name": "full"}, ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"],
+                 marks=pytest.mark.slow),
     ({"name": "vlsm_shallow", "dim": 4}, [
         "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
         "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]),
