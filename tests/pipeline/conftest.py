@@ -17,6 +17,7 @@ from featherseg.config import read_yaml, write_yaml
 ROOT = Path(__file__).parents[2]
 CHECK = "pipelines/data/dvc.yaml:check"
 DECODER, BRIDGER = "clipseg-decoder-lesions-0", "etris_vit-bridger-lesions-0"
+EPOCHS = 12  # enough to kill a training between two
 
 
 class Workspace:
@@ -95,11 +96,11 @@ def ran(output: str) -> set[str]:
 
 
 def shrink_params(params: dict) -> None:
-    """Two runs of one epoch on a dozen images of 64 px; tests that train again train ETRIS, which starts sooner."""
+    """Two short runs on a dozen images of 64 px; tests that train again train ETRIS, which starts sooner."""
     params["study"] = {"datasets": ["lesions"], "recipes": ["clipseg-decoder", "etris_vit-bridger"], "seeds": [0]}
     params["data"]["synthetic"]["lesions"].update(images=12, size=64)
     params["adapter"].update(dim=16, cond_dim=None, rank=None, alpha=None)
-    params["train"].update(epochs=1, min_epochs=0, batch_size=4, schedule="constant")
+    params["train"].update(epochs=EPOCHS, min_epochs=EPOCHS, batch_size=4, schedule="constant")
 
 
 def made_once(place: Path, make: Callable[[Workspace], None]) -> Workspace:

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conftest import BRIDGER, Workspace, experiments
+from conftest import BRIDGER, EPOCHS, Workspace, experiments
 from featherseg.config import read_yaml
 
-EPOCHS, MINUTES = 12, 60
-TRAIN = ("dvc", "repro", "--single-item", "--no-run-cache", f"train@{BRIDGER}")
-EXPERIMENT = ("dvc", "exp", "run", "--temp", "--single-item", f"train@{BRIDGER}")
+MINUTES = 60
+TRAIN = ("dvc", "repro", "--force", "--single-item", f"train@{BRIDGER}")
+EXPERIMENT = ("dvc", "exp", "run", "--temp", "--force", "--single-item", f"train@{BRIDGER}")
 OUTPUT = Path("runs/study/train") / BRIDGER
 
 
@@ -76,23 +76,20 @@ def train_killed(workspace: Workspace, command: tuple[str, ...], kill: Callable[
 
 @pytest.fixture(scope="module")
 def trained(reproduced, tmp_path_factory) -> Callable[[str], Workspace]:
-    """Gives the workspace after a training that was `undisturbed` or killed once in one of the ways of `KILLS`."""
-    base = reproduced.copy(tmp_path_factory.mktemp("base") / "featherseg")
-    base.edit("params.yaml", lambda params: params["train"].update(epochs=EPOCHS, early_stop_patience=EPOCHS))
-    base.dvc("repro", "plan")
+    """Gives the workspace after a second training that was killed once in one of the ways of `KILLS`."""
 
     @functools.cache
     def workspace(name: str) -> Workspace:
-        copy = base.copy(tmp_path_factory.mktemp(name) / "featherseg")
-        copy.output = copy.run(*TRAIN) if name == "undisturbed" else train_killed(copy, *KILLS[name])
+        copy = reproduced.copy(tmp_path_factory.mktemp(name) / "featherseg")
+        copy.output = train_killed(copy, *KILLS[name])
         return copy
 
     return workspace
 
 
 @pytest.mark.parametrize("name", kills("dvc", "dvc alone", "trainer", "group"))
-def test_a_killed_training_ends_bit_equal(trained, name):
-    expected, found = (trained(which).path / OUTPUT for which in ("undisturbed", name))
+def test_a_killed_training_ends_bit_equal(reproduced, trained, name):
+    expected, found = (workspace.path / OUTPUT for workspace in (reproduced, trained(name)))
     assert sorted(path.name for path in found.iterdir()) == ["checkpoint.safetensors", "history.csv", "status.json"]
     assert len((found / "history.csv").read_text().splitlines()) == 1 + EPOCHS
     for file in expected.iterdir():
@@ -116,11 +113,11 @@ def recorded(lock: Path) -> dict[str, str]:
     return {out["path"]: out["md5"] for out in read_yaml(lock)["stages"][f"train@{BRIDGER}"]["outs"]}
 
 
-def test_a_killed_experiment_goes_on_and_ends_bit_equal(trained, tmp_path):
+def test_a_killed_experiment_goes_on_and_ends_bit_equal(reproduced, trained, tmp_path):
     done = trained("experiment")
     [commit] = experiments(done)
     (tmp_path / "dvc.lock").write_text(done.run("git", "show", f"{commit}:dvc.lock"))
-    found, expected = recorded(tmp_path / "dvc.lock"), recorded(trained("undisturbed").path / "dvc.lock")
+    found, expected = recorded(tmp_path / "dvc.lock"), recorded(reproduced.path / "dvc.lock")
     assert found[str(OUTPUT)] == expected[str(OUTPUT)]
     assert "going on after epoch" in done.output
     assert saved_states(done) == []

@@ -6,7 +6,7 @@ import io
 import pandas as pd
 import pytest
 
-from conftest import Workspace, ran
+from conftest import EPOCHS, Workspace, ran
 
 RUN = "colours-linear-lesions-0"
 TASK = '''
@@ -130,7 +130,7 @@ def workspace(reproduced, tmp_path_factory) -> Workspace:
 def test_a_task_of_ones_own_trains_and_is_scored(workspace):
     assert {f"train@{RUN}", f"evaluate@{RUN}", "collect"} <= ran(workspace.output)
     history = pd.read_csv(workspace.path / f"runs/study/train/{RUN}/history.csv")
-    assert list(history.columns) == ["epoch", "loss", "val_accuracy", "lr"] and len(history) == 1
+    assert list(history.columns) == ["epoch", "loss", "val_accuracy", "lr"] and len(history) == EPOCHS
     plan = (workspace.path / f"runs/study/plan/{RUN}.yaml").read_text()
     assert "task: colours" in plan and "val_prompts" not in plan and "loss" not in plan
 
