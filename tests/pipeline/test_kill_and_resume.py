@@ -103,7 +103,7 @@ def test_it_went_on_after_the_last_finished_epoch(trained, name):
     assert 1 <= info["resumed_after_epoch"] < EPOCHS
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # test_a_finished_training_whose_outputs_dvc_deleted_is_taken_over of unit/test_resume.py
 def test_what_finished_after_dvc_was_killed_is_not_trained_again(trained):
     assert "is finished already" in trained("dvc alone").output
 
