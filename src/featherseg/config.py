@@ -8,6 +8,7 @@ import copy
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar, get_args
 
 from pydantic import (
@@ -181,10 +182,11 @@ def task_settings(task: str, section: str) -> type[Strict]:
     return declared.train_settings if section == "train" else declared.evaluate_settings
 
 
-def sections_of(settings: type[BaseModel]) -> dict[str, type[BaseModel]]:
+@functools.cache
+def sections_of(settings: type[BaseModel]) -> Mapping[str, type[BaseModel]]:
     """The keys of some settings that hold keys of their own, each with the model of these."""
     models = {key: _model_in(field.annotation) for key, field in settings.model_fields.items()}
-    return {key: model for key, model in models.items() if model is not None}
+    return MappingProxyType({key: model for key, model in models.items() if model is not None})
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -93,9 +93,9 @@ def _chain(path: Path) -> dict[Path, Any]:
 
 def _base_of(path: Path, name: Any) -> Path:
     """The file that another one extends."""
-    file, files = RECIPES / f"{name}.yaml", set(RECIPES.rglob("*.yaml"))
-    if file not in files:
-        names = [other.relative_to(RECIPES).with_suffix("").as_posix() for other in files]
+    file = RECIPES / f"{name}.yaml"
+    if ".." in file.parts or not file.is_relative_to(RECIPES) or not file.is_file():
+        names = [other.relative_to(RECIPES).with_suffix("").as_posix() for other in RECIPES.rglob("*.yaml")]
         raise UserError(f"{path}: {unknown('file to extend', name, names)}")
     return file
 

@@ -1,5 +1,6 @@
 """Whether the runs of a study find the splits that they are trained, validated and scored on, before any is trained."""
 
+import functools
 from collections.abc import Iterable
 
 from featherseg.config import DataParams, Run
@@ -71,15 +72,22 @@ def _folder_splits(name: str, data: DataParams) -> Splits | None:
 
 
 def _synthetic_splits(name: str, data: DataParams) -> Splits:
+    settings = data.synthetic[name]
+    names = _drawn_splits(name, settings.images, settings.seed)
+    return Splits(names, f"raise data.synthetic.{name}.images, which is {settings.images}")
+
+
+@functools.cache
+def _drawn_splits(name: str, images: int, seed: int) -> frozenset[str]:
+    """The splits that the images of a synthetic set fall into; several studies ask for those of one set."""
     from featherseg.data.synthetic import synthetic_splits
 
-    settings = data.synthetic[name]
     names: set[str] = set()
-    for split in synthetic_splits(name, settings.images, settings.seed):
+    for split in synthetic_splits(name, images, seed):
         names.add(split)
         if names >= {*TRAINING, "test"}:
             break
-    return Splits(names, f"raise data.synthetic.{name}.images, which is {settings.images}")
+    return frozenset(names)
 
 
 def _pooled_splits(name: str, data: DataParams) -> Splits | None:
