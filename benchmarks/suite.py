@@ -19,11 +19,12 @@ from benchmarks.process import in_process
 from benchmarks.steps import IMPLEMENTATIONS, PROMPTS, Case, model_config
 from featherseg.core.errors import NotRun
 from featherseg.core.files import atomic_path, cache_root
-from featherseg.core.markup import csv_cell
+from featherseg.core.markup import csv_cell, from_csv_cell
 from featherseg.core.provenance import hardware, processor, provenance
 from featherseg.data.synthetic import prepare_synthetic
 
 OUTPUT = Path("reports/benchmarks.csv")
+START_UP = "start-up"
 COLUMNS = ("part", "size", "image_size", "method", "condition", "device", "precision", "batch",
            "implementation", "quantity", "unit", "median", "min", "max", "runs", "target", "ok", "note",
            "hardware", "threads", "python", "torch", "transformers", "commit")
@@ -85,29 +86,32 @@ WHOLE = Plan({"full": (2, 3), "embedded": (16, 15)}, METHODS, (1_000, 10_000), E
 QUICK = Plan({"embedded": (4, 2)}, (ZERO_SHOT, DENSE, SHALLOW), (30, 90))
 
 
-def run_benchmarks(quick: bool = False) -> None:
+def run_benchmarks(quick: bool = False, start_up_alone: bool = False) -> None:
     """Measure, print each result as it comes, and write `reports/benchmarks.csv`.
 
     Args:
         quick: measure a fraction at the embedded size, to see that it works, and write nothing.
+        start_up_alone: measure how long commands take to start, and keep the other rows of the file.
     """
     cache_root().mkdir(parents=True, exist_ok=True)
     started, rows, source = time.perf_counter(), [], _source()
+    plan, part = QUICK if quick else WHOLE, _startup if start_up_alone else measure
     with tempfile.TemporaryDirectory(prefix="bench-", dir=cache_root()) as folder:
-        for row in measure(QUICK if quick else WHOLE, Path(folder)):
+        for row in part(plan, Path(folder)):
             print(f"[{time.perf_counter() - started:4.0f} s] {_line(row)}", flush=True)
             rows.append({**row, **source, "hardware": hardware() if row["device"] == "cuda" else processor()})
     if quick:
         print("this was a quick run: everything works, but its figures mean little, and nothing is written")
         return
     print("\ntargets:", *(_line(row) for row in rows if row["target"]), sep="\n")
-    write_rows(rows, OUTPUT)
+    others = [row for row in read_rows(OUTPUT) if row["part"] != START_UP] if start_up_alone else []
+    write_rows([*rows, *others], OUTPUT)
     print(f"{OUTPUT} is written")
 
 
 def measure(plan: Plan, work_dir: Path) -> Iterator[Row]:
     """The rows of a plan, without hardware and versions; `work_dir` takes datasets and caches."""
-    yield from _startup(plan.starts, work_dir)
+    yield from _startup(plan, work_dir)
     for case in plan.cases():
         yield from _or_reason(case, case.phase, _steps(case, work_dir))
         if (case.recipe, case.phase) == (ZERO_SHOT, "inference"):
@@ -122,6 +126,14 @@ def measure(plan: Plan, work_dir: Path) -> Iterator[Row]:
     yield from _growth("prepare", "", plan.images, work_dir)
     for recipe in (DENSE, SHALLOW):
         yield from _growth("epoch", recipe, plan.images, work_dir)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file that `write_rows` wrote; none where there is no file."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{name: from_csv_cell(text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
@@ -176,8 +188,9 @@ def share_of_peak(case: Case, gpu: str, flops: int, seconds: Sequence[float]) ->
                     note=f"{flops / 1e9:.1f} GFLOP a step counted, {peak / 1e12:.0f} TFLOP/s at most")
 
 
-def _startup(rounds: int, work_dir: Path) -> Iterator[Row]:
+def _startup(plan: Plan, work_dir: Path) -> Iterator[Row]:
     """Seconds that the engine's import adds to torch's, and those of one image's prediction, each beside torch's."""
+    rounds = plan.starts
     case = Case("embedded", "", "inference", "cpu", 1, rounds)
     seconds = in_process(startup.engine_import, rounds, cache_dir=work_dir / "cache")
     yield from _beside_torch(case, "engine", "import of the engine, torch's not counted", seconds, ENGINE_GOAL)
@@ -189,9 +202,9 @@ def _startup(rounds: int, work_dir: Path) -> Iterator[Row]:
 
 def _beside_torch(case: Case, ours: str, condition: str, seconds: dict[str, list[float]], goal: float) -> Iterator[Row]:
     """What was measured, and its ratio to torch's import."""
-    yield make_row(case, "start-up", "time", "s", seconds["torch"], implementation="torch", condition="import")
-    yield make_row(case, "start-up", "time", "s", seconds[ours], implementation="ours", condition=condition)
-    yield make_row(case, "start-up", "time", "x", _ratios(seconds[ours], seconds["torch"]),
+    yield make_row(case, START_UP, "time", "s", seconds["torch"], implementation="torch", condition="import")
+    yield make_row(case, START_UP, "time", "s", seconds[ours], implementation="ours", condition=condition)
+    yield make_row(case, START_UP, "time", "x", _ratios(seconds[ours], seconds["torch"]),
                    implementation="ours / torch", condition=condition, at_most=goal)
 
 

@@ -331,3 +331,16 @@ def test_the_command_writes_the_table_and_quick_writes_nothing(pretended, tmp_pa
     assert all(row[column] for row in rows for column in ("hardware", "threads", "python"))
     assert {row["torch"] for row in rows} == {provenance()["versions"]["torch"]}
     assert "NOT REACHED" in capsys.readouterr().out
+
+
+def test_start_up_alone_replaces_its_rows_and_no_others(pretended, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "OUTPUT", tmp_path / "reports" / "benchmarks.csv")
+    bench.run_benchmarks()
+    before = bench.read_rows(bench.OUTPUT)
+    monkeypatch.setattr(bench, "ENGINE_GOAL", 1e-9)
+    bench.run_benchmarks(start_up_alone=True)
+    after = bench.read_rows(bench.OUTPUT)
+    others = [[row for row in rows if row["part"] != bench.START_UP] for rows in (before, after)]
+    assert others[0] == others[1] and len(before) == len(after)
+    engine = [row for row in after if row["condition"].startswith("import of the engine") and row["target"]]
+    assert [row["ok"] for row in engine] == ["no"]
