@@ -103,7 +103,7 @@ class Pictures:
     def __init__(self, model: SegmentationModel, pictures: Iterable[np.ndarray], batch_size: int) -> None:
         self._model, self._batch_size = model, batch_size
         self._device = next(model.parameters()).device
-        resized = [torch.from_numpy(model.resize.image(picture)) for picture in pictures]
+        resized = [torch.tensor(model.resize.image(picture)) for picture in pictures]
         self._pixels = torch.stack(resized).to(self._device)
 
     def images(self, keys: Sequence[int]) -> ImageFeatures:
