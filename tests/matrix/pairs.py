@@ -102,13 +102,27 @@ def label(value: object) -> str:
     return "-".join(map(str, value.values())) if isinstance(value, dict) else str(value)
 
 
+def _covering() -> list[Pair]:
+    seen, chosen = set(), []
+    for model, adapter in reversed(PAIRS):
+        if not {model, label(adapter)} <= seen:
+            chosen.append((model, adapter))
+            seen |= {model, label(adapter)}
+    return chosen
+
+
+# every model and every configuration of a method in some pair
+COVERING = _covering()
+
+
 def small(model: str) -> SegmentationModel:
     """A small random model, in eval mode, always the same."""
-    return copy.deepcopy(_built(model))
+    return copy.deepcopy(untouched(model))
 
 
 @functools.cache
-def _built(model: str) -> SegmentationModel:
+def untouched(model: str) -> SegmentationModel:
+    """The same model for all, who leave it as it is."""
     torch.manual_seed(3)
     return SMALL[model]().eval()
 

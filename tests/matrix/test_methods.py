@@ -1,8 +1,12 @@
 """Every model with every method, through one table of shared checks."""
 
+import copy
+import functools
+from pathlib import Path
+
 import pytest
 import torch
-from pairs import METHODS_OF, PAIRS, SMALL, SUPPORTED, batch, label, small, step
+from pairs import COVERING, PAIRS, SMALL, SUPPORTED, Pair, batch, label, small, step, untouched
 from safetensors.torch import save_file
 
 from featherseg import adapters, checkpoint
@@ -13,7 +17,7 @@ from featherseg.config import ModelConfig, Run
 from featherseg.core.errors import UserError
 from featherseg.describe import parameter_groups
 from featherseg.models import MODELS
-from featherseg.models.base import parameters_of
+from featherseg.models.base import SegmentationModel, parameters_of
 from featherseg.models.clipseg.model import CLIPSeg, full_config
 from featherseg.models.etris.config import FULL
 from featherseg.models.etris.model import build_etris
@@ -52,10 +56,56 @@ def tiny() -> CLIPSeg:
     return small("clipseg")
 
 
+@pytest.fixture(scope="module", params=PAIRS, ids=lambda pair: "-".join(map(label, pair)))
+def pair(request) -> Pair:
+    """Each model with each method that fits it."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def adapted(pair) -> SegmentationModel:
+    """The pair's model with the method applied; no test changes it."""
+    name, adapter = pair
+    return adapters.apply(small(name), adapter, seed=1)
+
+
+@pytest.fixture(scope="module")
+def changed(adapted) -> SegmentationModel:
+    """The same with other values in all that is trainable; no test changes it either."""
+    model = copy.deepcopy(adapted)
+    with torch.no_grad():
+        for parameter in trainable(model).values():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def base_weights(tmp_path_factory) -> dict[str, Path]:
+    """Folders of every model's base weights."""
+    folders = {}
+    for name in SMALL:
+        folders[name] = tmp_path_factory.mktemp(name)
+        save_file({key: tensor.contiguous() for key, tensor in untouched(name).net.state_dict().items()},
+                  folders[name] / "model.safetensors")
+        (folders[name] / "config.json").write_text("{}")
+    return folders
+
+
+def full_size(name: str) -> SegmentationModel:
+    """A model of the published size, without values."""
+    return copy.deepcopy(_built_at_full_size(name))
+
+
+@functools.cache
+def _built_at_full_size(name: str) -> SegmentationModel:
+    with torch.device("meta"):
+        return CLIPSeg(full_config()) if name == "clipseg" else build_etris(name, FULL[name])
+
+
 @pytest.mark.parametrize(("adapter", "count"), FULL_SIZE_COUNTS, ids=[label(case) for case, _ in FULL_SIZE_COUNTS])
 def test_trainable_parameters_at_full_size_are_the_published_codes(adapter, count):
     with torch.device("meta"):
-        model = adapters.apply(CLIPSeg(full_config()), adapter)
+        model = adapters.apply(full_size("clipseg"), adapter)
     assert sum(p.numel() for p in trainable(model).values()) == count
     groups = parameter_groups(model)
     assert sum(group["trainable"] for group in groups.values()) == count
@@ -68,7 +118,7 @@ def test_trainable_parameters_at_full_size_are_the_published_codes(adapter, coun
 ], ids=label)
 def test_trainable_parameters_of_etris_at_full_size(name, adapter, count, with_head):
     with torch.device("meta"):
-        model = adapters.apply(build_etris(name, FULL[name]), adapter)
+        model = adapters.apply(full_size(name), adapter)
     trained = {group: numbers["trainable"] for group, numbers in parameter_groups(model).items()}
     assert trained["decoder"] == (ETRIS_HEADS[name] if with_head else 0)
     assert sum(trained.values()) - trained["decoder"] == count
@@ -103,27 +153,20 @@ def test_full_trains_both_towers_and_nothing_that_never_reaches_the_mask(name):
     assert trainable(model).keys() == dict(model.named_parameters()).keys() - unused.keys()
 
 
-@pytest.mark.parametrize(("name", "adapter"), PAIRS, ids=label)
-def test_a_tower_is_constant_exactly_where_its_features_cannot_change(name, adapter):
-    model = adapters.apply(small(name), adapter, seed=1)
-    pixels, tokens, _ = batch(model)
+def test_a_tower_is_constant_exactly_where_its_features_cannot_change(adapted, changed):
+    pixels, tokens, _ = batch(adapted)
     with torch.no_grad():
-        before = model.encode(pixels, tokens)
-        for parameter in trainable(model).values():
-            parameter.add_(0.05)
-        after = model.encode(pixels, tokens)
-    changed = {"vision": not torch.equal(before[0].taps[-1], after[0].taps[-1]),
+        before, after = adapted.encode(pixels, tokens), changed.encode(pixels, tokens)
+    differs = {"vision": not torch.equal(before[0].taps[-1], after[0].taps[-1]),
                "text": not torch.equal(before[1].sentence, after[1].sentence)}
-    for tower, changes in changed.items():
-        assert model.tower_is_constant(tower) != changes
+    for tower, changes in differs.items():
+        assert adapted.tower_is_constant(tower) != changes
 
 
-@pytest.mark.parametrize(("name", "adapter"), PAIRS, ids=label)
-def test_no_backward_runs_through_a_tower_without_anything_trainable(name, adapter):
-    model = adapters.apply(small(name), adapter, seed=1)
-    image, text = model.encode(*batch(model)[:2])
-    assert image.taps[-1].requires_grad != model.tower_is_constant("vision")
-    assert text.sentence.requires_grad != model.tower_is_constant("text")
+def test_no_backward_runs_through_a_tower_without_anything_trainable(adapted):
+    image, text = adapted.encode(*batch(adapted)[:2])
+    assert image.taps[-1].requires_grad != adapted.tower_is_constant("vision")
+    assert text.sentence.requires_grad != adapted.tower_is_constant("text")
 
 
 def test_no_backward_runs_through_what_lies_before_the_first_stage_of_a_bridger():
@@ -137,44 +180,32 @@ def test_no_backward_runs_through_what_lies_before_the_first_stage_of_a_bridger(
     assert seen == 4 * [(False, False)] + 2 * [(True, True)]
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_what_a_method_adds_is_in_the_models_mode(name):
-    for _, adapter in (pair for pair in PAIRS if pair[0] == name):
-        model = adapters.apply(small(name), adapter)
-        assert not any(module.training for module in model.modules())
+def test_what_a_method_adds_is_in_the_models_mode(adapted):
+    assert not any(module.training for module in adapted.modules())
 
 
-@pytest.mark.parametrize(("name", "adapter"), PAIRS, ids=label)
-def test_a_checkpoint_restores_the_logits(name, adapter, tmp_path):
+def test_a_checkpoint_restores_the_logits(pair, changed, tmp_path):
+    name, adapter = pair
     run = Run(study="study", recipe="r", dataset="d", model=ModelConfig(name=name), adapter=adapter)
-    model = adapters.apply(small(name), adapter, seed=1)
-    with torch.no_grad():
-        for parameter in trainable(model).values():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    pixels, tokens, _ = batch(model)
-    checkpoint.save(tmp_path / "checkpoint.safetensors", model, run)
+    checkpoint.save(tmp_path / "checkpoint.safetensors", changed, run)
     other = adapters.apply(small(name), adapter, seed=2)
     checkpoint.load(tmp_path / "checkpoint.safetensors", other, run)
-    assert torch.equal(model(pixels, tokens), other(pixels, tokens))
+    pixels, tokens, _ = batch(changed)
+    with torch.no_grad():
+        assert torch.equal(changed(pixels, tokens), other(pixels, tokens))
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_a_checkpoint_holds_what_a_method_trains_and_no_frozen_weight(name, tmp_path):
-    base = small(name)
-    known = base.state_dict().keys()
-    save_file({key: tensor.contiguous() for key, tensor in base.net.state_dict().items()},
-              tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text("{}")
-    for adapter in METHODS_OF[name]:
-        run = Run(study="study", recipe="r", dataset="d", model=ModelConfig(name=name, weights=str(tmp_path)),
-                  adapter=adapter)
-        model = adapters.apply(small(name), adapter, seed=1)
-        model(*batch(model)[:2])
-        added = {key for key in model.state_dict() if key.replace(".base_layer", "") not in known}
-        assert checkpoint.changed_tensors(model, run).keys() == trainable(model).keys() | added, label(adapter)
+def test_a_checkpoint_holds_what_a_method_trains_and_no_frozen_weight(pair, adapted, base_weights):
+    name, adapter = pair
+    run = Run(study="study", recipe="r", dataset="d", adapter=adapter,
+              model=ModelConfig(name=name, weights=str(base_weights[name])))
+    adapted(*batch(adapted)[:2])
+    known = untouched(name).state_dict().keys()
+    added = {key for key in adapted.state_dict() if key.replace(".base_layer", "") not in known}
+    assert checkpoint.changed_tensors(adapted, run).keys() == trainable(adapted).keys() | added
 
 
-@pytest.mark.parametrize(("name", "adapter"), PAIRS, ids=label)
+@pytest.mark.parametrize(("name", "adapter"), COVERING, ids=label)
 def test_the_seed_decides_initial_weights_and_the_global_generator_is_left_alone(name, adapter):
     states = []
     for global_seed in (11, 12):
