@@ -13,11 +13,13 @@ from featherseg import adapters, checkpoint, models
 from featherseg.config import ModelConfig, Run
 from featherseg.core.files import write_status
 from featherseg.data.prepared import PreparedWriter
+from featherseg.models.base import SegmentationModel
 from featherseg.models.clipseg.model import CLIPSeg, small_config
 from featherseg.tasks.segmentation.config import SegmentationEvaluate, SegmentationTrain
 
 HEIGHT, WIDTH = 40, 70
 TARGETS = ("left disc", "middle disc", "right disc")
+TRAINED: dict[tuple[object, ...], SegmentationModel] = {}
 
 
 def write_weights(folder: Path) -> ModelConfig:
@@ -69,10 +71,18 @@ def write_training(run: Run, folder: Path) -> None:
     """What training leaves behind, its trainable weights moved at random."""
     folder.mkdir(parents=True, exist_ok=True)
     if run.train is not None:
+        checkpoint.save(folder / "checkpoint.safetensors", _trained(run), run)
+    write_status(folder)
+
+
+def _trained(run: Run) -> SegmentationModel:
+    """A run's model with its trainable weights moved, made once for all runs on the same weights."""
+    key = run.model.sha256 or run.model.weights, run.model.image_size, json.dumps(run.adapter), run.seed
+    if key not in TRAINED:
         model = adapters.apply(models.build(run.model, run.seed), run.adapter, run.seed)
         generator = torch.Generator().manual_seed(11)
         with torch.no_grad():
             for parameter in adapters.trainable(model).values():
                 parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-        checkpoint.save(folder / "checkpoint.safetensors", model, run)
-    write_status(folder)
+        TRAINED[key] = model
+    return TRAINED[key]
