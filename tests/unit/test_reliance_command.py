@@ -285,7 +285,8 @@ def test_a_declared_folder_is_prepared_as_it_is_declared(here, declared, capsys,
     declared(mine_soft=DECLARED)
     (here / "images").mkdir()
     (here / "linked").symlink_to(here / "soft")
-    reliance("--predictor", "mine:right_or_left", "--data", data.format(here=here), "--split", "all", "--out", "out")
+    reliance("--predictor", "mine:right_or_left", "--data", data.format(here=here), "--split", "all", "--limit", 2,
+             "--out", "out")
     own = pd.read_parquet("out/reliance.parquet").query("text_condition == 'own'")
     assert set(own.target) == {"polyp"} and own.prompt.str.contains("which is often a pinkish bump").all()
     assert "threshold 100" in capsys.readouterr().err
@@ -295,7 +296,7 @@ def test_a_declared_folder_is_prepared_as_it_is_declared(here, declared, capsys,
 @pytest.mark.usefixtures("without_page")
 def test_a_folder_that_is_not_declared_keeps_the_default_settings(here, declared):
     declared(mine_soft=DECLARED, data=DECLARED)  # the name of another folder that is there
-    reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "all", "--out", "out")
+    reliance("--predictor", "mine:right_or_left", "--data", "data", "--split", "all", "--limit", 2, "--out", "out")
     assert set(pd.read_parquet("out/reliance.parquet").target) == {"left block", "right block"}
 
 
@@ -304,5 +305,5 @@ def test_of_a_folder_declared_twice_the_name_is_asked_for(here, declared):
     declared(first=DECLARED, second=DECLARED | {"class_name": "lump", "descriptions": {}, "field": "general"})
     with pytest.raises(SystemExit, match="declares soft as first and as second; name one of these"):
         reliance("--predictor", "mine:right_or_left", "--data", "soft", "--out", "out")
-    reliance("--predictor", "mine:right_or_left", "--data", "second", "--split", "all", "--out", "out")
+    reliance("--predictor", "mine:right_or_left", "--data", "second", "--split", "all", "--limit", 2, "--out", "out")
     assert set(pd.read_parquet("out/reliance.parquet").target) == {"lump"}
