@@ -227,7 +227,6 @@ def test_ablations_hold_everything_else_alike(project):
 
 
 def test_ablations_are_no_tuning_methods(project, monkeypatch):
-    collect("study")
     before = tuning.tuning(Study("study"))
     for recipe, parts in (("etris_vit-bridger-dim8", None), ("etris_vit-bridger-no_global", PARTS[::2])):
         monkeypatch.setitem(ADAPTERS, recipe, ADAPTERS["etris_vit-bridger"])
