@@ -1,9 +1,10 @@
 """From token ids of any number to the rectangle that a text tower takes."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def cut(ids: Sequence[int], length: int) -> list[int]:
@@ -11,7 +12,9 @@ def cut(ids: Sequence[int], length: int) -> list[int]:
     return [*ids] if len(ids) <= length else [*ids[: length - 1], ids[-1]]
 
 
-def padded(rows: Sequence[Sequence[int]], fill: int, length: int | None = None) -> Tensor:
+def padded(rows: Sequence[Sequence[int]], fill: int, length: int | None = None) -> "Tensor":
     """Token ids (B, L) of prompts, filled up with `fill` to `length`, or to the longest where that is None."""
+    import torch
+
     length = max(map(len, rows)) if length is None else length
     return torch.tensor([[*row, *[fill] * (length - len(row))] for row in rows], dtype=torch.long)

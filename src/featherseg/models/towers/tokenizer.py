@@ -13,8 +13,10 @@ import html
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 END_ID, CONTEXT = 49407, 77
@@ -24,8 +26,10 @@ _MERGES = 49152 - 256 - 2
 
 
 @functools.cache
-def clip_tokenizer() -> Tokenizer:
+def clip_tokenizer() -> "Tokenizer":
     """CLIP's tokenizer of clean text, start and end tokens around it; nothing is cut."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+
     package = _folder_of("open_clip")
     lines = gzip.decompress((package / "bpe_simple_vocab_16e6.txt.gz").read_bytes()).decode().split("\n")
     merges = [_pair(line) for line in lines[1 : _MERGES + 1]]
