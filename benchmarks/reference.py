@@ -9,7 +9,7 @@ from torch import Tensor
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures
 from featherseg.models.clipseg.model import CLIPSeg
 from featherseg.models.towers.padding import cut, padded
-from featherseg.models.towers.tokenizer import CONTEXT, END_ID, clip_token_ids
+from featherseg.models.towers.tokenizer import CONTEXT, END_ID
 
 
 class Reference(SegmentationModel):
@@ -25,17 +25,13 @@ class Reference(SegmentationModel):
     def __init__(self, model: CLIPSeg) -> None:
         super().__init__()
         for name in ("name", "image_size", "resize", "mean", "std", "vision", "text", "sentence_dim", "decoder_modules",
-                     "unused"):
+                     "unused", "reader"):
             setattr(self, name, getattr(model, name))
         self.net, self.image_neck, self.text_neck = model.net, model.image_neck, model.text_neck
 
     def architecture(self) -> dict[str, Any]:
         """The library's configuration."""
         return self.net.config.to_dict()
-
-    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each prompt in CLIP's vocabulary."""
-        return clip_token_ids(prompts)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (B, 77), padded with the end token."""

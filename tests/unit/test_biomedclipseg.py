@@ -21,7 +21,6 @@ from featherseg.describe import describe, parameter_groups
 from featherseg.evaluate import evaluate
 from featherseg.models import public
 from featherseg.models.biomedclipseg import config as biomedclipseg_config
-from featherseg.models.biomedclipseg import model as biomedclipseg_model
 from featherseg.models.biomedclipseg.config import MODELS, Architecture, small_config
 from featherseg.models.biomedclipseg.model import BiomedCLIPSeg
 from featherseg.models.clipseg.model import CLIPSeg
@@ -94,7 +93,7 @@ def test_at_full_size_the_towers_have_open_clips_tensors():
     found = {name: tensor.shape for name, tensor in model.net.clip.state_dict().items()}
     assert found.pop("logit_scale") == ()
     assert found == {name: tensor.shape for name, tensor in expected.items()}
-    assert model.image_size == 224 and model.context_length == 256
+    assert model.image_size == 224 and model.most_tokens == 256
 
 
 @torch.no_grad()
@@ -306,8 +305,7 @@ def equal(ours: nn.Module, theirs: nn.Module) -> bool:
 @pytest.fixture
 def small_full(monkeypatch):
     """The tiny architecture in place of the full-size one."""
-    for module in (biomedclipseg_config, biomedclipseg_model):
-        monkeypatch.setattr(module, "FULL", TINY)
+    monkeypatch.setattr(biomedclipseg_config, "FULL", TINY)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -349,8 +347,7 @@ def test_biomedclipseg_d_without_a_trained_decoder_is_refused(small_full, tmp_pa
     ("\n".join([*VOCABULARY[:-1], VOCABULARY[-2]]), "each piece once")])
 def test_a_vocabulary_that_is_not_the_weights_own_is_one_sentence(content, words, monkeypatch, tmp_path):
     config = TINY.model_copy(update={"vocabulary": len(VOCABULARY)} if content else {"vocabulary": 999})
-    for module in (biomedclipseg_config, biomedclipseg_model):
-        monkeypatch.setattr(module, "FULL", config)
+    monkeypatch.setattr(biomedclipseg_config, "FULL", config)
     folder = public_folder(tmp_path, tiny(config=config))
     if content is None:
         (folder / "vocab.txt").unlink()

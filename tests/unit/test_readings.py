@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from featherseg.config import ModelConfig
 from featherseg.models import MODELS, small_model
 from featherseg.models.readings import Reading, Readings, as_text, losses
 
@@ -22,6 +23,7 @@ def test_every_model_says_what_it_reads(name):
     model = small_model(name, 64)
     prompts = [*ALIKE, "left lung", f"{LONG} left lung", f"{LONG} heart"]
     readings = model.read(prompts)
+    assert readings == MODELS[name].reader(ModelConfig(name=name, weights="random-small")).read(prompts)
     keys = [reading.key for reading in readings]
     assert len(set(keys[:6])) == 1 and keys[6] not in keys[:6]
     if not model.reads_text:

@@ -15,9 +15,9 @@ from featherseg.config import ModelConfig
 from featherseg.core.errors import UserError
 from featherseg.describe import describe
 from featherseg.models import MODELS, small_model
-from featherseg.models.san import model as san
+from featherseg.models.san import config as san
 from featherseg.models.san.config import Architecture, small_config
-from featherseg.models.san.model import SAN
+from featherseg.models.san.model import SAN, SideNetwork
 
 PROMPTS = ["polyp", "one large polyp at the top"]
 
@@ -49,7 +49,7 @@ def test_trainable_parameters_at_full_size_are_the_published_8_4_million():
 def test_the_side_network_starts_as_the_released_codes():
     """Its blocks are those of timm's ViT; a fusion has the deviation 1 / sqrt(768)."""
     torch.manual_seed(0)
-    side = san.SideNetwork(san.FULL, 64, before=(0, 1, 2, 3))
+    side = SideNetwork(san.FULL, 64, before=(0, 1, 2, 3))
     theirs = dict(VisionTransformer(img_size=64, embed_dim=240, depth=8, num_heads=6, num_classes=0).blocks
                   .named_parameters())
     ours = dict(side.blocks.named_parameters())

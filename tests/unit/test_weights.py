@@ -6,11 +6,13 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers.models.clipseg.configuration_clipseg import CLIPSegConfig
 
 from featherseg import models
 from featherseg.config import ModelConfig
 from featherseg.core.errors import UserError
 from featherseg.core.files import sha256_file
+from featherseg.models.clipseg.config import ClipsegFile, Sizes, sizes_of
 from featherseg.models.clipseg.model import CLIPSeg, small_config
 from featherseg.models.weights import read_state, weights_sha256
 
@@ -199,8 +201,28 @@ def test_the_simple_head_of_other_checkpoints_is_built():
 
 
 def test_an_image_size_between_patches_is_refused(folder):
-    with pytest.raises(UserError, match="not a multiple of the patch size 8"):
-        models.build(ModelConfig(name="clipseg", weights=str(folder), image_size=33))
+    between = ModelConfig(name="clipseg", weights=str(folder), image_size=33)
+    for refuse in (models.build, models.MODELS["clipseg"].check_sizes):
+        with pytest.raises(UserError, match="not a multiple of the patch size 8"):
+            refuse(between)
+
+
+@pytest.mark.parametrize("name", list(models.MODELS))
+def test_the_sizes_are_checked_as_the_model_checks_them(name):
+    config = ModelConfig(name=name, image_size=100)
+    said = []
+    for refuse in (models.MODELS[name], models.MODELS[name].check_sizes):
+        with pytest.raises(UserError, match=f"model '{name}': image_size 100 is not a multiple of") as error:
+            refuse(config)
+        said.append(str(error.value))
+    assert said[0] == said[1]
+    models.MODELS[name].check_sizes(ModelConfig(name=name, image_size=448))
+
+
+def test_a_clipseg_without_sizes_has_those_of_transformers():
+    library = CLIPSegConfig()
+    assert (library.vision_config.num_hidden_layers, library.text_config.num_hidden_layers) == (12, 12)
+    assert sizes_of(ClipsegFile()) == Sizes(library.vision_config.patch_size, 12, tuple(library.extract_layers))
 
 
 def test_the_seed_decides_random_weights(monkeypatch):

@@ -1,6 +1,7 @@
 """Models by name. Naming one imports no torch; building one imports its library.
 
-A family is a folder. Its `config.py` declares `MODELS` (the names, and what each model can) and `Knobs`, and its
+A family is a folder. Its `config.py` declares `MODELS` (the names, and what each model can) and `Knobs`, and says
+without torch what a model takes (`check_sizes(config, knobs)`) and how it reads prompts (`reader(config, knobs)`). Its
 `model.py` has `build(config, knobs)`. The folders are found, so that a new one needs no entry elsewhere.
 
 What a model can, and a tuning method may require:
@@ -20,6 +21,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from featherseg.config import ModelConfig, parse
@@ -27,6 +29,7 @@ from featherseg.core.errors import UserError
 from featherseg.core.registry import unknown
 from featherseg.core.terminal import shortened
 from featherseg.models.knobs import ModelKnobs
+from featherseg.models.readings import PromptReader
 from featherseg.models.weights import RANDOM_SMALL, is_random, read_state, weights_sha256
 
 if TYPE_CHECKING:
@@ -64,6 +67,24 @@ class ModelSpec:
         model.way_back = knobs.way_back
         return model
 
+    def check_sizes(self, config: ModelConfig) -> None:
+        """Check without torch that the knobs of this configuration fit the model.
+
+        Raises:
+            UserError: a knob that the model lacks, a size that does not fit it, or weights that do not say what the
+                model is.
+        """
+        knobs = check_knobs(self.name, config.knobs)
+        with _sizes_that_fit(self.name):
+            _declaration(self.family).check_sizes(config, knobs)
+
+    def reader(self, config: ModelConfig) -> PromptReader:
+        """How the model of this configuration reads prompts, without torch; errors are those of `check_sizes`."""
+        self.check_sizes(config)
+        knobs = check_knobs(self.name, config.knobs)
+        reader: PromptReader = _declaration(self.family).reader(config, knobs)
+        return reader
+
 
 class Models(Mapping[str, ModelSpec]):
     """Every model of every family; looking one up imports the `config.py` of its own family where that shares its name.
@@ -97,8 +118,13 @@ def families() -> tuple[str, ...]:
 @functools.cache
 def declared_by(family: str) -> dict[str, ModelSpec]:
     """The models of a family, by name."""
-    config = importlib.import_module(f"{__name__}.{family}.config")
+    config = _declaration(family)
     return {name: ModelSpec(name, family, config.Knobs, frozenset(can)) for name, can in config.MODELS.items()}
+
+
+def _declaration(family: str) -> ModuleType:
+    """A family's `config.py`."""
+    return importlib.import_module(f"{__name__}.{family}.config")
 
 
 def having(knob: str) -> list[str]:
@@ -137,13 +163,13 @@ def _sizes_that_fit(name: str) -> Iterator[None]:
         raise UserError(f"model '{name}': {error}.") from None
 
 
-def small_model(name: str, image_size: int) -> "SegmentationModel":
+def small_model(name: str, image_size: int, **knobs: Any) -> "SegmentationModel":
     """A model at the small widths of the embedded weights, in random weights.
 
     Raises:
-        UserError: an unknown model.
+        UserError: an unknown model, or a knob that it lacks.
     """
-    return MODELS[name](ModelConfig(name=name, weights=RANDOM_SMALL, image_size=image_size))
+    return MODELS[name](ModelConfig(name=name, weights=RANDOM_SMALL, image_size=image_size, **knobs))
 
 
 def _check_size(config: ModelConfig, weights: int) -> None:

@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from featherseg.core.errors import UserError
 from featherseg.data.transforms import Kernel, Resize
 from featherseg.models.knobs import Upsampling, WayBack
-from featherseg.models.readings import Reading, as_text
-from featherseg.models.towers.padding import cut, padded
+from featherseg.models.readings import PromptReader, Reading
+from featherseg.models.towers.padding import padded
 from featherseg.models.weights import check_keys
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ class SegmentationModel(nn.Module, ABC):
         net: the module that holds the base weights.
         image_size: side of the square input in pixels.
         resize: how a picture gets to that square, and the way back.
-        word_length: tokens that every prompt is cut or padded to; None pads to the longest of a batch.
-        context_length: tokens after which every prompt is cut where there is no word length.
+        reader: how it reads prompts.
+        word_length: tokens that every prompt is padded to; None pads to the longest of a batch.
         pad_token: the token that fills up prompts.
         vocabulary: the word pieces of a tokenizer that comes with the weights; None for CLIP's.
         mean, std: per-channel normalisation of pixels in 0..1.
@@ -162,7 +162,6 @@ class SegmentationModel(nn.Module, ABC):
         image_neck, text_neck: what features pass through on their way into the decoder, the identity
             unless a method takes them (shallow and conditional adapters).
         vision_prompt, text_prompt: learned tokens at the towers' input, none unless a method sets them.
-        reads_text: whether the prompt reaches the mask.
         masks_padding: whether the decoder is kept from tokens that only fill up the length.
         trains_head: whether the decoder comes untrained with the public weights, so that a method trains it along.
         exchange: what the towers tell each other on their way, nothing unless a method sets it. The Bridger is a
@@ -181,8 +180,8 @@ class SegmentationModel(nn.Module, ABC):
     net: nn.Module
     image_size: int
     resize: Resize
+    reader: PromptReader
     word_length: int | None = None
-    context_length: int = 77
     pad_token: int = 0
     vocabulary: Sequence[str] | None = None
     mean: tuple[float, float, float]
@@ -192,7 +191,6 @@ class SegmentationModel(nn.Module, ABC):
     sentence_dim: int
     decoder_modules: tuple[str, ...]
     unused: tuple[str, ...]
-    reads_text: bool = True
     masks_padding: bool = True
     trains_head: bool = False
     frozen_batchnorm_moves: bool = False
@@ -217,30 +215,28 @@ class SegmentationModel(nn.Module, ABC):
         """Whether an exchange is set: then only `encode` is defined, and no features are shared between pairs."""
         return self.exchange is not None
 
-    @abstractmethod
+    @property
+    def reads_text(self) -> bool:
+        """Whether the prompt reaches the mask."""
+        return self.reader.reads_text
+
     def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
         """Token ids of each prompt in full, start and end included; none where the model reads no text."""
+        return self.reader.token_ids(prompts)
 
     @property
     def most_tokens(self) -> int:
         """Tokens after which a prompt is cut, its end token among them."""
-        return self.word_length or self.context_length
+        return self.reader.most_tokens
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (B, L) of prompts that are cut after `most_tokens`; L is the model's word length, or the longest
         of the batch where it has none."""
-        kept = [cut(ids, self.most_tokens) for ids in self.token_ids(prompts)]
-        return padded(kept, self.pad_token, self.word_length)
+        return padded(self.reader.kept_ids(prompts), self.pad_token, self.word_length)
 
     def read(self, prompts: Sequence[str]) -> list[Reading]:
         """What the model reads of each prompt; where it reads none, prompts are compared as text."""
-        if not self.reads_text:
-            return as_text(prompts)
-        return list(map(self._reading, self.token_ids(prompts)))
-
-    def _reading(self, ids: list[int]) -> Reading:
-        lost = max(0, len(ids) - self.most_tokens)
-        return Reading(tuple(cut(ids, self.most_tokens)), len(ids), lost)
+        return self.reader.read(prompts)
 
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> ImageFeatures:

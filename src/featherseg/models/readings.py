@@ -4,6 +4,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+from featherseg.models.towers.padding import cut
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -26,6 +28,42 @@ Reader = Callable[[Sequence[str]], Sequence[Reading]]
 def as_text(prompts: Sequence[str]) -> list[Reading]:
     """Readings for a model whose tokens are not known: prompts differ by more than case and white space."""
     return [Reading(" ".join(prompt.split()).casefold()) for prompt in prompts]
+
+
+@dataclass(frozen=True)
+class PromptReader:
+    """How a model reads prompts; it needs no weights and no torch.
+
+    Attributes:
+        ids_of: token ids of each prompt in full, start and end included; None where the model reads no text.
+        most_tokens: tokens after which a prompt is cut, its end token among them.
+    """
+
+    ids_of: Callable[[Sequence[str]], list[list[int]]] | None = None
+    most_tokens: int = 0
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the prompt reaches the mask."""
+        return self.ids_of is not None
+
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt in full, start and end included; none where the model reads no text."""
+        return [[] for _ in prompts] if self.ids_of is None else self.ids_of(prompts)
+
+    def kept_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt, cut after `most_tokens`."""
+        return [cut(ids, self.most_tokens) for ids in self.token_ids(prompts)]
+
+    def read(self, prompts: Sequence[str]) -> list[Reading]:
+        """What the model reads of each prompt; where it reads none, prompts are compared as text."""
+        if not self.reads_text:
+            return as_text(prompts)
+        return list(map(self._reading, self.token_ids(prompts)))
+
+    def _reading(self, ids: list[int]) -> Reading:
+        lost = max(0, len(ids) - self.most_tokens)
+        return Reading(tuple(cut(ids, self.most_tokens)), len(ids), lost)
 
 
 class Lost(TypedDict):

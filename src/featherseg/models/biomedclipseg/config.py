@@ -1,14 +1,17 @@
 """Architectures of BiomedCLIPSeg: MedVLSM's, and a small one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import model_validator
 
-from featherseg.config import Depth, Positive, Several, Strict
+from featherseg.config import Depth, ModelConfig, Positive, Several, Strict
 from featherseg.core.errors import UserError
 from featherseg.models.knobs import Dropout, ModelKnobs
-from featherseg.models.towers.word_pieces import FILE, SPELLING, read_vocabulary
+from featherseg.models.readings import PromptReader
+from featherseg.models.towers.word_pieces import FILE, SPELLING, read_vocabulary, word_piece_reader
+from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, architecture_beside, is_random, weights_file
 
 TapOffset = Literal[0, 1]
 _CAN = {"text", "text.blocks", "text.tokens", "vision.blocks", "condition"}
@@ -105,3 +108,46 @@ def vocabulary_beside(weights: Path, architecture: Architecture) -> tuple[str, .
         raise UserError(f"{file} has {len(vocabulary)} word pieces, but the weights beside it know "
                         f"{architecture.vocabulary}; put the weights' own {FILE} there.")
     return vocabulary
+
+
+def architecture_of(config: ModelConfig, knobs: Knobs) -> Architecture:
+    """The architecture that a model's weights name."""
+    if config.weights == RANDOM_SMALL:
+        return small_config(image_size=knobs.image_size or SMALL_SIZE)
+    return architecture_beside(config, Architecture, FULL)
+
+
+def vocabulary_of(config: ModelConfig, architecture: Architecture) -> tuple[str, ...]:
+    """The text tower's word pieces; errors are those of `vocabulary_beside`."""
+    if is_random(config.weights):
+        return SPELLING
+    return vocabulary_beside(weights_file(config.weights), architecture) or SPELLING
+
+
+def check_towers(architecture: Architecture, image_size: int, vocabulary: Sequence[str], tap_offset: int) -> None:
+    """Check what a model is asked for.
+
+    Raises:
+        ValueError: a size, tap or vocabulary that does not fit the architecture.
+    """
+    if image_size % architecture.patch_size:
+        raise ValueError(f"image_size {image_size} is not a multiple of the patch size {architecture.patch_size}")
+    last, depth = architecture.taps[-1] + tap_offset, architecture.vision_depth
+    if last >= depth:
+        raise ValueError(f"with its offset the last tap is {last}, but the vision tower's blocks are 0 to {depth - 1}")
+    if len(vocabulary) > architecture.vocabulary:
+        raise ValueError(f"the vocabulary has {len(vocabulary)} word pieces, but the text tower knows "
+                         f"{architecture.vocabulary}")
+
+
+def check_sizes(config: ModelConfig, knobs: Knobs) -> None:
+    """Check what a model is asked for; errors are those of `vocabulary_of` and `check_towers`."""
+    architecture = architecture_of(config, knobs)
+    vocabulary = vocabulary_of(config, architecture)
+    check_towers(architecture, knobs.image_size or architecture.image_size, vocabulary, knobs.tap_offset)
+
+
+def reader(config: ModelConfig, knobs: Knobs) -> PromptReader:
+    """How a model reads prompts; errors are those of `vocabulary_of`."""
+    architecture = architecture_of(config, knobs)
+    return word_piece_reader(vocabulary_of(config, architecture), architecture.context_length)

@@ -20,17 +20,10 @@ from transformers.models.clipseg.modeling_clipseg import CLIPSegDecoder
 from featherseg.config import ModelConfig
 from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, Tower, TowerSpec
-from featherseg.models.biomedclipseg.config import FULL, Architecture, Knobs, small_config, vocabulary_beside
+from featherseg.models.biomedclipseg.config import Architecture, Knobs, architecture_of, check_towers, vocabulary_of
 from featherseg.models.clipseg.decoder import decoded, redraw
-from featherseg.models.towers.word_pieces import SPELLING, word_piece_tokenizer
-from featherseg.models.weights import (
-    RANDOM_SMALL,
-    SMALL_SIZE,
-    architecture_beside,
-    check_keys,
-    is_random,
-    weights_file,
-)
+from featherseg.models.towers.word_pieces import SPELLING, word_piece_reader
+from featherseg.models.weights import check_keys
 
 TRUNK, TEXT = "net.clip.visual.trunk", "net.clip.text"
 BERT_PROJECTIONS = {"q_proj": "attention.self.query", "k_proj": "attention.self.key",
@@ -104,11 +97,11 @@ class BiomedCLIPSeg(SegmentationModel):
         self.trains_head = name == "biomedclipseg"
         self.image_size = image_size or config.image_size
         self.resize = Squash(self.image_size)
-        self.context_length, self.sentence_dim = config.context_length, config.embed_dim
+        self.sentence_dim = config.embed_dim
         self.vocabulary = tuple(vocabulary or SPELLING)
+        check_towers(config, self.image_size, self.vocabulary, tap_offset)
+        self.reader = word_piece_reader(self.vocabulary, config.context_length)
         taps = tuple(tap + tap_offset for tap in config.taps)
-        self._check_sizes(taps)
-        self.tokenizer = word_piece_tokenizer(self.vocabulary)
         self.net = nn.ModuleDict({"clip": BiomedCLIP(config, text_dropout), "decoder": _build_decoder(config)})
         blocks = tuple(f"{TRUNK}.blocks.{k}" for k in range(config.vision_depth))
         reached, beyond = blocks[: taps[-1] + 1], blocks[taps[-1] + 1 :]
@@ -128,10 +121,6 @@ class BiomedCLIPSeg(SegmentationModel):
     def architecture(self) -> dict[str, Any]:
         """What `config.json` beside the model's weights says."""
         return self.config.model_dump(mode="json")
-
-    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each prompt in BERT's word pieces; padding is masked, so its length changes nothing."""
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(prompts))]
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """States (B, 1 + patches, width) after the tapped blocks; blocks after the last tap never run."""
@@ -187,17 +176,6 @@ class BiomedCLIPSeg(SegmentationModel):
         check_keys(given, expected, source)
         self.net.load_state_dict(given, strict=False)
 
-    def _check_sizes(self, taps: tuple[int, ...]) -> None:
-        config = self.config
-        if self.image_size % config.patch_size:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of the patch size {config.patch_size}")
-        if taps[-1] >= config.vision_depth:
-            raise ValueError(f"with its offset the last tap is {taps[-1]}, but the vision tower's blocks are 0 to "
-                             f"{config.vision_depth - 1}")
-        if len(self.vocabulary) > config.vocabulary:
-            raise ValueError(f"the vocabulary has {len(self.vocabulary)} word pieces, but the text tower knows "
-                             f"{config.vocabulary}")
-
 
 def _build_decoder(config: Architecture) -> CLIPSegDecoder:
     decoder = CLIPSegDecoder(CLIPSegConfig(
@@ -213,9 +191,6 @@ def _build_decoder(config: Architecture) -> CLIPSegDecoder:
 
 def build(config: ModelConfig, knobs: Knobs) -> BiomedCLIPSeg:
     """BiomedCLIPSeg, or BiomedCLIPSeg-D, of the architecture that its weights name; errors are those of the class."""
-    architecture, vocabulary = architecture_beside(config, Architecture, FULL), None
-    if config.weights == RANDOM_SMALL:
-        architecture = small_config(image_size=knobs.image_size or SMALL_SIZE)
-    elif not is_random(config.weights):
-        vocabulary = vocabulary_beside(weights_file(config.weights), architecture)
+    architecture = architecture_of(config, knobs)
+    vocabulary = vocabulary_of(config, architecture)
     return BiomedCLIPSeg(config.name, architecture, knobs.image_size, vocabulary, knobs.tap_offset, knobs.text_dropout)

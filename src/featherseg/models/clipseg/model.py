@@ -4,7 +4,6 @@ The library's forward runs both encoders without gradients, so that only its dec
 no error. Here the same blocks are walked with gradients, up to the last tap and no further.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,31 @@ from featherseg.core.errors import UserError
 from featherseg.core.files import read_object
 from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
-from featherseg.models.clipseg.config import VOCABULARY, ClipsegFile, Knobs
+from featherseg.models.clipseg.config import (
+    FULL,
+    FULL_SIZE,
+    READER,
+    SMALL,
+    VOCABULARY,
+    ClipsegFile,
+    Knobs,
+    Sizes,
+    input_size,
+)
 from featherseg.models.clipseg.decoder import decoded, redraw
-from featherseg.models.towers.tokenizer import END_ID, clip_token_ids
+from featherseg.models.towers.tokenizer import END_ID
 from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, config_file, is_random
 
 
 def full_config() -> CLIPSegConfig:
     """The architecture of CIDAS/clipseg-rd64-refined: ViT-B/16 with positions for 224 px, used at 352 px."""
-    return CLIPSegConfig(vision_config={"patch_size": 16}, use_complex_transposed_convolution=True,
-                         extract_layers=[3, 6, 9], reduce_dim=64)
+    return CLIPSegConfig(vision_config={"patch_size": FULL.patch_size}, use_complex_transposed_convolution=True,
+                         extract_layers=list(FULL.taps), reduce_dim=64)
 
 
-def small_config(width: int = 96, text_width: int = 64, depth: int = 6, patch: int = 8, image_size: int = 64,
-                 taps: tuple[int, ...] = (1, 2, 4), reduce_dim: int = 32) -> CLIPSegConfig:
+def small_config(width: int = 96, text_width: int = 64, depth: int = SMALL.depth,
+                 patch: int = SMALL.patch_size, image_size: int = SMALL_SIZE, taps: tuple[int, ...] = SMALL.taps,
+                 reduce_dim: int = 32) -> CLIPSegConfig:
     """The same architecture at small widths: the embedded model (the defaults) and tiny ones for tests."""
     return CLIPSegConfig(
         vision_config={"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": depth,
@@ -60,18 +70,15 @@ class CLIPSeg(SegmentationModel):
     net: CLIPSegForImageSegmentation
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
+    reader = READER
     pad_token = END_ID
     decoder_modules = ("net.decoder",)
 
-    def __init__(self, config: CLIPSegConfig, image_size: int = 352) -> None:
+    def __init__(self, config: CLIPSegConfig, image_size: int = FULL_SIZE) -> None:
         super().__init__()
-        if image_size % config.vision_config.patch_size:
-            raise ValueError(f"image_size {image_size} is not a multiple of the patch size "
-                             f"{config.vision_config.patch_size}")
         taps = tuple(config.extract_layers)
         depth = min(config.vision_config.num_hidden_layers, config.text_config.num_hidden_layers)
-        if not taps or max(taps) >= depth:
-            raise ValueError(f"extract_layers {list(taps)} should name some of the towers' blocks, 0 to {depth - 1}")
+        Sizes(config.vision_config.patch_size, depth, taps).check(image_size)
         self.image_size, self.resize = image_size, Squash(image_size)
         self.sentence_dim = config.projection_dim
         self.net = CLIPSegForImageSegmentation(config)
@@ -90,10 +97,6 @@ class CLIPSeg(SegmentationModel):
     def architecture(self) -> dict[str, Any]:
         """What `config.json` beside the model's weights says."""
         return self.net.config.to_diff_dict()
-
-    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each prompt in CLIP's vocabulary; the text tower is causal, so that padding changes nothing."""
-        return clip_token_ids(prompts)
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """States (B, 1 + patches, width) after the tapped blocks; blocks after the last tap never run."""
@@ -135,11 +138,11 @@ def build(config: ModelConfig, knobs: Knobs) -> CLIPSeg:
         UserError: a `config.json` that does not describe a CLIPSeg.
         ValueError: a size that does not fit it.
     """
+    size = input_size(config, knobs)
     if config.weights == RANDOM_SMALL:
-        size = knobs.image_size or SMALL_SIZE
         return CLIPSeg(small_config(image_size=size), size)
     architecture = full_config() if is_random(config.weights) else _read_config(config_file(config.weights))
-    return CLIPSeg(architecture, knobs.image_size or 352)
+    return CLIPSeg(architecture, size)
 
 
 def _read_config(file: Path) -> CLIPSegConfig:

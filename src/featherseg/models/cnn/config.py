@@ -1,12 +1,17 @@
 """Architectures of the CNNs: MedVLSM's three baselines on ResNet-50, and small ones."""
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import model_validator
 
-from featherseg.config import Depth, Positive, Several, Strict
+from featherseg.config import Depth, ModelConfig, Positive, Several, Strict
 from featherseg.models.knobs import FrozenBatchNorm, ModelKnobs
+from featherseg.models.readings import PromptReader
+from featherseg.models.weights import RANDOM_SMALL, architecture_beside
 
+STRIDE, SMALLEST = 32, 64
+READER = PromptReader()
 NAMES = ("unet", "unetplusplus", "deeplabv3plus")
 MODELS: dict[str, set[str]] = {name: set() for name in NAMES}
 
@@ -55,3 +60,32 @@ def small_config(name: str, image_size: int = 64) -> Architecture:
     return Architecture(
         encoder="tu-resnet18", encoder_channels=(16, 32, 64, 128), encoder_layers=(1, 1, 1, 1), image_size=image_size,
         decoder_channels=(32,) if name == "deeplabv3plus" else (64, 32, 16, 16, 8))
+
+
+def architecture_of(config: ModelConfig) -> Architecture:
+    """The architecture that a model's weights name; ImageNet's weights of the encoder come without one."""
+    if config.weights == RANDOM_SMALL:
+        return small_config(config.name)
+    if (Path(config.weights) / "config.json").is_file():
+        return architecture_beside(config, Architecture, FULL[config.name])
+    return FULL[config.name]
+
+
+def check_stride(image_size: int) -> None:
+    """Check the side of the input.
+
+    Raises:
+        ValueError: it does not fit the encoder.
+    """
+    if image_size % STRIDE or image_size < SMALLEST:
+        raise ValueError(f"image_size {image_size} is not a multiple of {STRIDE} of at least {SMALLEST}")
+
+
+def check_sizes(config: ModelConfig, knobs: Knobs) -> None:
+    """Check the size of a model's input; errors are those of `check_stride`."""
+    check_stride(knobs.image_size or architecture_of(config).image_size)
+
+
+def reader(config: ModelConfig, knobs: Knobs) -> PromptReader:
+    """How a CNN reads prompts: it reads none."""
+    return READER

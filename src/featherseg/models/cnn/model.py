@@ -3,8 +3,6 @@
 A mask then depends on the image alone: every prompt of an image gets the same one.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -15,11 +13,10 @@ from torch import Tensor
 from featherseg.config import ModelConfig
 from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
-from featherseg.models.cnn.config import FULL, Architecture, Knobs, small_config
+from featherseg.models.cnn.config import READER, Architecture, Knobs, architecture_of, check_stride
 from featherseg.models.towers.batchnorm import BatchNorm2d
-from featherseg.models.weights import RANDOM_SMALL, architecture_beside, check_keys
+from featherseg.models.weights import check_keys
 
-STRIDE, SMALLEST = 32, 64
 NOT_IN_ENCODER = ("fc.weight", "fc.bias")  # the classifier of ImageNet's weights
 NETS: dict[str, type[Net]] = {
     "unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus, "deeplabv3plus": smp.DeepLabV3Plus}
@@ -42,15 +39,14 @@ class CNN(SegmentationModel):
     std = (0.229, 0.224, 0.225)
     decoder_modules = ("net.decoder", "net.segmentation_head")
     unused = ()
-    reads_text = False
+    reader = READER
     sentence_dim = 0
 
     def __init__(self, name: str, architecture: Architecture, image_size: int | None = None) -> None:
         super().__init__()
         self.name, self.config = name, architecture
         self.image_size = image_size or architecture.image_size
-        if self.image_size % STRIDE or self.image_size < SMALLEST:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of {STRIDE} of at least {SMALLEST}")
+        check_stride(self.image_size)
         self.resize = Squash(self.image_size)
         self.net = _build_net(name, architecture)
         widths = self.net.encoder.out_channels[1:]
@@ -60,10 +56,6 @@ class CNN(SegmentationModel):
     def architecture(self) -> dict[str, Any]:
         """What `config.json` beside this model's weights says, at this input size."""
         return self.config.model_copy(update={"image_size": self.image_size}).model_dump(mode="json")
-
-    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        """No token of any prompt."""
-        return [[] for _ in prompts]
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Maps (B, C, h, w) after the encoder's five stages."""
@@ -126,11 +118,6 @@ def build(config: ModelConfig, knobs: Knobs) -> CNN:
     Raises:
         ValueError: a size that does not fit the encoder.
     """
-    architecture = FULL[config.name]
-    if config.weights == RANDOM_SMALL:
-        architecture = small_config(config.name)
-    elif (Path(config.weights) / "config.json").is_file():  # ImageNet's weights of the encoder come without
-        architecture = architecture_beside(config, Architecture, architecture)
-    model = CNN(config.name, architecture, knobs.image_size)
+    model = CNN(config.name, architecture_of(config), knobs.image_size)
     model.frozen_batchnorm_moves = knobs.frozen_batchnorm == "published_moving"
     return model

@@ -4,9 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from featherseg.config import Depth, Positive, ResizeKind, Several
+from featherseg.config import Depth, ModelConfig, Positive, ResizeKind, Several
 from featherseg.models.etris import config as etris_config
 from featherseg.models.knobs import Dropout, FrozenBatchNorm, ModelKnobs, Upsampling
+from featherseg.models.readings import PromptReader
+from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, architecture_beside
 
 TextPadding = Literal["masked", "published_unmasked"]
 MODELS = {"cris": {"text", "text.blocks", "text.tokens", "head.pretrained"}}
@@ -59,3 +61,23 @@ def small_config(width: int = 8, text_width: int = 32, stages: tuple[int, int, i
         vision_width=width, resnet_layers=(1, 1, 2, 1), vision_head_width=32, pool_grid=3, text_width=text_width,
         text_heads=text_width // 16, stages=stages, embed_dim=2 * text_width, head_width=text_width, head_heads=4,
         head_mlp=4 * text_width, neck_widths=(text_width // 2, text_width, 2 * text_width), image_size=image_size)
+
+
+def architecture_of(config: ModelConfig, knobs: Knobs) -> Architecture:
+    """The architecture that a model's weights name, with the dropout that is asked for."""
+    architecture = architecture_beside(config, Architecture, FULL[config.name])
+    if config.weights == RANDOM_SMALL:
+        architecture = small_config(image_size=knobs.image_size or SMALL_SIZE)
+    if knobs.decoder_dropout is None:
+        return architecture
+    return architecture.model_copy(update={"dropout": knobs.decoder_dropout})
+
+
+def check_sizes(config: ModelConfig, knobs: Knobs) -> None:
+    """Check the sizes of a model's input; errors are those of `etris.config.check_towers`."""
+    etris_config.check_towers(architecture_of(config, knobs), knobs.image_size, knobs.word_length)
+
+
+def reader(config: ModelConfig, knobs: Knobs) -> PromptReader:
+    """How a model reads sentences."""
+    return etris_config.sentence_reader(architecture_of(config, knobs), knobs.word_length)

@@ -13,13 +13,12 @@ from torch.nn import functional as F
 from featherseg.config import ModelConfig, ResizeKind
 from featherseg.data.transforms import resize_of
 from featherseg.models.base import TextFeatures
-from featherseg.models.cris.config import FULL, Architecture, Knobs, TextPadding, small_config
+from featherseg.models.cris.config import Architecture, Knobs, TextPadding, architecture_of
 from featherseg.models.etris.head import CoordConv, GlobalAlignment, Projector, convolution
 from featherseg.models.knobs import Upsampling
 from featherseg.models.towers.batchnorm import BatchNorm1d
 from featherseg.models.towers.clip import ResNetTowers
 from featherseg.models.towers.tokenizer import END_ID
-from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, architecture_beside
 
 
 class Pyramid(nn.Module):
@@ -113,11 +112,7 @@ def build(config: ModelConfig, knobs: Knobs) -> CRIS:
     Raises:
         ValueError: a size that does not fit the towers.
     """
-    architecture = architecture_beside(config, Architecture, FULL[config.name])
-    if config.weights == RANDOM_SMALL:
-        architecture = small_config(image_size=knobs.image_size or SMALL_SIZE)
-    if knobs.decoder_dropout is not None:
-        architecture = architecture.model_copy(update={"dropout": knobs.decoder_dropout})
+    architecture = architecture_of(config, knobs)
     model = CRIS(config.name, architecture, knobs.image_size, knobs.word_length, knobs.text_padding, knobs.resize)
     model.frozen_batchnorm_moves = knobs.frozen_batchnorm == "published_moving"
     model.upsampling = knobs.upsampling

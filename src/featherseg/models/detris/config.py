@@ -4,9 +4,11 @@ from typing import Self
 
 from pydantic import model_validator
 
-from featherseg.config import Depth, Positive, Several
-from featherseg.models.etris.config import STAGES, HeadKnobs
+from featherseg.config import Depth, ModelConfig, Positive, Several
+from featherseg.models.etris.config import STAGES, HeadKnobs, check_towers, sentence_reader
 from featherseg.models.etris.config import Architecture as ETRISArchitecture
+from featherseg.models.readings import PromptReader
+from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, architecture_beside
 
 # released weights hold the head; what is put together of DINOv2's and CLIP's does not
 _CAN = {"text", "text.blocks", "text.tokens", "vision.blocks", "exchange.words", "head.pretrained"}
@@ -51,3 +53,20 @@ def small_config(width: int = 64, text_width: int = 32, vision_stages: tuple[int
         vision_width=width, patch_size=patch, vision_head_width=32, text_width=text_width, text_heads=text_width // 16,
         vision_stages=vision_stages, stages=stages, embed_dim=text_width, head_width=text_width, head_heads=4,
         head_mlp=2 * text_width, image_size=image_size)
+
+
+def architecture_of(config: ModelConfig, knobs: Knobs) -> Architecture:
+    """The architecture that a model's weights name."""
+    if config.weights == RANDOM_SMALL:
+        return small_config(image_size=knobs.image_size or SMALL_SIZE)
+    return architecture_beside(config, Architecture, FULL[config.name])
+
+
+def check_sizes(config: ModelConfig, knobs: Knobs) -> None:
+    """Check the sizes of a model's input; errors are those of `etris.config.check_towers`."""
+    check_towers(architecture_of(config, knobs), knobs.image_size, knobs.word_length)
+
+
+def reader(config: ModelConfig, knobs: Knobs) -> PromptReader:
+    """How a model reads sentences."""
+    return sentence_reader(architecture_of(config, knobs), knobs.word_length)

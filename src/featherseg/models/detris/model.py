@@ -16,10 +16,9 @@ from torch.nn import functional as F
 
 from featherseg.config import ModelConfig
 from featherseg.models.base import ImageFeatures, TextFeatures, TowerSpec
-from featherseg.models.detris.config import FULL, Architecture, Knobs, small_config
+from featherseg.models.detris.config import Architecture, Knobs, architecture_of
 from featherseg.models.etris.model import ETRIS, with_ways
 from featherseg.models.towers.clip import VISUAL, ExchangeSpec, ViTTowers, walk
-from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, architecture_beside
 
 PLACES = "backbone.visual.pos_embed"
 CLASS, REGISTERS = "backbone.visual.cls_token", "backbone.visual.reg_token"
@@ -147,8 +146,6 @@ def build(config: ModelConfig, knobs: Knobs) -> DETRIS:
     Raises:
         ValueError: a size that does not fit the towers.
     """
-    architecture = architecture_beside(config, Architecture, FULL[config.name])
-    if config.weights == RANDOM_SMALL:
-        architecture = small_config(image_size=knobs.image_size or SMALL_SIZE)
+    architecture = architecture_of(config, knobs)
     model = DETRIS(config.name, architecture, knobs.image_size, knobs.word_length, knobs.head_parts)
     return with_ways(model, knobs)

@@ -4,10 +4,15 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from featherseg.config import Depth, Positive, ResizeKind, Several, Strict
+from featherseg.config import Depth, ModelConfig, Positive, ResizeKind, Several, Strict
+from featherseg.core.errors import UserError
 from featherseg.models.knobs import FrozenBatchNorm, ModelKnobs, Upsampling
+from featherseg.models.readings import PromptReader
+from featherseg.models.towers.tokenizer import CONTEXT, clip_token_ids
+from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, architecture_beside
 
 STAGES = 3
+RESNET_STRIDE = 32
 HeadPart = Literal["hierarchical_alignment", "global_alignment", "projector"]
 HEAD_PARTS: tuple[HeadPart, ...] = get_args(HeadPart)
 # released weights hold the head; CLIP's alone do not
@@ -127,3 +132,49 @@ def small_resnet_config(width: int = 8, text_width: int = 32, stages: tuple[int,
         vision_width=width, resnet_layers=(1, 1, 2, 1), vision_head_width=32, pool_grid=3, text_width=text_width,
         text_heads=text_width // 16, stages=stages, embed_dim=2 * text_width, head_width=text_width, head_heads=4,
         head_mlp=2 * text_width, image_size=image_size)
+
+
+def architecture_of(config: ModelConfig, knobs: Knobs) -> Architecture:
+    """The architecture that a model's weights name.
+
+    Raises:
+        UserError: weights whose vision tower is of the other kind.
+    """
+    architecture = architecture_beside(config, Architecture, FULL[config.name])
+    if (config.name == "etris_vit") == (architecture.patch_size is None):
+        kind = "ResNet" if architecture.patch_size is None else "ViT"
+        raise UserError(f"{config.weights}/config.json says that the vision tower is a {kind}, which is not that of "
+                        f"model '{config.name}'; set model.weights to weights of that model.")
+    if config.weights == RANDOM_SMALL:
+        small = small_config if architecture.patch_size else small_resnet_config
+        return small(image_size=knobs.image_size or SMALL_SIZE)
+    return architecture
+
+
+def check_towers(architecture: Architecture, image_size: int | None, word_length: int | None) -> None:
+    """Check the sizes of an input, None for the architecture's own.
+
+    Raises:
+        ValueError: a size that does not fit the towers.
+    """
+    size, words = image_size or architecture.image_size, word_length or architecture.word_length
+    divisor = architecture.patch_size or RESNET_STRIDE
+    if size % divisor:
+        raise ValueError(f"image_size {size} is not a multiple of {divisor}")
+    if not 3 <= words <= CONTEXT:
+        raise ValueError(f"word_length {words} is not between 3 and CLIP's {CONTEXT}")
+
+
+def sentence_reader(architecture: Architecture, word_length: int | None) -> PromptReader:
+    """How sentences are read, in CLIP's tokens; a `word_length` of None is the architecture's own."""
+    return PromptReader(clip_token_ids, word_length or architecture.word_length)
+
+
+def check_sizes(config: ModelConfig, knobs: Knobs) -> None:
+    """Check the sizes of a model's input; errors are those of `architecture_of` and `check_towers`."""
+    check_towers(architecture_of(config, knobs), knobs.image_size, knobs.word_length)
+
+
+def reader(config: ModelConfig, knobs: Knobs) -> PromptReader:
+    """How a model reads sentences; errors are those of `architecture_of`."""
+    return sentence_reader(architecture_of(config, knobs), knobs.word_length)

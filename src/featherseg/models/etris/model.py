@@ -6,17 +6,8 @@ from typing import TypeVar
 from torch import nn
 
 from featherseg.config import ModelConfig
-from featherseg.core.errors import UserError
 from featherseg.data.transforms import resize_of
-from featherseg.models.etris.config import (
-    FULL,
-    Architecture,
-    HeadKnobs,
-    HeadPart,
-    Knobs,
-    small_config,
-    small_resnet_config,
-)
+from featherseg.models.etris.config import Architecture, HeadKnobs, HeadPart, Knobs, architecture_of
 from featherseg.models.etris.head import (
     GlobalAlignment,
     HierarchicalAlignment,
@@ -26,7 +17,6 @@ from featherseg.models.etris.head import (
     Projector,
 )
 from featherseg.models.towers.clip import BACKBONE, CLIPTowers, ResNetTowers, ViTTowers
-from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, architecture_beside
 
 HEAD = {"hierarchical_alignment": "neck", "global_alignment": "decoder", "projector": "proj"}
 
@@ -91,14 +81,7 @@ def build(config: ModelConfig, knobs: Knobs) -> ETRIS:
         UserError: weights whose vision tower is of the other kind.
         ValueError: a size that does not fit the towers.
     """
-    architecture = architecture_beside(config, Architecture, FULL[config.name])
-    if (config.name == "etris_vit") == (architecture.patch_size is None):
-        kind = "ResNet" if architecture.patch_size is None else "ViT"
-        raise UserError(f"{config.weights}/config.json says that the vision tower is a {kind}, which is not that of "
-                        f"model '{config.name}'; set model.weights to weights of that model.")
-    if config.weights == RANDOM_SMALL:
-        small = small_config if architecture.patch_size else small_resnet_config
-        architecture = small(image_size=knobs.image_size or SMALL_SIZE)
+    architecture = architecture_of(config, knobs)
     model = build_etris(config.name, architecture, knobs.image_size, knobs.word_length, knobs.head_parts)
     model.frozen_batchnorm_moves = knobs.frozen_batchnorm == "published_moving"
     return with_ways(model, knobs)

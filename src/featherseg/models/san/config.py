@@ -4,11 +4,16 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from featherseg.config import Depth, Positive, Several, Strict
+from featherseg.config import Depth, ModelConfig, Positive, Several, Strict
 from featherseg.models.knobs import ModelKnobs
+from featherseg.models.readings import PromptReader
+from featherseg.models.towers.tokenizer import CONTEXT, clip_token_ids
+from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, architecture_beside
 
 SideFusion = Literal["fixed", "published_swapped"]
 Recognition = Literal["trained", "published_without_gradient"]
+CLIP_SHRINKS = 2
+READER = PromptReader(clip_token_ids, CONTEXT)
 MODELS = {"san": {"text"}}  # CLIP stays as it is, and the side network is trained anew
 
 
@@ -78,3 +83,32 @@ def small_config(image_size: int = 64) -> Architecture:
     return Architecture(vision_width=64, vision_depth=6, vision_head_width=32, patch_size=8, grid=4, text_width=64,
                         text_depth=4, text_heads=2, embed_dim=64, side_width=48, side_depth=5, side_heads=2,
                         fused=(0, 1, 2, 4), queries=10, mask_width=32, image_size=image_size)
+
+
+def architecture_of(config: ModelConfig, knobs: Knobs) -> Architecture:
+    """The architecture that a model's weights name."""
+    if config.weights == RANDOM_SMALL:
+        return small_config(knobs.image_size or SMALL_SIZE)
+    return architecture_beside(config, Architecture, FULL)
+
+
+def check_patches(architecture: Architecture, image_size: int) -> None:
+    """Check the side of the input.
+
+    Raises:
+        ValueError: it is not a multiple of the patches, of which CLIP's are as large as two of the side network's.
+    """
+    divisor = CLIP_SHRINKS * architecture.patch_size
+    if image_size % divisor:
+        raise ValueError(f"image_size {image_size} is not a multiple of {divisor}")
+
+
+def check_sizes(config: ModelConfig, knobs: Knobs) -> None:
+    """Check the size of a model's input; errors are those of `check_patches`."""
+    architecture = architecture_of(config, knobs)
+    check_patches(architecture, knobs.image_size or architecture.image_size)
+
+
+def reader(config: ModelConfig, knobs: Knobs) -> PromptReader:
+    """How SAN reads prompts, whatever its weights."""
+    return READER

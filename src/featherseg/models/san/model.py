@@ -19,13 +19,12 @@ from torch.nn import functional as F
 from featherseg.config import ModelConfig
 from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
-from featherseg.models.san.config import FULL, Architecture, Knobs, small_config
+from featherseg.models.san.config import CLIP_SHRINKS, READER, Architecture, Knobs, architecture_of, check_patches
 from featherseg.models.towers.clip import NOT_TENSORS_OF_THE_MODEL, VOCABULARY, interpolate_positions
-from featherseg.models.towers.tokenizer import CONTEXT, END_ID, clip_token_ids
-from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, architecture_beside, check_keys
+from featherseg.models.towers.tokenizer import CONTEXT, END_ID
+from featherseg.models.weights import check_keys
 
 VISUAL = "net.clip.visual"
-CLIP_SHRINKS = 2
 DEVIATION = 0.02
 
 
@@ -127,6 +126,7 @@ class SAN(SegmentationModel):
     net: nn.ModuleDict
     mean = (0.48145466, 0.4578275, 0.40821073)
     std = (0.26862954, 0.26130258, 0.27577711)
+    reader = READER
     pad_token = END_ID
     trains_head = True
 
@@ -137,8 +137,7 @@ class SAN(SegmentationModel):
         self.heard, before = (places, config.fused) if swapped else (config.fused, places)
         self.learns_to_recognise = learns_to_recognise
         self.config, self.image_size = config, image_size or config.image_size
-        if self.image_size % (CLIP_SHRINKS * config.patch_size):
-            raise ValueError(f"image_size {self.image_size} is not a multiple of {CLIP_SHRINKS * config.patch_size}")
+        check_patches(config, self.image_size)
         self.resize, self.sentence_dim = Squash(self.image_size), config.embed_dim
         vision = {"layers": config.vision_depth, "width": config.vision_width,
                   "head_width": config.vision_head_width, "patch_size": config.patch_size,
@@ -175,10 +174,6 @@ class SAN(SegmentationModel):
     def architecture(self) -> dict[str, Any]:
         """What `config.json` beside the model's weights says, at this input size."""
         return self.config.model_copy(update={"image_size": self.image_size}).model_dump(mode="json")
-
-    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each prompt in CLIP's vocabulary; the text tower is causal, so that padding changes nothing."""
-        return clip_token_ids(prompts)
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """The proposals' logits (B, Q, s, s) on a sixteenth of the input, and what CLIP makes of them (B, Q, D)."""
@@ -275,8 +270,5 @@ class SAN(SegmentationModel):
 
 def build(config: ModelConfig, knobs: Knobs) -> SAN:
     """SAN of the architecture that its weights name; errors are those of the class."""
-    architecture = architecture_beside(config, Architecture, FULL)
-    if config.weights == RANDOM_SMALL:
-        architecture = small_config(knobs.image_size or SMALL_SIZE)
-    return SAN(architecture, knobs.image_size, swapped=knobs.side_fusion == "published_swapped",
+    return SAN(architecture_of(config, knobs), knobs.image_size, swapped=knobs.side_fusion == "published_swapped",
                learns_to_recognise=knobs.recognition == "trained")

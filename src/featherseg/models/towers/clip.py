@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from featherseg.data.transforms import Letterbox
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
-from featherseg.models.etris.config import STAGES, Architecture
-from featherseg.models.towers.tokenizer import CONTEXT, clip_token_ids
+from featherseg.models.etris.config import RESNET_STRIDE, STAGES, Architecture, check_towers, sentence_reader
+from featherseg.models.towers.tokenizer import CONTEXT
 from featherseg.models.weights import check_keys
 
 VOCABULARY = 49408
@@ -84,7 +84,8 @@ class CLIPTowers(SegmentationModel):
         name: the model's name in recipes.
         architecture: see `etris_config`.
         image_size: side of the square input in pixels; None for the architecture's own.
-        word_length: tokens that a sentence is cut or padded to; None for the architecture's own.
+        word_length: tokens that a sentence is cut or padded to; None for the architecture's own. An exchange sees the
+            padding too, so that it changes the result.
 
     Attributes:
         left_out: modules of the head that are not those of the released weights.
@@ -107,14 +108,15 @@ class CLIPTowers(SegmentationModel):
     def __init__(self, name: str, architecture: Architecture, image_size: int | None = None,
                  word_length: int | None = None) -> None:
         super().__init__()
+        check_towers(architecture, image_size, word_length)
         self.name, self.config = name, architecture
+        self.reader = sentence_reader(architecture, word_length)
         self.image_size = image_size or architecture.image_size
         self.word_length = word_length or architecture.word_length
         self.sentence_dim = architecture.embed_dim
         red, green, blue = (round(255 * value) for value in self.mean)
         self.fill = red, green, blue
         self.resize = Letterbox(self.image_size, self.fill)
-        self._check_sizes()
         depth = architecture.stages[-1]
         blocks = tuple(f"{BACKBONE}.transformer.resblocks.{k}" for k in range(depth))
         modules = tuple(f"{BACKBONE}.{part}" for part in TEXT_PARTS)
@@ -130,13 +132,6 @@ class CLIPTowers(SegmentationModel):
     def architecture(self) -> dict[str, Any]:
         """What `config.json` beside the model's weights says, at this input size."""
         return self.config.model_copy(update={"image_size": self.image_size}).model_dump(mode="json")
-
-    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each prompt in CLIP's vocabulary.
-
-        The word length belongs to the model: an exchange sees the padding too, so it changes the result.
-        """
-        return clip_token_ids(prompts)
 
     def encode(self, pixels: Tensor, tokens: Tensor) -> tuple[ImageFeatures, TextFeatures]:
         """Features of normalised pixels (B, 3, H, W) and token ids (B, L), the towers exchanging where they do."""
@@ -239,12 +234,6 @@ class CLIPTowers(SegmentationModel):
         if self.joint:
             raise RuntimeError("the towers exchange on their way, so image and text are encoded together: call encode")
 
-    def _check_sizes(self) -> None:
-        if self.image_size % self._divisor():
-            raise ValueError(f"image_size {self.image_size} is not a multiple of {self._divisor()}")
-        if not 3 <= self.word_length <= CONTEXT:
-            raise ValueError(f"word_length {self.word_length} is not between 3 and CLIP's {CONTEXT}")
-
     def _build_clip(self, vision: dict[str, Any]) -> CLIP:
         config = self.config
         text = {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": config.text_width,
@@ -276,10 +265,6 @@ class CLIPTowers(SegmentationModel):
         """The neck, the decoder and the projector."""
 
     @abstractmethod
-    def _divisor(self) -> int:
-        """What the image size must be a multiple of."""
-
-    @abstractmethod
     def _build_backbone(self) -> CLIP:
         """The towers; sets `vision` and `exchange_spec` too."""
 
@@ -307,13 +292,10 @@ class CLIPTowers(SegmentationModel):
 class ResNetTowers(CLIPTowers):
     """CLIP's ResNets: the stages are layer2, layer3 and layer4."""
 
-    def _divisor(self) -> int:
-        return 32
-
     def _build_backbone(self) -> CLIP:
         config, layers = self.config, self.config.resnet_layers or ()
         clip = self._build_clip({"layers": list(layers), "patch_size": None,
-                                 "image_size": 32 * config.pool_grid})
+                                 "image_size": RESNET_STRIDE * config.pool_grid})
         width = 32 * config.vision_width
         clip.visual.attnpool = AttentionPool(config.pool_grid, width, clip.visual.attnpool.num_heads, config.embed_dim)
         clip.visual.init_parameters()
@@ -356,9 +338,6 @@ class ViTTowers(CLIPTowers):
         if self.config.patch_size is None:
             raise ValueError("patch_size is missing, so the architecture is not that of a ViT")
         return self.config.patch_size
-
-    def _divisor(self) -> int:
-        return self.patch_size
 
     def _build_backbone(self) -> CLIP:
         config = self.config

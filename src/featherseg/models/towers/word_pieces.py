@@ -3,6 +3,7 @@
 Without a vocabulary words are spelled out in letters: enough for random and small weights, which know no words.
 """
 
+import functools
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from featherseg.core.errors import UserError
 from featherseg.core.files import read_text
+from featherseg.models.readings import PromptReader
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -45,3 +47,12 @@ def word_piece_tokenizer(vocabulary: Sequence[str]) -> "Tokenizer":
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, places[START]), (END, places[END])])
     return tokenizer
+
+
+def word_piece_reader(vocabulary: Sequence[str], most_tokens: int) -> PromptReader:
+    """How prompts are read in these word pieces, and cut after so many."""
+    return PromptReader(functools.partial(_token_ids, word_piece_tokenizer(vocabulary)), most_tokens)
+
+
+def _token_ids(tokenizer: "Tokenizer", prompts: Sequence[str]) -> list[list[int]]:
+    return [encoding.ids for encoding in tokenizer.encode_batch(list(prompts))]

@@ -21,7 +21,7 @@ from featherseg.config import PretrainParams
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path, sha256_file, write_json
 from featherseg.data.synthetic import draw, scene_prompts
-from featherseg.models import small_model
+from featherseg.models import having, small_model
 from featherseg.models.base import SegmentationModel
 from featherseg.models.weights import read_state
 from featherseg.tasks.segmentation.config import LossConfig
@@ -65,9 +65,8 @@ def pretrain(params: PretrainParams, out_dir: Path, start: Path | None = None) -
         UserError: `start` holds no weights of this model, or no log.
     """
     torch.manual_seed(SEED)
-    model = small_model(params.model, params.size)
-    if model.word_length is not None:
-        model.word_length = WORDS
+    knobs = {"word_length": WORDS} if params.model in having("word_length") else {}
+    model = small_model(params.model, params.size, **knobs)
     log = []
     if start is not None:
         log = _read_log(start / "log.csv")
