@@ -65,7 +65,7 @@ def _other_name(sentence: str, alike: str) -> str:
 
 
 def _check_study(study: str) -> None:
-    """Resolve a study, and build each of its models, without allocating it, where the study sets a knob of theirs.
+    """Resolve a study, and where it sets a knob of models, see whether each of its models takes it.
 
     Raises:
         UserError: the first fault.
@@ -73,15 +73,12 @@ def _check_study(study: str) -> None:
     runs = resolve_study(study)
     if not read_params(study).model.knobs:
         return
-    import torch
-
     from featherseg.models import MODELS
     from featherseg.models.weights import RANDOM
 
     models = [run.model.model_copy(update={"weights": RANDOM}) if run.not_run else run.model for run in runs]
     for model in {model.model_dump_json(): model for model in models}.values():
-        with torch.device("meta"):
-            MODELS[model.name](model)
+        MODELS[model.name].check_sizes(model)
 
 
 def study_split_faults(study: str, dataset: str | None = None) -> list[str]:

@@ -1,9 +1,11 @@
 """From params and recipes to runs: who decides a value, which runs a change reaches, what is refused."""
 
 import contextlib
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,14 @@ ROOT = Path(__file__).parents[2]
 STUDIES = ("study", *sorted(path.parent.name for path in ROOT.glob("pipelines/*/dvc.yaml")
                             if "featherseg plan" in path.read_text()))
 ALL_NULL = {"positions": None, "dim": None, "cond_dim": None, "rank": None, "alpha": None, "targets": None}
+PLANNING = """
+import sys
+from featherseg.cli import main
+
+main(["plan"])
+main(["check", "--params-only"])
+print(*sys.modules)
+"""
 KNOBLESS = {"clipseg-zero_shot", "clipseg-decoder", "clipseg-decoder-published", "clipseg-full"}
 
 
@@ -756,8 +766,9 @@ def test_the_projects_own_list_may_be_shortened(project):
     assert "'adapter.rank' is 4" in idle_knob_notes("study")[0]
 
 
-def test_the_plan_counts_prompts_that_a_model_cuts_or_cannot_tell_apart(project, capsys):
-    """ETRIS reads 17 tokens, CLIPSeg 77; of a set that is not prepared nothing is known."""
+@pytest.fixture
+def long_prompts(project) -> str:
+    """What the long prompts of a prepared set begin with, in a project whose models read them or a part of them."""
     long = "one large red round thing, located somewhere in the middle of the picture near the "
     rows = [("left edge", "Polyp", "train"), ("right edge", "polyp ", "val"), ("left edge", "POLYP", "test")]
     with PreparedWriter("data/processed/lesions", dataset="lesions") as writer:
@@ -768,13 +779,29 @@ def test_the_plan_counts_prompts_that_a_model_cuts_or_cannot_tell_apart(project,
     weights = dict.fromkeys(MODELS, "random-small")
     declare(["clipseg-zero_shot", "etris_vit-bridger", "etris_vit-decoder"], ["lesions", "organs"],
             model={"weights": weights, "image_size": 64})
+    return long
+
+
+def test_the_plan_counts_prompts_that_a_model_cuts_or_cannot_tell_apart(long_prompts, capsys):
+    """ETRIS reads 17 tokens, CLIPSeg 77; of a set that is not prepared nothing is known."""
     for arguments in (["plan"], ["plan", "--list"]):
         main(arguments)
         said = capsys.readouterr().err.splitlines()
-        both = "etris_vit-bridger-lesions-0, etris_vit-decoder-lesions-0: "
-        assert f"{both}2 of 5 different prompts are cut after 17 tokens, such as {long + 'left edge'!r}." in said
+        both, first = "etris_vit-bridger-lesions-0, etris_vit-decoder-lesions-0: ", f"{long_prompts}left edge"
+        assert f"{both}2 of 5 different prompts are cut after 17 tokens, such as {first!r}." in said
         assert any(line.startswith(f"{both}5 of 5 different prompts are the same to the model") for line in said)
         assert [line for line in said if line.startswith("clipseg")] == []
+
+
+def test_planning_and_checking_import_no_model(long_prompts):
+    """Their libraries take seconds; prompts are read and sizes are checked without them."""
+    done = subprocess.run([sys.executable, "-c", PLANNING], capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    *_, checked, imported = done.stdout.splitlines()
+    assert "are cut after 17 tokens" in done.stderr and checked == "nothing wrong found"
+    libraries = {"open_clip", "timm", "segmentation_models_pytorch", "transformers"}
+    assert libraries & set(imported.split()) == set()
+    assert re.findall(r"featherseg\.models\.\w+\.model\b", imported) == []
 
 
 def test_trained_runs_that_a_study_drops_are_named(project, capsys):

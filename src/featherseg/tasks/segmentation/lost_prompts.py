@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from featherseg.config import ModelConfig, Run
 from featherseg.core.errors import UserError
 from featherseg.core.files import not_run_reason
@@ -48,8 +46,7 @@ def _losses(model: ModelConfig, dataset: str, policies: frozenset[str]) -> list[
         if not (folder / "status.json").is_file() or not_run_reason(folder):
             return []
         samples = PreparedDataset.read(folder).samples
-        with torch.device("meta"):
-            reader = MODELS[model.name](model).read
+        reader = MODELS[model.name].reader(model).read
     except UserError:
         return []
     prompts = {prompt for sample in samples for policy in policies for prompt in _prompts(sample, policy)}
