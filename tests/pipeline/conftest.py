@@ -17,7 +17,7 @@ from featherseg.config import read_yaml, write_yaml
 ROOT = Path(__file__).parents[2]
 CHECK = "pipelines/data/dvc.yaml:check"
 DECODER, BRIDGER = "clipseg-decoder-lesions-0", "etris_vit-bridger-lesions-0"
-EPOCHS = 12  # enough to kill a training between two
+EPOCHS = 6  # enough to kill a training between two
 
 
 class Workspace:
