@@ -37,6 +37,7 @@ DEFAULT_TASK = "segmentation"
 RECIPES_FILE = "recipes.json"  # in a study's plan folder
 ResizeKind = Literal["squash", "letterbox", "published_warp"]
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Depth = Annotated[int, Field(gt=0, le=256)]  # blocks of a tower
 Side = Annotated[int, Field(gt=0, le=8192)]  # of a square in pixels
 InputSide = Annotated[int, Field(gt=0, le=2048)]  # of a model's input; the published ones have 640 at most

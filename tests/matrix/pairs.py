@@ -17,7 +17,9 @@ from featherseg.models.cnn import config as cnn_config
 from featherseg.models.cris import config as cris_config
 from featherseg.models.cris.model import CRIS
 from featherseg.models.detris import config as detris_config
-from featherseg.models.detris.model import DETRIS
+from featherseg.models.detris.model import DETRIS, BertDETRIS
+from featherseg.models.dino_clipseg import config as dino_clipseg_config
+from featherseg.models.dino_clipseg.model import DinoCLIPSeg
 from featherseg.models.etris import config as etris_config
 from featherseg.models.etris.model import build_etris
 
@@ -41,6 +43,15 @@ def _detris(name: str) -> SegmentationModel:
     return DETRIS(name, detris_config.small_config(image_size=32), word_length=9)
 
 
+def _detris_s() -> SegmentationModel:
+    return BertDETRIS("detris_s", detris_config.small_config(image_size=32, bert=True), word_length=9)
+
+
+def _dino_clipseg() -> SegmentationModel:
+    return DinoCLIPSeg("dino_clipseg", dino_clipseg_config.small_config(
+        width=32, text_width=32, depth=4, image_size=32, taps=(0, 1, 2), reduce_dim=16))
+
+
 def _cris() -> SegmentationModel:
     return CRIS("cris", cris_config.small_config(), word_length=9)
 
@@ -52,7 +63,7 @@ def _biomedclipseg(name: str) -> SegmentationModel:
 
 SMALL: dict[str, Callable[[], SegmentationModel]] = {
     "clipseg": _clipseg, "etris_vit": _etris_vit, "etris_r50": _etris_r50, "cris": _cris,
-    "detris_b": functools.partial(_detris, "detris_b"),
+    "detris_b": functools.partial(_detris, "detris_b"), "detris_s": _detris_s, "dino_clipseg": _dino_clipseg,
     **{name: functools.partial(_biomedclipseg, name) for name in ("biomedclipseg", "biomedclipseg_d")},
     **{name: functools.partial(small_model, name, 64) for name in ("san", *cnn_config.NAMES)}}
 
@@ -62,6 +73,7 @@ EVERYWHERE = [
     {"name": "houlsby", "dim": 4, "positions": "L", "head": True}, {"name": "prompt"},
     {"name": "prompt", "tokens_vision": 0, "tokens_text": 2, "head": False},
 ]
+UNTRAINED = EVERYWHERE[1:]  # where no weights hold a trained decoder
 WITH_VISION_BLOCKS = [
     {"name": "lora", "rank": 2, "positions": "V"}, {"name": "lora", "rank": 2, "positions": "VL"},
     {"name": "houlsby", "dim": 4, "positions": "V"}, {"name": "houlsby", "dim": 4, "positions": "VL", "head": False},
@@ -77,11 +89,13 @@ BRIDGERS = [{"name": "bridger", "dim": 8, "heads": 2},
 DENSE_ALIGNERS = [{"name": "dense_aligner", "dim": 16, "text_dim": 16},
                   {"name": "dense_aligner", "dim": 32, "text_dim": 16, "blocks": 1}]
 METHODS_OF = {"clipseg": [*EVERYWHERE, *WITH_VISION_BLOCKS, *DENSE, *SHALLOW],
-              "biomedclipseg": [adapter for adapter in BIOMEDCLIPSEG if adapter["name"] != "zero_shot"],
+              "biomedclipseg": BIOMEDCLIPSEG[1:],
               "biomedclipseg_d": BIOMEDCLIPSEG,
               "etris_vit": [*EVERYWHERE, *WITH_VISION_BLOCKS, *BRIDGERS],
               "etris_r50": [*EVERYWHERE, *BRIDGERS], "cris": EVERYWHERE,
               "detris_b": [*EVERYWHERE, *WITH_VISION_BLOCKS, *DENSE_ALIGNERS],
+              "detris_s": [*UNTRAINED, *WITH_VISION_BLOCKS, *DENSE_ALIGNERS],
+              "dino_clipseg": [*UNTRAINED, *WITH_VISION_BLOCKS, *DENSE, *SHALLOW],
               "san": [{"name": "decoder"}, {"name": "full"}],
               **{name: [{"name": "full"}] for name in cnn_config.NAMES}}
 EVERY_METHOD = ("decoder", "full", "houlsby", "lora", "prompt", "zero_shot")
@@ -92,6 +106,8 @@ SUPPORTED = {(model, method) for models, methods in {
     ("cris",): EVERY_METHOD,
     ("etris_r50", "etris_r101", "etris_vit"): (*EVERY_METHOD, "bridger"),
     ("detris_b", "detris_l"): (*EVERY_METHOD, "dense_aligner"),
+    ("detris_s",): (*EVERY_METHOD[:-1], "dense_aligner"),
+    ("dino_clipseg",): (*EVERY_METHOD[:-1], "vlsm_dense", "vlsm_shallow"),
     ("san",): ("decoder", "full"),
     ("unet", "unetplusplus", "deeplabv3plus"): ("full",)}.items() for model in models for method in methods}
 PAIRS: list[Pair] = [(model, adapter) for model, cases in METHODS_OF.items() for adapter in cases]

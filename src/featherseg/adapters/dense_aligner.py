@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 SCALE = 0.2
 DEVIATION = 0.02  # of DINOv2's linear layers at the start
 ATTENTION_WIDTH, ATTENTION_HEADS = 128, 8
-MLP = "mlp"  # inside a block of both towers
 LEAST = 16  # the narrowest convolution has a sixteenth of an adapter's width
 
 
@@ -185,11 +184,13 @@ class DenseAligners(nn.Module):
             str(block): TextAdapter(text.dim, config.text_dim) for block in _spread(config.blocks, text.blocks)})
 
     def attach(self, model: "DETRIS") -> None:
-        """Attach every adapter to its block: Text Adapters read before the norm that precedes the MLP."""
-        for adapters, tower, source in ((self.vision, model.vision, MLP), (self.text, model.text, "ln_2")):
+        """Attach every adapter to its block: Text Adapters read what the MLP adds to, before any norm."""
+        for adapters, tower in ((self.vision, model.vision), (self.text, model.text)):
+            mlp = cast(str, tower.mlp)
+            source = tower.before_mlp or mlp
             for block, adapter in adapters.items():
                 module = model.get_submodule(tower.blocks[int(block)])
-                cast(DenseAdapter, adapter).attach(module.get_submodule(source), module.get_submodule(MLP))
+                cast(DenseAdapter, adapter).attach(module.get_submodule(source), module.get_submodule(mlp))
 
     @contextlib.contextmanager
     def hearing(self, words: Tensor) -> Iterator[None]:

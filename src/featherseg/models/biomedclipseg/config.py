@@ -1,17 +1,15 @@
 """Architectures of BiomedCLIPSeg: MedVLSM's, and a small one."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import model_validator
 
 from featherseg.config import Depth, ModelConfig, Positive, Several, Strict
-from featherseg.core.errors import UserError
 from featherseg.models.knobs import Dropout, ModelKnobs
 from featherseg.models.readings import PromptReader
-from featherseg.models.towers.word_pieces import FILE, SPELLING, read_vocabulary, word_piece_reader
-from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, architecture_beside, is_random, weights_file
+from featherseg.models.towers.word_pieces import SPELLING, vocabulary_of, word_piece_reader
+from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, architecture_beside
 
 TapOffset = Literal[0, 1]
 _CAN = {"text", "text.blocks", "text.tokens", "vision.blocks", "condition"}
@@ -94,34 +92,11 @@ def small_config(width: int = 96, text_width: int = 64, depth: int = 6, patch: i
         decoder_mlp=4 * reduce_dim)
 
 
-def vocabulary_beside(weights: Path, architecture: Architecture) -> tuple[str, ...] | None:
-    """The word pieces in the folder of a weights file; None where these weights spell words out in letters.
-
-    Raises:
-        UserError: the file is absent or unreadable, or has another number of pieces than the architecture.
-    """
-    file = weights.parent / FILE
-    if architecture.vocabulary == len(SPELLING) and not file.is_file():
-        return None
-    vocabulary = read_vocabulary(file)
-    if len(vocabulary) != architecture.vocabulary:
-        raise UserError(f"{file} has {len(vocabulary)} word pieces, but the weights beside it know "
-                        f"{architecture.vocabulary}; put the weights' own {FILE} there.")
-    return vocabulary
-
-
 def architecture_of(config: ModelConfig, knobs: Knobs) -> Architecture:
     """The architecture that a model's weights name."""
     if config.weights == RANDOM_SMALL:
         return small_config(image_size=knobs.image_size or SMALL_SIZE)
     return architecture_beside(config, Architecture, FULL)
-
-
-def vocabulary_of(config: ModelConfig, architecture: Architecture) -> tuple[str, ...]:
-    """The text tower's word pieces; errors are those of `vocabulary_beside`."""
-    if is_random(config.weights):
-        return SPELLING
-    return vocabulary_beside(weights_file(config.weights), architecture) or SPELLING
 
 
 def check_towers(architecture: Architecture, image_size: int, vocabulary: Sequence[str], tap_offset: int) -> None:
@@ -143,11 +118,11 @@ def check_towers(architecture: Architecture, image_size: int, vocabulary: Sequen
 def check_sizes(config: ModelConfig, knobs: Knobs) -> None:
     """Check what a model is asked for; errors are those of `vocabulary_of` and `check_towers`."""
     architecture = architecture_of(config, knobs)
-    vocabulary = vocabulary_of(config, architecture)
+    vocabulary = vocabulary_of(config.weights, architecture.vocabulary)
     check_towers(architecture, knobs.image_size or architecture.image_size, vocabulary, knobs.tap_offset)
 
 
 def reader(config: ModelConfig, knobs: Knobs) -> PromptReader:
     """How a model reads prompts; errors are those of `vocabulary_of`."""
     architecture = architecture_of(config, knobs)
-    return word_piece_reader(vocabulary_of(config, architecture), architecture.context_length)
+    return word_piece_reader(vocabulary_of(config.weights, architecture.vocabulary), architecture.context_length)

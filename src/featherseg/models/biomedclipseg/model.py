@@ -12,22 +12,19 @@ from typing import Any, cast
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from transformers.models.bert.configuration_bert import BertConfig
 from transformers.models.bert.modeling_bert import BertModel
-from transformers.models.clipseg.configuration_clipseg import CLIPSegConfig
 from transformers.models.clipseg.modeling_clipseg import CLIPSegDecoder
 
 from featherseg.config import ModelConfig
 from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, Tower, TowerSpec
-from featherseg.models.biomedclipseg.config import Architecture, Knobs, architecture_of, check_towers, vocabulary_of
-from featherseg.models.clipseg.decoder import decoded, redraw
-from featherseg.models.towers.word_pieces import SPELLING, word_piece_reader
+from featherseg.models.biomedclipseg.config import Architecture, Knobs, architecture_of, check_towers
+from featherseg.models.clipseg.decoder import build_decoder, decoded
+from featherseg.models.towers.bert import ATTENTION, MLP, PROJECTIONS, build_bert, walk_bert
+from featherseg.models.towers.word_pieces import SPELLING, vocabulary_of, word_piece_reader
 from featherseg.models.weights import check_keys
 
 TRUNK, TEXT = "net.clip.visual.trunk", "net.clip.text"
-BERT_PROJECTIONS = {"q_proj": "attention.self.query", "k_proj": "attention.self.key",
-                    "v_proj": "attention.self.value", "out_proj": "attention.output.dense"}
 
 
 class BiomedCLIP(nn.Module):
@@ -45,15 +42,12 @@ class BiomedCLIP(nn.Module):
             depth=config.vision_depth, num_heads=config.vision_heads, num_classes=0, dynamic_img_size=True)
         head = nn.Sequential(OrderedDict(proj=nn.Linear(config.vision_width, config.embed_dim, bias=False)))
         self.visual = nn.ModuleDict({"trunk": trunk, "head": head})
-        bert = BertConfig(
-            vocab_size=config.vocabulary, hidden_size=config.text_width, num_hidden_layers=config.text_depth,
-            num_attention_heads=config.text_heads, intermediate_size=4 * config.text_width,
-            max_position_embeddings=config.positions, hidden_dropout_prob=text_dropout,
-            attention_probs_dropout_prob=text_dropout, attn_implementation="sdpa")
         between = (config.text_width + config.embed_dim) // 2
         projection = nn.Sequential(nn.Linear(config.text_width, between, bias=False), nn.GELU(),
                                    nn.Linear(between, config.embed_dim, bias=False))
-        self.text = nn.ModuleDict({"transformer": BertModel(bert, add_pooling_layer=False), "proj": projection})
+        bert = build_bert(config.vocabulary, config.text_width, config.text_depth, config.text_heads, config.positions,
+                          text_dropout)
+        self.text = nn.ModuleDict({"transformer": bert, "proj": projection})
         self.logit_scale = nn.Parameter(torch.ones([]))
 
     @property
@@ -110,7 +104,7 @@ class BiomedCLIPSeg(SegmentationModel):
                                 {"qkv": "attn.qkv", "out": "attn.proj"})
         self.text = TowerSpec(
             tuple(f"{TEXT}.transformer.encoder.layer.{k}" for k in range(config.text_depth)),
-            "attention.output.dense", "output.dense", config.text_width, config.taps, (TEXT,), BERT_PROJECTIONS)
+            ATTENTION, MLP, config.text_width, config.taps, (TEXT,), PROJECTIONS)
         self.unused = (*beyond, f"{TRUNK}.norm", "net.clip.visual.head", "net.clip.logit_scale")
 
     @property
@@ -135,17 +129,9 @@ class BiomedCLIPSeg(SegmentationModel):
 
     def encode_text(self, tokens: Tensor) -> TextFeatures:
         """The projected first token (B, D), and the first token's states (B, width) at the tap depths."""
-        bert = self.clip.bert
-        states = self.text_prompt.insert(bert.embeddings(input_ids=tokens))
-        words = tokens != 0
-        learned = words.new_ones(len(words), self.text_prompt.count)
-        seen = torch.cat([words[:, :1], learned, words[:, 1:]], dim=1)[:, None, None]
-        taps = []
-        for k, block in enumerate(bert.encoder.layer):
-            states = block(states, seen)
-            if k in self.text.taps:
-                taps.append(states[:, 0])
-        return TextFeatures(self.clip.text["proj"](states[:, 0]), tuple(taps))
+        walked = walk_bert(self.clip.bert, tokens, self.text_prompt)
+        taps = tuple(walked[tap][:, 0] for tap in self.text.taps)
+        return TextFeatures(self.clip.text["proj"](walked[-1][:, 0]), taps)
 
     def decode(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         """Logits (B, h, w): the input's resolution for patch 16, half of it for patch 8."""
@@ -178,19 +164,14 @@ class BiomedCLIPSeg(SegmentationModel):
 
 
 def _build_decoder(config: Architecture) -> CLIPSegDecoder:
-    decoder = CLIPSegDecoder(CLIPSegConfig(
-        attn_implementation="sdpa", vision_config={
-            "hidden_size": config.vision_width, "num_hidden_layers": config.vision_depth,
-            "num_attention_heads": config.vision_heads, "patch_size": config.patch_size},
-        projection_dim=config.embed_dim, reduce_dim=config.reduce_dim, extract_layers=list(config.taps),
-        decoder_num_attention_heads=config.decoder_heads, decoder_intermediate_size=config.decoder_mlp,
-        use_complex_transposed_convolution=True))
-    redraw(decoder)
-    return decoder
+    vision = {"hidden_size": config.vision_width, "num_hidden_layers": config.vision_depth,
+              "num_attention_heads": config.vision_heads, "patch_size": config.patch_size}
+    return build_decoder(vision, config.embed_dim, config.taps, config.reduce_dim, config.decoder_heads,
+                         config.decoder_mlp)
 
 
 def build(config: ModelConfig, knobs: Knobs) -> BiomedCLIPSeg:
     """BiomedCLIPSeg, or BiomedCLIPSeg-D, of the architecture that its weights name; errors are those of the class."""
     architecture = architecture_of(config, knobs)
-    vocabulary = vocabulary_of(config, architecture)
+    vocabulary = vocabulary_of(config.weights, architecture.vocabulary)
     return BiomedCLIPSeg(config.name, architecture, knobs.image_size, vocabulary, knobs.tap_offset, knobs.text_dropout)

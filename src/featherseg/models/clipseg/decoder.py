@@ -1,13 +1,33 @@
 """CLIPSeg's decoder (Lueddecke & Ecker, CVPR 2022), transformers' module, for every model that has one."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers.models.clipseg.configuration_clipseg import CLIPSegConfig
 from transformers.models.clipseg.modeling_clipseg import CLIPSegDecoder
 
 from featherseg.models.base import ImageFeatures, TextFeatures
+
+
+def build_decoder(vision: dict[str, int], condition_width: int, taps: Sequence[int], width: int, heads: int,
+                  mlp: int) -> CLIPSegDecoder:
+    """An untrained decoder.
+
+    Args:
+        vision: `hidden_size`, `num_hidden_layers`, `num_attention_heads` and `patch_size` of the tower that it reads.
+        condition_width: of the sentence's vector.
+        taps: the tower's blocks, from 0, after which it reads.
+        width, heads, mlp: of its own blocks.
+    """
+    decoder = CLIPSegDecoder(CLIPSegConfig(
+        attn_implementation="sdpa", vision_config=vision, projection_dim=condition_width, reduce_dim=width,
+        extract_layers=list(taps), decoder_num_attention_heads=heads, decoder_intermediate_size=mlp,
+        use_complex_transposed_convolution=True))
+    redraw(decoder)
+    return decoder
 
 
 def redraw(decoder: CLIPSegDecoder) -> None:
@@ -22,7 +42,8 @@ def redraw(decoder: CLIPSegDecoder) -> None:
 
 
 def decoded(decoder: CLIPSegDecoder, image: ImageFeatures, text: TextFeatures) -> Tensor:
-    """Logits (B, h, w): the input's resolution for patch 16, half of it for patch 8.
+    """Logits (B, h, w): the input's resolution for patch 16, half of it for patch 8, nine
+    times the grid for patch 14.
 
     Attention keeps its weights where gradients are wanted. Fused kernels compute them anew on the way back, and shallow
     adapters on the language side can drive the scores to 1e8, which float32 holds to whole numbers only: the gradient

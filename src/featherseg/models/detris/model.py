@@ -5,20 +5,33 @@ does.
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from open_clip.model import CLIP
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from featherseg.config import ModelConfig
 from featherseg.models.base import ImageFeatures, TextFeatures, TowerSpec
 from featherseg.models.detris.config import Architecture, Knobs, architecture_of
+from featherseg.models.etris.config import HeadPart
 from featherseg.models.etris.model import ETRIS, with_ways
-from featherseg.models.towers.clip import VISUAL, ExchangeSpec, ViTTowers, walk
+from featherseg.models.towers.bert import (
+    ATTENTION,
+    BEFORE_MLP,
+    MLP,
+    PROJECTIONS,
+    build_bert,
+    mean_of_words,
+    walk_bert,
+)
+from featherseg.models.towers.clip import BACKBONE, VISUAL, ExchangeSpec, ViTTowers, walk
+from featherseg.models.towers.dinov2 import MEAN, STD, build_dinov2, on_grid
+from featherseg.models.towers.word_pieces import SPELLING, vocabulary_of, word_piece_reader
 
 PLACES = "backbone.visual.pos_embed"
 CLASS, REGISTERS = "backbone.visual.cls_token", "backbone.visual.reg_token"
@@ -92,14 +105,67 @@ class DETRIS(ETRIS, DINOv2Towers):
         Two layouts are known: this package's, with a head or without one, and the released checkpoints, whose vision
         tower has Meta's names. Positions are interpolated to this model's grid as in the released code.
         """
-        state = _with_timms_names({_own_name(name): tensor for name, tensor in state.items()})
-        if PLACES in state:
-            side = self.image_size // self.patch_size
-            state[PLACES] = interpolate_places(state[PLACES], side)
+        state = self._fitted({_own_name(name): tensor for name, tensor in state.items()})
         return super().base_tensors(state)
+
+    def _fitted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors under timm's names, positions on this model's grid."""
+        state = _with_timms_names(state)
+        if PLACES not in state:
+            return state
+        side = self.image_size // self.patch_size
+        return state | {PLACES: interpolate_places(state[PLACES], side)}
 
     def _last_width(self) -> int:
         return self.config.vision_width
+
+
+class BertDETRIS(DETRIS):
+    """DETRIS whose text tower is a BERT and whose vision tower has no registers: MiniLM and DINOv2 ViT-S/14.
+
+    Words attend to all words, not to those before them, and not to padding, which the released towers' words do. The
+    sentence is the mean of its words, and nothing projects it.
+
+    Args:
+        vocabulary: the text tower's word pieces; None spells words out in letters. The others are those of `ETRIS`.
+    """
+
+    vocabulary: Sequence[str]
+    mean, std = MEAN, STD
+    unused = ()
+    sentence_parts = ()
+
+    def __init__(self, name: str, architecture: Architecture, image_size: int | None = None,
+                 word_length: int | None = None, head_parts: Sequence[HeadPart] | None = None,
+                 vocabulary: Sequence[str] | None = None) -> None:
+        self.vocabulary = tuple(vocabulary or SPELLING)
+        super().__init__(name, architecture, image_size, word_length, head_parts)
+        self.reader = word_piece_reader(self.vocabulary, self.word_length)
+
+    def _build_backbone(self) -> Any:
+        config, text = self.config, f"{BACKBONE}.text"
+        width, depth, end = config.vision_width, config.vision_stages[-1], config.stages[-1]
+        blocks = tuple(f"{VISUAL}.blocks.{k}" for k in range(depth))
+        taps = tuple(end - 1 for end in config.vision_stages)
+        self.vision = TowerSpec(blocks, "attn", "mlp", width, taps, (VISUAL,), {"qkv": "attn.qkv", "out": "attn.proj"})
+        self.text = TowerSpec(tuple(f"{text}.encoder.layer.{k}" for k in range(end)), ATTENTION, MLP,
+                              config.text_width, (end - 1,), (text,), PROJECTIONS, BEFORE_MLP)
+        self.exchange_spec = ExchangeSpec((width,) * 3, config.text_width, (1, 1, 1), resnet=False)
+        heads = width // config.vision_head_width
+        return nn.ModuleDict({
+            "visual": build_dinov2(width, depth, heads, self.patch_size, self.image_size),
+            "text": build_bert(cast(int, config.vocabulary), config.text_width, end, config.text_heads,
+                               config.positions)})
+
+    def _walk_text(self, tokens: Tensor) -> TextFeatures:
+        words = walk_bert(self.backbone.text, tokens, self.text_prompt)[-1]
+        return TextFeatures(mean_of_words(words, tokens), (words,), tokens == 0)
+
+    def _fitted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        prefix = f"{VISUAL.removeprefix('net.')}."
+        vision = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        fitted = on_grid(vision, self.image_size // self.patch_size)
+        return state | {f"{prefix}{name}": tensor for name, tensor in fitted.items()}
 
 
 def interpolate_places(positions: Tensor, side: int) -> Tensor:
@@ -147,5 +213,8 @@ def build(config: ModelConfig, knobs: Knobs) -> DETRIS:
         ValueError: a size that does not fit the towers.
     """
     architecture = architecture_of(config, knobs)
-    model = DETRIS(config.name, architecture, knobs.image_size, knobs.word_length, knobs.head_parts)
-    return with_ways(model, knobs)
+    sizes = knobs.image_size, knobs.word_length, knobs.head_parts
+    if architecture.vocabulary is None:
+        return with_ways(DETRIS(config.name, architecture, *sizes), knobs)
+    vocabulary = vocabulary_of(config.weights, architecture.vocabulary)
+    return with_ways(BertDETRIS(config.name, architecture, *sizes, vocabulary), knobs)

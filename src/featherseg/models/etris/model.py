@@ -31,10 +31,12 @@ class ETRIS(CLIPTowers):
         head_parts: parts of the head, None for all; a simple layer without the text stands in for each other one.
 
     Attributes:
+        sentence_parts: dotted names of what computes the sentence vector alone.
         sums_neck: whether hierarchical alignment adds what its last convolutions are given, as in DETRIS.
     """
 
     trains_head = True
+    sentence_parts: tuple[str, ...] = (f"{BACKBONE}.text_projection",)
     sums_neck = False
 
     def __init__(self, name: str, architecture: Architecture, image_size: int | None = None,
@@ -42,7 +44,7 @@ class ETRIS(CLIPTowers):
         self.head_parts = tuple(HEAD) if head_parts is None else tuple(head_parts)
         self.left_out = tuple(module for part, module in HEAD.items() if part not in self.head_parts)
         if not {"hierarchical_alignment", "projector"} & set(self.head_parts):  # who read the sentence
-            self.unused = (*self.unused, f"{BACKBONE}.text_projection")
+            self.unused = (*self.unused, *self.sentence_parts)
         super().__init__(name, architecture, image_size, word_length)
 
     def _build_head(self) -> tuple[nn.Module, nn.Module, nn.Module]:

@@ -120,7 +120,8 @@ class CLIPTowers(SegmentationModel):
         depth = architecture.stages[-1]
         blocks = tuple(f"{BACKBONE}.transformer.resblocks.{k}" for k in range(depth))
         modules = tuple(f"{BACKBONE}.{part}" for part in TEXT_PARTS)
-        self.text = TowerSpec(blocks, "attn", "mlp", architecture.text_width, (depth - 1,), modules)
+        self.text = TowerSpec(blocks, "attn", "mlp", architecture.text_width, (depth - 1,), modules,
+                              before_mlp="ln_2")
         self.net = nn.ModuleDict({"backbone": self._build_backbone()})
         self.net["neck"], self.net["decoder"], self.net["proj"] = self._build_head()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from featherseg.core.errors import UserError
 from featherseg.core.files import read_text
 from featherseg.models.readings import PromptReader
+from featherseg.models.weights import is_random, weights_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -34,6 +35,25 @@ def read_vocabulary(file: Path) -> tuple[str, ...]:
         fault = f"lacks {', '.join(missing)}" if missing else f"should hold each piece once, {PAD} first"
         raise UserError(f"{file} {fault}; put the weights' own {FILE} there.")
     return pieces
+
+
+def vocabulary_of(weights: str, count: int) -> tuple[str, ...]:
+    """The word pieces of a text tower that knows `count`: those beside its weights, or letters where it spells words.
+
+    Raises:
+        UserError: there are no weights, or the file beside them is absent or unreadable, or has another number of
+            pieces.
+    """
+    if is_random(weights):
+        return SPELLING
+    file = weights_file(weights).parent / FILE
+    if count == len(SPELLING) and not file.is_file():
+        return SPELLING
+    vocabulary = read_vocabulary(file)
+    if len(vocabulary) != count:
+        raise UserError(f"{file} has {len(vocabulary)} word pieces, but the weights beside it know {count}; put the "
+                        f"weights' own {FILE} there.")
+    return vocabulary
 
 
 def word_piece_tokenizer(vocabulary: Sequence[str]) -> "Tokenizer":

