@@ -47,12 +47,14 @@ def _prepare(name: str, params: DataParams, out_dir: Path) -> None:
 
 
 def prepare_own_folder(name: str, own: FolderParams, out_dir: Path) -> None:
-    """Prepare a folder of the user's as `data.folders` declares it, keep it out of git, and print what is skipped.
+    """Prepare a folder of the user's as `data.folders` declares it, keep it out of git unless it is public, and print
+    what is skipped.
 
     Raises:
         UserError: as `prepare_folder`.
     """
-    keep_out_of_git(Path(own.path))
+    if not own.public:
+        keep_out_of_git(Path(own.path))
     for note in prepare_folder(name, own.path, out_dir, own.class_name, own.threshold, own.field, own.descriptions):
         print(f"note: {name}: {note}")
 
