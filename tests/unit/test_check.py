@@ -23,6 +23,8 @@ def project(tmp_path, monkeypatch) -> Path:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("weights"))
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
+    edit("params.yaml", lambda params: params["data"].update(folders={}))
+    edit("pipelines/real_images/params.yaml", lambda params: params["study"].update(datasets=["lesions"]))
     for path in ("params.yaml", "pipelines/prompt_levels/params.yaml", "pipelines/referring/params.yaml"):
         edit(path, lambda params: params["model"].update(weights=dict.fromkeys(
             ("clipseg", "etris_vit", "unet"), "random-small")))
@@ -47,7 +49,7 @@ def test_the_projects_own_files_are_without_fault_and_nothing_is_written(project
 
 
 def test_studies_are_the_root_and_the_papers_and_not_data_or_pretraining(project):
-    assert studies() == ["study", "etris", "medvlsm", "prompt_levels", "referring", "vlsm_adapter"]
+    assert studies() == ["study", "etris", "medvlsm", "prompt_levels", "real_images", "referring", "vlsm_adapter"]
 
 
 def test_every_fault_is_told_once_and_the_status_is_1(project, capsys):

@@ -133,3 +133,19 @@ def test_detris_hears_the_same_words():
     means = [words[row].mean(dim=0) for words, row in zip(text.taps[0], kept, strict=True)]
     assert torch.allclose(text.sentence, torch.stack(means), atol=1e-6)
     assert model(torch.randn(2, 3, 32, 32), tokens).shape[0] == 2
+
+
+def test_detris_takes_public_weights_at_another_size(tmp_path):
+    config = small_detris(image_size=64, bert=True)
+    source = BertDETRIS("detris_s", config, word_length=9)
+    state = {name: tensor.clone() for name, tensor in source.net.state_dict().items() if name.startswith("backbone.")}
+    own, places = torch.randn(1, 1, 64), "backbone.visual.pos_embed"
+    state[places] = torch.cat([own, state[places]], dim=1)
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "model.safetensors")
+    write_json(tmp_path / "config.json", config.model_dump(mode="json"))
+    model = models.build(ModelConfig(name="detris_s", weights=str(tmp_path), image_size=32))
+    found = model.net["backbone"].visual
+    assert found.pos_embed.shape == (1, 16, 64)
+    assert torch.allclose(found.cls_token, source.net["backbone"].visual.cls_token + own)
+    with pytest.raises(UserError, match="the text tower is a BERT, which is not that of model 'detris_b'"):
+        models.build(ModelConfig(name="detris_b", weights=str(tmp_path), image_size=32))

@@ -100,6 +100,12 @@ def test_a_graph_of_something_else_is_one_sentence(graph, tmp_path):
     del inputs["/backbone/encoder/layer.1/mlp/fc1/MatMul"]
     with pytest.raises(UserError, match=r"model\.onnx does not hold DINOv2 .*layer\.1/mlp/fc1/MatMul.* is missing"):
         dinov2_of(tensors, inputs, "model.onnx")
+    tensors, inputs = read_graph(graph)
+    for prefix, said in (("backbone.encoder.layer", "backbone.encoder.layer"),
+                         ("onnx::Concat", "class token's position")):
+        fewer = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
+        with pytest.raises(UserError, match=f"does not hold DINOv2 .*{said}.* is missing"):
+            dinov2_of(fewer, inputs, "model.onnx")
     (tmp_path / "no.onnx").write_bytes(b"no graph at all")
     with pytest.raises(UserError, match=r"no\.onnx is no ONNX graph"):
         read_graph(tmp_path / "no.onnx")

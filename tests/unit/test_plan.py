@@ -143,7 +143,7 @@ def test_another_width_reaches_exactly_the_runs_that_have_it(project):
     wide = ("vlsm_", "bridger", "houlsby", "dense_aligner")
     with_dim = {f"{name}-{dataset}-0.yaml" for name in recipe_names() if any(method in name for method in wide)
                 for dataset in ("lesions", "organs")}
-    assert len(with_dim) == 2 * (8 + 17 + 8 + 2 + 4)
+    assert len(with_dim) == 2 * (8 + 17 + 8 + 2 + 4 + 7 + 1)
     assert changed(before, planned()) == with_dim
 
 
@@ -454,7 +454,7 @@ def test_a_knob_that_a_papers_params_lack_is_appended_and_reaches_its_runs(proje
 
 
 @pytest.mark.parametrize("path", ["dvc.yaml", *(f"pipelines/{study}/dvc.yaml" for study in (
-    "vlsm_adapter", "etris", "medvlsm", "prompt_levels", "referring"))])
+    "vlsm_adapter", "etris", "medvlsm", "prompt_levels", "real_images", "referring"))])
 def test_runs_depend_on_the_digests_of_their_code_and_on_no_source(path):
     stages = read_yaml(ROOT / path)["stages"]
     for stage, code in (("plan", "plan.json"), ("train", "train/${item.recipe}.json"),

