@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from featherseg.core import paths
+from featherseg.core.arithmetic import pin
 from featherseg.core.errors import NotRun, UserError
 from featherseg.core.files import cache_root, check_name, check_run_name, explained
 from featherseg.core.terminal import printable, printable_output, shortened
@@ -28,6 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     with printable_output():
         try:
             arguments = vars(_parser().parse_args(argv))
+            pin()
             command = arguments.pop("run_command")
             command(**arguments)
             print(end="", flush=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from featherseg import __version__
+from featherseg.core.arithmetic import Arithmetic, arithmetic
 
 LIBRARIES = ("torch", "transformers", "accelerate", "peft", "numpy")
 
@@ -20,12 +21,14 @@ class Provenance(TypedDict):
     Attributes:
         hardware: the accelerator, or the processor.
         threads: of the processor, that torch uses.
+        arithmetic: the instruction set, and what pins it.
         python, featherseg, versions: of the interpreter, this package and `LIBRARIES`.
         commit: `<hash>`, or `<hash>+changes` with changes on top; None outside of a repository.
     """
 
     hardware: str
     threads: int
+    arithmetic: Arithmetic
     python: str
     featherseg: str
     versions: dict[str, str]
@@ -36,9 +39,9 @@ def provenance() -> Provenance:
     """Hardware, library versions and git commit of this process."""
     import torch
 
-    return {"hardware": hardware(), "threads": torch.get_num_threads(), "python": platform.python_version(),
-            "featherseg": __version__, "versions": {name: version(name) for name in LIBRARIES},
-            "commit": commit()}
+    return {"hardware": hardware(), "threads": torch.get_num_threads(), "arithmetic": arithmetic(),
+            "python": platform.python_version(), "featherseg": __version__,
+            "versions": {name: version(name) for name in LIBRARIES}, "commit": commit()}
 
 
 def hardware() -> str:
