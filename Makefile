@@ -4,11 +4,15 @@
 PYTHON ?= python3
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
-.PHONY: repro test lab bench lint setup lock
+.PHONY: repro verify test lab bench lint setup lock
 
 repro: setup
 	$(RUN) python scripts/mend_locks.py
 	$(RUN) dvc repro $(ARGS)
+
+# The study's results beside the committed ones; another study, another commit: make verify ARGS="--study etris".
+verify: setup
+	$(RUN) PYTHONPATH=src python -m featherseg verify $(ARGS)
 
 # Test files run in their own order, in which the slowest come early, and not by their number of tests.
 test: setup

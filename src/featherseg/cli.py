@@ -200,6 +200,17 @@ def index() -> None:
     write_index()
 
 
+def verify(study: str, against: str) -> None:
+    """Compare a study's results with the committed ones, cell by cell; status 1 where one is off or missing."""
+    from featherseg.verify.page import summary, write_verification
+
+    found = write_verification(study, against)
+    print(summary(found))
+    print(f"see {paths.verification(study)}")
+    if not found.reproduced:
+        sys.exit(1)
+
+
 def pretrain(name: str, start: Path | None) -> None:
     """Make embedded weights again (half an hour or more); --start goes on from earlier ones."""
     from featherseg.config import PretrainParams, parse, read_yaml
@@ -320,6 +331,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("name", type=named("notebook"))
     sub.add_argument("-p", "--parameter", action="append", default=[], dest="parameters", metavar="NAME=VALUE")
     command(index)
+    command(verify, study=True).add_argument("--against", default="HEAD", metavar="REVISION",
+                                             help="a commit, or the path of a results.csv; HEAD by default")
     pretraining = command(pretrain)
     pretraining.add_argument("name", type=named("weights"), help="a key of pipelines/pretrain/params.yaml")
     pretraining.add_argument("--start", type=Path, metavar="FOLDER")

@@ -16,7 +16,7 @@ from featherseg.core.errors import UserError
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "accelerate", "peft", "matplotlib", "pandas", "scipy", "monai", "pydantic")
 COMMANDS = ("download", "prepare", "weights", "plan", "code", "train", "evaluate", "collect", "notebook", "index",
-            "pretrain", "describe", "predict", "reliance", "check")
+            "verify", "pretrain", "describe", "predict", "reliance", "check")
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:

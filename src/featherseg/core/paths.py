@@ -43,6 +43,11 @@ def reports(study: str) -> Path:
     return REPORTS / study
 
 
+def verification(study: str) -> Path:
+    """The page of a study's results beside the committed ones, which git and DVC ignore."""
+    return reports(study) / "verify.html"
+
+
 def pictures(notebook: Path) -> Path:
     """The pictures of an executed notebook that stay out of its page, in a folder beside it."""
     return notebook.parent / "pictures" / notebook.stem

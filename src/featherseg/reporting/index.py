@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path
-from featherseg.core.paths import REPORTS
+from featherseg.core.paths import REPORTS, verification
 from featherseg.reporting.page import page_title_and_summary, render
 
 TABLES = {
@@ -60,7 +60,8 @@ def _name(folder: Path) -> str:
 
 
 def _pages(folder: Path) -> list[Entry]:
-    return [Entry(_link(path), *page_title_and_summary(path)) for path in sorted(folder.glob("*.html"))]
+    pages = set(folder.glob("*.html")) - {verification(folder.name)}  # a clone has none, and the index is committed
+    return [Entry(_link(path), *page_title_and_summary(path)) for path in sorted(pages)]
 
 
 def _tables(folder: Path) -> list[Entry]:

@@ -1,0 +1,1 @@
+"""A study's results beside the committed ones, cell by cell."""
