@@ -242,6 +242,7 @@ def test_hostile_text_stays_text(capsys):
         main(["verify"])
     page, shown = PAGE.read_text(), capsys.readouterr().out
     assert live_markup(page) == [] and one_line(HOSTILE) in text_of(page) and "<b>iou" in text_of(page)
+    assert f"'{one_line(HOSTILE)}" not in text_of(page)  # the guard of the CSV file is none of the name
     assert "\x1b" not in shown + page and "\u202e" not in shown + page
 
 
@@ -262,7 +263,7 @@ def test_outside_of_git_there_is_nothing_to_compare_with(monkeypatch, project):
     assert "or no git" in refused()
 
 
-@pytest.mark.parametrize("revision", ["nowhere", "--help", "HEAD~7", "-x"])
+@pytest.mark.parametrize("revision", ["nowhere", "--help", "HEAD~7", "-x", "--all", "--since=now"])
 def test_an_unknown_revision_is_named(revision):
     commit([cell("0.7")])
     make([cell("0.7")])

@@ -102,7 +102,7 @@ def _of_commit(revision: str, results: Path) -> Files:
     if git("rev-parse", "--show-toplevel") is None:
         raise UserError("there is no git checkout here, or no git, and so no committed results; name a results.csv to "
                         "compare with: --against <file>.")
-    commit = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    commit = git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if commit is None:
         raise UserError(f"git knows no commit '{shortened(revision)}'; name a commit, a branch or a tag, or the path "
                         "of a results.csv: --against HEAD.")
