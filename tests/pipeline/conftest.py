@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from filelock import FileLock
 
 from featherseg.config import read_yaml, write_yaml
@@ -24,10 +25,16 @@ class Workspace:
     """A copy of the project in which commands run as a user's do: relative paths, the venv on PATH.
 
     Nothing outside is asked: every proxy is a closed port. Stages keep the bytecode of `src` for the next ones.
+
+    Attributes:
+        programs: folder of the programs that start at once (`warm`); the venv's own without one.
+        cold: whether commands start as a user's do.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    programs: Path | None = None
+
+    def __init__(self, path: Path, cold: bool = False) -> None:
+        self.path, self.cold = path, cold
         self.output = ""
 
     @property
@@ -36,7 +43,8 @@ class Workspace:
         kept = {name: value for name, value in os.environ.items()
                 if name not in dropped and not name.startswith(("GIT_", "DVC_"))}
         closed = "http://127.0.0.1:9"
-        return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", "OMP_NUM_THREADS": "1",
+        folders = [*([str(self.programs)] if self.programs else []), str(Path(sys.executable).parent), kept["PATH"]]
+        return kept | {"PATH": os.pathsep.join(folders), warm.COLD: "1" if self.cold else "", "OMP_NUM_THREADS": "1",
                        "HTTP_PROXY": closed, "HTTPS_PROXY": closed, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
 
     def command(self, *arguments: str) -> dict[str, Any]:
@@ -114,6 +122,18 @@ def made_once(place: Path, make: Callable[[Workspace], None]) -> Workspace:
             output.write_text(workspace.output)
     workspace.output = output.read_text()
     return workspace
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_start(tmp_path_factory):
+    """Commands in workspaces start at once, where a process can be forked with its libraries."""
+    if sys.platform != "linux":
+        yield
+        return
+    with warm.programs(tmp_path_factory.mktemp("bin")) as folder:
+        Workspace.programs = folder
+        yield
+    Workspace.programs = None
 
 
 @pytest.fixture(scope="session")

@@ -81,6 +81,7 @@ def trained(reproduced, tmp_path_factory) -> Callable[[str], Workspace]:
     @functools.cache
     def workspace(name: str) -> Workspace:
         copy = reproduced.copy(tmp_path_factory.mktemp(name) / "featherseg")
+        copy.cold = True  # what is killed is what a user starts
         copy.output = train_killed(copy, *KILLS[name])
         return copy
 
