@@ -354,7 +354,7 @@ def test_detris_is_put_together_from_dinov2_and_clips_text_tower(mirror):
     public.fetch_weights("detris-b", str(mirror))
     folder = Path("data/weights/detris-b")
     assert read_json(folder / "status.json")["status"] == "ok" and sorted(path.name for path in folder.iterdir()) == [
-        "config.json", "model.safetensors", "status.json"]
+        "card.md", "config.json", "model.safetensors", "status.json"]
     model = models.build(ModelConfig(name="detris_b", weights=str(folder)))
     theirs = tiny().net.backbone.state_dict()
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in model.net.backbone.state_dict().items())

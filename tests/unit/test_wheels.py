@@ -53,7 +53,12 @@ def minilm_files() -> dict[str, bytes]:
 
 @pytest.fixture
 def registry(tmp_path, monkeypatch):
-    """An empty project, and a folder that is pip's only source."""
+    """An empty project, and a folder that is pip's only source; the model hub is out of reach."""
+
+    def offline(*args, **options):
+        raise OSError
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEATHERSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
