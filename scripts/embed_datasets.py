@@ -1,10 +1,10 @@
 """Make `data/embedded` from the data packs: small versions of real sets, as ordinary folders of images and masks.
 
-    python scripts/embed_datasets.py ../shared/datapack
+    python scripts/embed_datasets.py <folder of the packs>
 
-A set keeps its whole test split; of the others so many images are taken as `SETS` says, in the order of the hash of
-their names. Images are resized by Lanczos and saved as JPEG, masks by area and cut at a half. The packs' own licence
-and provenance go along.
+Run from the project's root. A set keeps its whole test split; of the others so many images are taken as `SETS` says, in
+the order of the hash of their names. Images are resized by Lanczos and saved as JPEG, masks by area and cut at a half.
+The packs' own licence and provenance go along.
 """
 
 import csv
@@ -23,13 +23,37 @@ QUALITY = 88  # of JPEG
 LEVELS = tuple(f"p{level}" for level in range(10))
 # name -> its pack, and how many images of the training and the validation split at most
 SETS = {"polyp": ("kvasir_seg", 300, 60), "skin": ("isic2016", 300, 60), "chest": ("wingspan_cxr", 162, 40)}
+# of what the packs took from repositories under the MIT licence, whose holders their LICENSE names
+NOTICE = "Permission is hereby granted"
+MIT = """
+The parts under MIT, by the holders named above:
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+"""
 ABOUT = """
 ## This version
 
 Made by `scripts/embed_datasets.py` from the pack that is described above: {images} images of {side} x {side} pixels,
 {counts}.
 Images are JPEG files of quality {quality}; masks were averaged over areas and cut at a half. `list.csv` names each
-mask, its target, its split and its prompts by level; several of one level are a JSON list.
+mask, its target, its split and its prompts by level; several of one level are a JSON list. Files that the description
+above lists and that are not here belong to the pack.
 """
 
 
@@ -53,7 +77,7 @@ def embed(pack: Path, folder: Path, most: dict[str, int]) -> None:
     for row in rows:
         write_mask(pack / "masks" / row["mask_name"], folder / "masks")
     write_list(rows, folder / "list.csv")
-    shutil.copyfile(pack / "LICENSE", folder / "LICENSE")
+    write_licence(pack, folder / "LICENSE")
     write_provenance(pack, rows, folder / "PROVENANCE.md")
 
 
@@ -95,6 +119,13 @@ def write_list(rows: list[dict[str, Any]], path: Path) -> None:
 def cell(prompts: str | list[str]) -> str:
     """One prompt as it is, several as a JSON list."""
     return prompts if isinstance(prompts, str) else json.dumps(prompts, ensure_ascii=False)
+
+
+def write_licence(pack: Path, path: Path) -> None:
+    """The pack's licence, with MIT's notice where it names MIT without it."""
+    own = (pack / "LICENSE").read_text(encoding="utf-8")
+    needs_notice = "MIT" in own and NOTICE not in own
+    path.write_text(own + MIT if needs_notice else own, encoding="utf-8")
 
 
 def write_provenance(pack: Path, rows: list[dict[str, Any]], path: Path) -> None:

@@ -40,6 +40,8 @@ def test_they_are_small_declared_as_public_and_carry_their_licence():
         name: Path("data/embedded") / name for name in SPLITS}
     assert all(own["public"] for own in declared.values())
     for name in SPLITS:
+        licence = (EMBEDDED / name / "LICENSE").read_text()
+        assert "MIT" in licence and licence.count("this permission notice shall be included") == 1
         for paper in ("LICENSE", "PROVENANCE.md"):
             assert (EMBEDDED / name / paper).stat().st_size > 100
     sizes = [file.stat().st_size for file in EMBEDDED.rglob("*") if file.is_file()]

@@ -72,13 +72,14 @@ def test_outside_of_a_repository_nothing_happens(tmp_path, monkeypatch, capfd):
     assert not capfd.readouterr().err
 
 
-def test_preparing_a_folder_keeps_it_out_of_git(checkout):
+@pytest.mark.parametrize(("public", "added"), [(False, 1), (True, 7)])
+def test_preparing_a_folder_keeps_it_out_of_git_unless_it_is_public(checkout, public, added):
     for part in ("images", "masks"):
         (checkout / "pictures" / part).mkdir(parents=True)
         for number in range(3):
             pixels = np.zeros((32, 32), np.uint8)
             pixels[4 + number:20, 4:20] = 255
             Image.fromarray(pixels).save(checkout / "pictures" / part / f"{number}.png")
-    prepare_own_folder("mine", FolderParams(path="pictures"), checkout / "ignored/out")
+    prepare_own_folder("mine", FolderParams(path="pictures", public=public), checkout / "ignored/out")
     git("add", "--all")
-    assert git("ls-files").split() == [".gitignore"]
+    assert len(git("ls-files").split()) == added
