@@ -2,10 +2,13 @@
 """
 
 import os
+import sys
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# nbformat's jsonschema would compile grammars for two seconds in each process, of which no notebook needs one
+sys.modules.setdefault("rfc3987_syntax", None)
 
 
 # The slowest, in the order in which processes take them: test_repro.py makes the workspace that the pipeline's tests

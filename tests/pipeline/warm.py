@@ -25,6 +25,7 @@ LIBRARIES = ("torch", "transformers.models.clipseg.modeling_clipseg", "open_clip
              "pyarrow.parquet", "safetensors.torch", "dvc.cli", "dvc.repo.reproduce", "dvc.repo.experiments")
 STREAMS = {"stdin": "r", "stdout": "w", "stderr": "w"}
 COLD = "FEATHERSEG_COLD_START"
+READ_AT_IMPORT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # by libraries, so that a command's own come too late
 # run without the packages of the environment, which it does not need
 PROGRAM = """#!{python} -IS
 import array, json, os, socket, sys
@@ -57,7 +58,7 @@ def programs(folder: Path) -> Iterator[Path]:
         listening.bind(address)
         listening.listen(16)  # commands wait here while the libraries are imported
         server = subprocess.Popen([sys.executable, __file__, str(listening.fileno())],
-                                  pass_fds=[listening.fileno()], env=os.environ | {"OMP_NUM_THREADS": "1"})
+                                  pass_fds=[listening.fileno()], env=os.environ | READ_AT_IMPORT)
     try:
         yield folder
     finally:

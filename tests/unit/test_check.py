@@ -80,7 +80,7 @@ def test_stages_that_wait_for_the_check_find_a_file_only_where_nothing_is_wrong(
 
 
 @pytest.mark.parametrize(("size", "said"), [
-    (100, "image_size 100 is not a multiple of the patch size 16"), (80, "image_size 80 is not a multiple of 32")])
+    (100, "image_size 100 is not a multiple of the patch size 16"), (48, "image_size 48 is below 64")])
 def test_a_size_that_a_model_cannot_have_is_told_before_anything_runs(project, size, said):
     weights = dict.fromkeys(("clipseg", "etris_vit", "unet"), "random")  # at full size
     edit("params.yaml", lambda params: params["model"].update(image_size=size, weights=weights))

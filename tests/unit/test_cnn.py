@@ -28,9 +28,10 @@ from featherseg.resume import forget
 from featherseg.tasks.segmentation.config import SegmentationTrain
 from featherseg.tasks.segmentation.predict import load_model, predict_probabilities
 
-# segmentation-models-pytorch 0.6, ResNet-50, one class: encoder, decoder with its head
-COUNTS = {"unet": (23_508_032, 9_013_073), "unetplusplus": (23_508_032, 25_477_713),
+# segmentation-models-pytorch 0.6, one class, ResNet-50 or EfficientNet-Lite0: encoder, decoder with its head
+COUNTS = {"unet": (23_508_032, 9_013_073), "unet_lite": (2_958_848, 828_305), "unetplusplus": (23_508_032, 25_477_713),
           "deeplabv3plus": (23_508_032, 3_169_553)}
+NETS_OF_RESNET = [name for name, architecture in cnn_config.FULL.items() if architecture.encoder == "resnet50"]
 FULL = {"name": "full"}
 
 
@@ -55,9 +56,10 @@ def test_a_recipe_is_described_at_full_size(name, capsys):
               if numbers["total"]}
     assert groups == {"vision": (encoder, encoder), "decoder": (decoder, decoder)}
     assert described["image_size"] == 256 and described["prompt_tokens"] == 0
-    with torch.device("meta"):
-        whole = NETS[name]("resnet50", encoder_weights=None)
-    assert encoder + decoder == sum(parameter.numel() for parameter in whole.parameters())
+    if name in NETS_OF_RESNET:
+        with torch.device("meta"):
+            whole = NETS[name]("resnet50", encoder_weights=None)
+        assert encoder + decoder == sum(parameter.numel() for parameter in whole.parameters())
     cli.main(["describe", f"{name}-full"])
     printed = capsys.readouterr().out
     assert f"{encoder + decoder:,}" in printed and "multiply-adds per image: " in printed and "tokens" not in printed
@@ -162,13 +164,13 @@ def test_a_folder_of_whole_weights(tmp_path):
 def test_imagenets_encoder_leaves_the_decoder_to_the_seed(tmp_path, monkeypatch):
     monkeypatch.setitem(cnn_config.FULL, "unet", small_config("unet"))
     source = tiny_cnn("unet")
-    encoder = {key: tensor.contiguous() for key, tensor in source.net.encoder.state_dict().items()
-               if "num_batches_tracked" not in key}
-    classifier = {"fc.weight": torch.zeros(10, 128), "fc.bias": torch.zeros(10)}
+    encoder = {key.removeprefix("model."): tensor.contiguous()  # as timm publishes it
+               for key, tensor in source.net.encoder.state_dict().items() if "num_batches_tracked" not in key}
+    classifier = {f"{layer}.weight": torch.zeros(10, 128) for layer in ("fc", "classifier", "conv_head", "bn2")}
     save_file(encoder | classifier, tmp_path / "model.safetensors")
     first, again, other = (models.build(ModelConfig(name="unet", weights=str(tmp_path)), seed) for seed in (1, 1, 2))
-    assert all(torch.equal(tensor, encoder[key]) for key, tensor in first.net.encoder.state_dict().items()
-               if key in encoder)
+    loaded = {key.removeprefix("model."): tensor for key, tensor in first.net.encoder.state_dict().items()}
+    assert all(torch.equal(tensor, loaded[key]) for key, tensor in encoder.items())
     decoders = [model.net.decoder.state_dict() for model in (first, again, other)]
     assert all(torch.equal(tensor, decoders[1][key]) for key, tensor in decoders[0].items())
     assert any(not torch.equal(tensor, decoders[2][key]) for key, tensor in decoders[0].items())
@@ -193,14 +195,23 @@ def test_every_other_method_is_refused_and_full_is_named(name, method):
         adapters.apply(tiny_cnn(name), {"name": method})
 
 
-@pytest.mark.parametrize(("size", "fits"), [(64, True), (96, True), (32, False), (100, False)])
-def test_the_input_size_is_a_multiple_of_32_and_not_too_small(size, fits):
-    config = ModelConfig(name="unet", weights="random-small", image_size=size)
-    if fits:
-        assert models.build(config).image_size == size
-        return
-    with pytest.raises(UserError, match=f"'unet': image_size {size} is not a multiple of 32 of at least 64"):
-        models.build(config)
+def test_an_input_below_the_encoders_five_stages_is_refused():
+    assert models.build(ModelConfig(name="unet", weights="random-small", image_size=64)).image_size == 64
+    with pytest.raises(UserError, match="'unet': image_size 63 is below 64"):
+        models.build(ModelConfig(name="unet", weights="random-small", image_size=63))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_input_of_any_side_is_filled_up_with_zeros_and_cut_again(name):
+    torch.manual_seed(3)
+    model = small_model(name, 84).eval()
+    pixels = torch.randn(2, 3, 84, 84)
+    filled = torch.zeros(2, 3, 96, 96)
+    filled[:, :, :84, :84] = pixels
+    with torch.no_grad():
+        logits = model(pixels, model.tokenize(["a", "b"]))
+        assert torch.equal(logits, model.net(filled).squeeze(1)[:, :84, :84])
+    assert logits.shape == (2, 84, 84)
 
 
 def test_an_encoder_that_is_not_known_is_one_sentence(tmp_path):

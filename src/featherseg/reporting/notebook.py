@@ -32,13 +32,13 @@ def execute(name: str, study: str, parameters: Mapping[str, Any] | None = None) 
         UserError: no such notebook or parameter, the notebook is damaged, or a cell failed; the message has the cell's
             error and the path of the partly executed notebook. An earlier report is then left as it was.
     """
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-
     source = paths.NOTEBOOKS / f"{name}.ipynb"
     if not source.is_file():
         raise unknown("notebook", name, [path.stem for path in paths.NOTEBOOKS.glob("*.ipynb")])
     read_notebook(source)
+    import papermill  # which takes the nbformat that is imported by now
+    from papermill.exceptions import PapermillExecutionError
+
     known, given = papermill.inspect_notebook(str(source)), dict(parameters or {})
     if "study" in given:
         raise UserError("the study of a notebook is no parameter; name it by --study.")

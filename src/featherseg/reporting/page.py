@@ -7,8 +7,10 @@ pictures beside a page that has some (`reporting.pictures`).
 
 import html
 import re
+import sys
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_GRAMMARS = "rfc3987_syntax"
 BESIDE = "'self' file:"  # browsers differ in whether 'self' covers the files beside a page that is a file
 
 
@@ -59,8 +62,7 @@ def read_notebook(path: Path) -> "NotebookNode":
     Raises:
         UserError: the file is not a notebook, or is damaged.
     """
-    import nbformat
-
+    nbformat = _nbformat()
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
@@ -148,3 +150,13 @@ def _templates() -> "Environment":
 def _on_one_line(value: Any) -> Any:
     """Text without line breaks and control characters; HTML, and what is not text, as it is."""
     return one_line(value) if type(value) is str else value
+
+
+def _nbformat() -> ModuleType:
+    """The library, without grammars that jsonschema would compile for two seconds: no notebook holds an IRI."""
+    absent = sys.modules.setdefault(_GRAMMARS, None) is None  # type: ignore[arg-type]
+    import nbformat
+
+    if absent:
+        del sys.modules[_GRAMMARS]
+    return nbformat

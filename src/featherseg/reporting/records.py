@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featherseg.config import ModelConfig, Run, read_params
+from featherseg.config import DataParams, ModelConfig, Run, read_params
 from featherseg.core.errors import UserError
 from featherseg.core.files import not_run_reason, read_object
 from featherseg.core.paths import CHECKSUMS, WEIGHTS
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
     from featherseg.reporting.study import Study
 
-SYNTHETIC, OWN, OFFICIAL = "synthetic", "own", "official"  # kinds of data
-DATA_LABELS = {SYNTHETIC: "synthetic stand-in", OWN: "own folder", OFFICIAL: "official"}
+SYNTHETIC, EMBEDDED, OWN, OFFICIAL = "synthetic", "embedded", "own", "official"  # kinds of data
+DATA_LABELS = {SYNTHETIC: "synthetic stand-in", EMBEDDED: "real images, embedded", OWN: "own folder",
+               OFFICIAL: "official"}
 RANDOM, SMALL, PUBLIC, ASSEMBLED = "random", "small", "public", "assembled"  # kinds of weights, and OWN
-EMBEDDED = Path("pipelines/pretrain/weights")
+SMALL_WEIGHTS, EMBEDDED_DATA = Path("pipelines/pretrain/weights"), Path("data/embedded")
 SEGMENTATION = "segmentation"  # the task of the papers' tables
 JOIN = "+"  # between the parts of a record's value
 SCORE_COLUMNS = ("run", *RECORD)
@@ -68,11 +69,20 @@ def machine_record(study: "Study", run: Run) -> dict[str, Any]:
 
 
 def data_kinds(dataset: str) -> list[str]:
-    """Where a dataset comes from: `SYNTHETIC`, `OWN` or `OFFICIAL`; of a pooled one, the kinds of its members."""
+    """Where a dataset comes from: `SYNTHETIC`, `EMBEDDED` (a folder of this repository), `OWN` or `OFFICIAL`; of a
+    pooled one, the kinds of its members."""
     data = read_params("study").data
     members = data.pooled[dataset].members if dataset in data.pooled else [dataset]
-    kinds = {SYNTHETIC if name in data.synthetic else OWN if name in data.folders else OFFICIAL for name in members}
-    return sorted(kinds, key=DATA_LABELS.__getitem__)
+    return sorted({_data_kind(data, name) for name in members}, key=DATA_LABELS.__getitem__)
+
+
+def _data_kind(data: DataParams, name: str) -> str:
+    """The kind of a dataset that is not pooled."""
+    if name in data.synthetic:
+        return SYNTHETIC
+    if name in data.folders:
+        return EMBEDDED if Path(data.folders[name].path).parent == EMBEDDED_DATA else OWN
+    return OFFICIAL
 
 
 def data_label(kinds: str) -> str:
@@ -93,7 +103,7 @@ def weights_record(model: ModelConfig) -> dict[str, str]:
     parts = public.ASSEMBLED.get(path.name, ()) if path.parent == WEIGHTS else ()
     if is_random(model.weights):
         kind = RANDOM
-    elif path.parent == EMBEDDED:
+    elif path.parent == SMALL_WEIGHTS:
         kind = SMALL
     elif parts:
         kind = ASSEMBLED
@@ -112,11 +122,13 @@ def _is_public(path: Path, sha256: str) -> bool:
     return sha256 in recorded or not any(recorded)
 
 
-def weights_label(kind: str, name: str, sha256: str) -> str:
-    """What reports call base weights: their folder, whether they are small stand-ins, and the start of the SHA-256."""
+def weights_label(kind: str, name: str, sha256: str, parts: str) -> str:
+    """What reports call base weights: their folder, what they are put together from or whether they are small
+    stand-ins, and the start of the SHA-256."""
     if not sha256:
         return name
-    return f"{name} ({'small stand-in, ' if kind == SMALL else ''}sha256 {sha256[:12]})"
+    made_of = " and ".join(parts.split(JOIN)) if parts else "small stand-in" if kind == SMALL else ""
+    return f"{name} ({made_of}{', ' if made_of else ''}sha256 {sha256[:12]})"
 
 
 def score_records(study: "Study", run: Run) -> "pd.DataFrame":

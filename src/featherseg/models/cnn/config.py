@@ -1,4 +1,4 @@
-"""Architectures of the CNNs: MedVLSM's three baselines on ResNet-50, and small ones."""
+"""Architectures of the CNNs: MedVLSM's three baselines on ResNet-50, a U-Net on EfficientNet-Lite0, and small ones."""
 
 from pathlib import Path
 from typing import Self
@@ -11,8 +11,9 @@ from featherseg.models.readings import PromptReader
 from featherseg.models.weights import RANDOM_SMALL, architecture_beside
 
 STRIDE, SMALLEST = 32, 64
+OF_TIMM = "tu-"  # the library's prefix of timm's encoders
 READER = PromptReader()
-NAMES = ("unet", "unetplusplus", "deeplabv3plus")
+NAMES = ("unet", "unet_lite", "unetplusplus", "deeplabv3plus")
 MODELS: dict[str, set[str]] = {name: set() for name in NAMES}
 
 
@@ -52,7 +53,12 @@ class Architecture(Strict):
         return self
 
 
-FULL = {name: Architecture(decoder_channels=(256,)) if name == "deeplabv3plus" else Architecture() for name in NAMES}
+FULL = {
+    "unet": Architecture(),
+    "unet_lite": Architecture(encoder="tu-tf_efficientnet_lite0", decoder_channels=(128, 64, 32, 16, 16)),
+    "unetplusplus": Architecture(),
+    "deeplabv3plus": Architecture(decoder_channels=(256,)),
+}
 
 
 def small_config(name: str, image_size: int = 64) -> Architecture:
@@ -71,19 +77,20 @@ def architecture_of(config: ModelConfig) -> Architecture:
     return FULL[config.name]
 
 
-def check_stride(image_size: int) -> None:
-    """Check the side of the input.
+def padded_side(image_size: int) -> int:
+    """The side that the encoder sees: the next multiple of its stride.
 
     Raises:
-        ValueError: it does not fit the encoder.
+        ValueError: a side too small for the encoder's five stages.
     """
-    if image_size % STRIDE or image_size < SMALLEST:
-        raise ValueError(f"image_size {image_size} is not a multiple of {STRIDE} of at least {SMALLEST}")
+    if image_size < SMALLEST:
+        raise ValueError(f"image_size {image_size} is below {SMALLEST}")
+    return -(-image_size // STRIDE) * STRIDE
 
 
 def check_sizes(config: ModelConfig, knobs: Knobs) -> None:
-    """Check the size of a model's input; errors are those of `check_stride`."""
-    check_stride(knobs.image_size or architecture_of(config).image_size)
+    """Check the size of a model's input; errors are those of `padded_side`."""
+    padded_side(knobs.image_size or architecture_of(config).image_size)
 
 
 def reader(config: ModelConfig, knobs: Knobs) -> PromptReader:

@@ -1,6 +1,7 @@
 """U-Net, U-Net++ and DeepLabV3+ out of segmentation-models-pytorch: MedVLSM's baselines, which read no prompt.
 
-A mask then depends on the image alone: every prompt of an image gets the same one.
+A mask then depends on the image alone: every prompt of an image gets the same one. An input whose side the encoder
+does not divide is filled up with zeros, ImageNet's mean colour, to the right and below, and the logits are cut again.
 """
 
 from typing import Any
@@ -9,17 +10,18 @@ import segmentation_models_pytorch as smp
 import torch
 from segmentation_models_pytorch.base import SegmentationModel as Net
 from torch import Tensor
+from torch.nn import functional as F
 
 from featherseg.config import ModelConfig
 from featherseg.data.transforms import Squash
 from featherseg.models.base import ImageFeatures, SegmentationModel, TextFeatures, TowerSpec
-from featherseg.models.cnn.config import READER, Architecture, Knobs, architecture_of, check_stride
+from featherseg.models.cnn.config import OF_TIMM, READER, Architecture, Knobs, architecture_of, padded_side
 from featherseg.models.towers.batchnorm import BatchNorm2d
 from featherseg.models.weights import check_keys
 
-NOT_IN_ENCODER = ("fc.weight", "fc.bias")  # the classifier of ImageNet's weights
-NETS: dict[str, type[Net]] = {
-    "unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus, "deeplabv3plus": smp.DeepLabV3Plus}
+NOT_IN_ENCODER = ("fc.", "classifier.", "conv_head.", "bn2.")  # the classifiers of ImageNet's weights
+NETS: dict[str, type[Net]] = {"unet": smp.Unet, "unet_lite": smp.Unet, "unetplusplus": smp.UnetPlusPlus,
+                              "deeplabv3plus": smp.DeepLabV3Plus}
 
 
 class CNN(SegmentationModel):
@@ -46,7 +48,7 @@ class CNN(SegmentationModel):
         super().__init__()
         self.name, self.config = name, architecture
         self.image_size = image_size or architecture.image_size
-        check_stride(self.image_size)
+        self.padded_side = padded_side(self.image_size)
         self.resize = Squash(self.image_size)
         self.net = _build_net(name, architecture)
         widths = self.net.encoder.out_channels[1:]
@@ -59,7 +61,8 @@ class CNN(SegmentationModel):
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Maps (B, C, h, w) after the encoder's five stages."""
-        return ImageFeatures(tuple(self.net.encoder(pixels)[1:]))
+        missing = self.padded_side - self.image_size
+        return ImageFeatures(tuple(self.net.encoder(F.pad(pixels, (0, missing, 0, missing)))[1:]))
 
     def encode_text(self, tokens: Tensor) -> TextFeatures:
         """An empty sentence (B, 0)."""
@@ -68,9 +71,9 @@ class CNN(SegmentationModel):
     def decode(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         """Logits (B, H, W) at the input's resolution, the same for every text of an image."""
         # the library's decoders count the input as a feature too, and read at most its size
-        input_size = image.taps[0].new_empty(1, 0, self.image_size, self.image_size)
+        input_size = image.taps[0].new_empty(1, 0, self.padded_side, self.padded_side)
         logits = self.net.segmentation_head(self.net.decoder([input_size, *image.taps]))
-        return logits.squeeze(1).expand(len(text.sentence), -1, -1)
+        return logits.squeeze(1)[:, :self.image_size, :self.image_size].expand(len(text.sentence), -1, -1)
 
     def base_tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of a weights file under the names that they have in this model.
@@ -79,7 +82,8 @@ class CNN(SegmentationModel):
         """
         if any(name.startswith("encoder.") for name in state):
             return super().base_tensors(state)
-        return {f"net.encoder.{name}": tensor for name, tensor in state.items() if name not in NOT_IN_ENCODER}
+        encoder = "net.encoder.model" if self.config.encoder.startswith(OF_TIMM) else "net.encoder"
+        return {f"{encoder}.{name}": tensor for name, tensor in state.items() if not name.startswith(NOT_IN_ENCODER)}
 
     def load_base(self, state: dict[str, Tensor], source: str) -> None:
         """Load weights in one of the layouts of `base_tensors`; an encoder alone leaves the decoder as it is.
