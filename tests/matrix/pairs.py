@@ -109,7 +109,7 @@ SUPPORTED = {(model, method) for models, methods in {
     ("detris_s",): (*EVERY_METHOD[:-1], "dense_aligner"),
     ("dino_clipseg",): (*EVERY_METHOD[:-1], "vlsm_dense", "vlsm_shallow"),
     ("san",): ("decoder", "full"),
-    ("unet", "unet_lite", "unetplusplus", "deeplabv3plus"): ("full",)}.items() for model in models for method in methods}
+    tuple(cnn_config.NAMES): ("full",)}.items() for model in models for method in methods}
 PAIRS: list[Pair] = [(model, adapter) for model, cases in METHODS_OF.items() for adapter in cases]
 
 
