@@ -24,6 +24,9 @@ def project(tmp_path, monkeypatch) -> Path:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     edit("params.yaml", lambda params: params["data"].update(folders={}))
+    edit("params.yaml", lambda params: params["model"].update(image_size=64))
+    edit("params.yaml", lambda params: params["study"].update(
+        datasets=["lesions", "organs"], recipes=["clipseg-decoder", "clipseg-vlsm_dense-vl", "unet-full"]))
     edit("pipelines/real_images/params.yaml", lambda params: params["study"].update(datasets=["lesions"]))
     for path in ("params.yaml", "pipelines/prompt_levels/params.yaml", "pipelines/referring/params.yaml"):
         edit(path, lambda params: params["model"].update(weights=dict.fromkeys(

@@ -759,8 +759,9 @@ def test_a_knob_that_no_recipe_has_is_an_error(project):
 def test_the_projects_own_list_may_be_shortened(project):
     shutil.copy(ROOT / "params.yaml", "params.yaml")
     shortened = read_yaml("params.yaml")
-    shortened["study"]["recipes"] = ["clipseg-zero_shot"]
-    shortened["model"]["weights"]["clipseg"] = "random"
+    shortened["study"] |= {"recipes": ["clipseg-zero_shot"], "datasets": ["lesions", "organs"]}
+    shortened["model"] |= {"weights": {"clipseg": "random"}, "image_size": 64}
+    shortened["adapter"]["rank"] = 4
     write_yaml("params.yaml", shortened)
     assert len(write_plan("study")) == 2
     assert "'adapter.rank' is 4" in idle_knob_notes("study")[0]
