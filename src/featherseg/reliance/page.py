@@ -20,6 +20,7 @@ from featherseg.reliance.verdict import (
     MISLED,
     UNDECIDED,
     gains,
+    lead,
     remarks,
     title,
     verdict,
@@ -46,10 +47,12 @@ def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> st
     overlays = [_embedded(style.picture(figure).data, "jpeg") for figure in figures.same_image(trials, dataset)]
     return render(
         "reliance/page.html", title=f"Reliance of {record['model']}", summary=record["paragraph"], record=record,
-        headline=headline(record), unfit=_unfit(record), conventions=_conventions(record),
+        headline=headline(record), lead=lead(record, record["model"], record["data"]),
+        unfit=_unfit(record), conventions=_conventions(record),
         effects=_table(tables.effects(record), "effects"),
         comparison=_table(tables.comparison(compared), "comparison"),
-        changes=_png(figures.changes({"": record})), shares=_png(figures.shares(compared)),
+        exchanges=_png(figures.exchanges(compared)), changes=_png(figures.changes({"": record})),
+        shares=_png(figures.shares(compared)),
         matrices=_png(matrices) if matrices else "", overlays=overlays)
 
 

@@ -61,7 +61,8 @@ def _effect(condition: Condition) -> dict[str, Any]:
 
 
 def comparison(records: Mapping[str, Scores]) -> pd.DataFrame:
-    """One line per model or control, by name: what decides, and the scores behind it, those that the data allow.
+    """One line per model or control, by name: what decides, and the scores behind it, those that the data allow;
+    `figures.exchanges` draws their intervals. A star marks a significant change.
 
     `hit`: how often the mask lies most on the structure that was asked for; `moved`: how often a swapped prompt takes
     it along.
@@ -108,7 +109,12 @@ def _change(one: Condition | None) -> str:
         return "–"
     if one["same_as"] == OWN:
         return "could not be exchanged"
-    return f"{points(one['drop'])} ({interval(one['low'], one['high'])})"
+    return starred(one)
+
+
+def starred(condition: Condition) -> str:
+    """An intervention's change of DSC in points, with a star where it is significant."""
+    return f"{points(condition['drop'])} *" if is_drop(condition) or is_gain(condition) else points(condition["drop"])
 
 
 def _percent(share: Interval) -> str:
