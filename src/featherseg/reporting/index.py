@@ -1,5 +1,6 @@
 """reports/index.html: the root study in one figure, and one line for every page."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from featherseg.reporting.page import page_title_and_summary, render
 from featherseg.reporting.study import Study
 
 ROOT_STUDY = "study"
+_SENTENCE_END = re.compile(r"(?<=[a-z)]\.) (?=[A-Z])")
 TABLES = {
     "runs.csv": "every declared run: its settings, data, weights, parameters and machine, or why it was not made",
     "results.csv": "every score of every run, one per line",
@@ -38,6 +40,13 @@ class Section(NamedTuple):
     tables: list[Entry]
 
 
+class Picture(NamedTuple):
+    """A picture inside the page: its address, and the width in pixels at which it is shown."""
+
+    address: str
+    width: int
+
+
 def write_index() -> Path:
     """Draw the study `study`, which `dvc repro` runs, link every page in reports/ with one line, and the tables; return
     the page. That study comes first.
@@ -59,25 +68,30 @@ def write_index() -> Path:
     return target
 
 
-def _headline() -> str:
-    """The figure of the root study as the address of a picture inside the page; empty where nothing was collected or
-    scored."""
+def _headline() -> Picture | None:
+    """The figure of the root study; None where nothing was collected or scored."""
     study = Study(ROOT_STUDY)
     if not all((study.reports / name).is_file() for name in ("runs.csv", "results.csv")):
-        return ""
+        return None
     from featherseg.reporting import headline
 
     drawn = headline.figure(study)
-    return style.embedded(drawn) if drawn else ""
+    return Picture(style.embedded(drawn), int(96 * drawn.get_figwidth())) if drawn else None
 
 
 def _name(folder: Path) -> str:
+    if folder.name == ROOT_STUDY:
+        return "The study that dvc repro runs"
     return f"Study: {folder.name}" if (folder / "results.csv").is_file() else folder.name.replace("_", " ").capitalize()
 
 
 def _pages(folder: Path) -> list[Entry]:
     pages = set(folder.glob("*.html")) - {verification(folder.name)}  # a clone has none, and the index is committed
-    return [Entry(_link(path), *page_title_and_summary(path)) for path in sorted(pages)]
+    entries = []
+    for path in sorted(pages):
+        title, summary = page_title_and_summary(path)
+        entries.append(Entry(_link(path), title, _SENTENCE_END.split(summary)[0]))
+    return entries
 
 
 def _tables(folder: Path) -> list[Entry]:

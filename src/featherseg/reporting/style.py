@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette
 SERIES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))  # of lines that are not methods
+SHARP = 192  # dots per inch of a drawing on a screen with two dots per pixel
 TICK_LABEL = 0.62  # inches that a label such as 500 k takes along an axis
+LEGEND_MARK, LEGEND_LETTER = 0.65, 0.078  # inches of a legend's entry: its mark with gaps, and each of its letters
 DOT_REACH = 5  # points from the middle of a dot to its rim
 # where a label may stand, by its offset in points from its dot; the first that fits is taken
 PLACES: dict[tuple[float, float], dict[str, Any]] = {
@@ -129,7 +131,9 @@ def legend(figure: "Figure", axes: "Sequence[Axes]", columns: int = 6, order: It
         first = [label for label in dict.fromkeys(order) if label in entries]
         labels = list(dict.fromkeys([*first, *entries]))
         handles = [entries[label] for label in labels]
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), columns))
+        longest = max(len(elided(label)) for label in labels)
+        room = int(figure.get_figwidth() / (LEGEND_MARK + LEGEND_LETTER * longest))
+        figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(len(labels), columns, room)))
 
 
 def few_ticks(axis: "Axes") -> None:
@@ -265,5 +269,5 @@ def picture(figure: "Figure", dpi: int = 120) -> "Image":
 def embedded(figure: "Figure") -> str:
     """A drawing as the address of a picture that is inside its page, sharp on any screen."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=2 * RC["figure.dpi"])
+    figure.savefig(buffer, format="png", dpi=SHARP)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
