@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 SERIES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))  # of lines that are not methods
 SHARP = 192  # dots per inch of a drawing on a screen with two dots per pixel
 TICK_LABEL = 0.62  # inches that a label such as 500 k takes along an axis
-LEGEND_MARK, LEGEND_LETTER = 0.65, 0.078  # inches of a legend's entry: its mark with gaps, and each of its letters
+# inches of a legend's entry: its mark with gaps, each of its letters, and its height
+LEGEND_MARK, LEGEND_LETTER, LEGEND_ROW = 0.65, 0.078, 0.19
 DOT_REACH = 5  # points from the middle of a dot to its rim
 # where a label may stand, by its offset in points from its dot; the first that fits is taken
 PLACES: dict[tuple[float, float], dict[str, Any]] = {
@@ -122,7 +123,7 @@ def panel_title(rows: "pd.DataFrame") -> str:
 
 
 def legend(figure: "Figure", axes: "Sequence[Axes]", columns: int = 6, order: Iterable[str] = ()) -> None:
-    """One legend below the panels, each label once, those of `order` first."""
+    """One legend below the panels, for which the figure grows; each label once, those of `order` first."""
     entries: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -133,7 +134,10 @@ def legend(figure: "Figure", axes: "Sequence[Axes]", columns: int = 6, order: It
         handles = [entries[label] for label in labels]
         longest = max(len(elided(label)) for label in labels)
         room = int(figure.get_figwidth() / (LEGEND_MARK + LEGEND_LETTER * longest))
-        figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(len(labels), columns, room)))
+        columns = max(1, min(len(labels), columns, room))
+        rows = -(-len(labels) // columns)
+        figure.set_figheight(figure.get_figheight() + LEGEND_ROW * rows)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def few_ticks(axis: "Axes") -> None:
