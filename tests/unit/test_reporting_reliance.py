@@ -1,5 +1,6 @@
 """Reliance for people: tables and figures say what the records say, and where they come from."""
 
+import itertools
 import re
 
 import numpy as np
@@ -116,7 +117,7 @@ def test_the_chart_of_exchanges_draws_every_interval_that_the_table_leaves_out(o
 def test_the_answer_counts_the_runs_whose_prompt_decides(study, monkeypatch):
     measured(study, DENSE, "oracle")
     measured(study, DECODER, "random")
-    answers = iter(["image and language", "language only", "image only"])
+    answers = itertools.cycle(["image and language", "language only", "image only"])
     monkeypatch.setattr(reliance_study, "verdict", lambda record: next(answers))
     measured(study, DECODER, "random", dataset="organs")
     said = reliance_study.answer(study).split("\n")[0]
@@ -209,7 +210,8 @@ def test_runs_stand_beside_the_controls_of_their_dataset(study):
     assert table.loc[dense, "what decides"] == record["decides"]
     said = reliance_study.answer(study)
     assert said.startswith("**The prompt decides, alone or together with the image, in 0 of 2 runs.** What decides in ")
-    assert "\n- On lesions (synthetic stand-in) (" in said and dense in said and said.count("\n- ") == 1
+    assert "\n- lesions (synthetic stand-in), 10 structures in 10 images: of " in said and said.count("\n- ") == 1
+    assert dense in said
     answers = [record["decides"], other["decides"]]
     assert all(f"{answer} in {answers.count(answer)}" in said for answer in answers)
     assert not re.search(r"\d to [-+]?\d", said), "an interval is drawn, not written"

@@ -9,35 +9,16 @@ from markupsafe import Markup
 
 from featherseg.data.prepared import PreparedDataset
 from featherseg.reliance import figures, tables
-from featherseg.reliance.controls import BOTH, IMAGE_ONLY, LANGUAGE_ONLY, NEITHER
 from featherseg.reliance.record import Record
 from featherseg.reliance.scores import NEAR_ZERO
 from featherseg.reliance.statistics import FEWEST
-from featherseg.reliance.verdict import (
-    CANNOT_TELL,
-    LEAST_DROP,
-    LEVEL,
-    MISLED,
-    UNDECIDED,
-    gains,
-    lead,
-    remarks,
-    title,
-    verdict,
-    wrong_controls,
-)
+from featherseg.reliance.verdict import LEAST_DROP, LEVEL, gains, remarks, title, verdict, wrong_controls
 from featherseg.reporting import style
 from featherseg.reporting.page import render
 from featherseg.reporting.tables import show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-HEADLINES = {BOTH: "image and language decide together", MISLED: "the image decides, foreign prompts mislead",
-             IMAGE_ONLY: "the image decides, the prompt is not shown to",
-             LANGUAGE_ONLY: "the prompt decides, the image is not shown to",
-             NEITHER: "neither image nor prompt is shown to decide",
-             UNDECIDED: "too few images to tell what decides", CANNOT_TELL: "this set cannot tell what decides"}
 
 
 def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> str:
@@ -47,8 +28,7 @@ def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> st
     overlays = [_embedded(style.picture(figure).data, "jpeg") for figure in figures.same_image(trials, dataset)]
     return render(
         "reliance/page.html", title=f"Reliance of {record['model']}", summary=record["paragraph"], record=record,
-        headline=headline(record), lead=lead(record, record["model"], record["data"]),
-        unfit=_unfit(record), conventions=_conventions(record),
+        headline=headline(record), unfit=_unfit(record), conventions=_conventions(record),
         effects=_table(tables.effects(record), "effects"),
         comparison=_table(tables.comparison(compared), "comparison"),
         exchanges=_png(figures.exchanges(compared)), changes=_png(figures.changes({"": record})),
@@ -60,7 +40,7 @@ def headline(record: Record) -> str:
     """The model's name and what decides its masks, and whether it does better with another prompt than its own."""
     better = gains(record)
     but = f"; it does better with {title(better[0]['condition'])}" if better else ""
-    return f"{record['model']}: {HEADLINES[verdict(record)]}{but}"
+    return f"{record['model']}: {tables.HEADLINES[verdict(record)]}{but}"
 
 
 def _unfit(record: Record) -> list[str]:

@@ -21,7 +21,7 @@ from featherseg.reliance import figures, tables
 from featherseg.reliance.controls import BOTH, LANGUAGE_ONLY
 from featherseg.reliance.measure import Settings, measure_controls
 from featherseg.reliance.record import Condition, Record, Scores
-from featherseg.reliance.verdict import lead, paragraph, verdict, wrong_controls
+from featherseg.reliance.verdict import paragraph, verdict, wrong_controls
 from featherseg.reporting import pictures, style
 from featherseg.reporting.records import JOIN, data_kinds, data_label
 from featherseg.reporting.study import Study
@@ -86,18 +86,17 @@ def answer(study: Study) -> str:
     others = [f"{answer} in {count}" for answer, count in answers.most_common() if answer not in (BOTH, LANGUAGE_ONLY)]
     sentences = f"**The prompt decides, alone or together with the image, in {reading} of {len(runs)} runs.**"
     sentences += f" What decides in the others: {', '.join(others)}." if others else ""
-    lines = [f"- {markdown_text(lead_of(study, of_dataset))}" for _, of_dataset in by_dataset(study)]
+    lines = [f"- {markdown_text(_short(study, of_dataset))}" for _, of_dataset in by_dataset(study)]
     return "\n".join([sentences, "", *lines])
 
 
-def lead_of(study: Study, runs: Sequence[Measured]) -> str:
+def _short(study: Study, runs: Sequence[Measured]) -> str:
     """What decides for the most accurate run of a dataset, and which controls show that this cannot be told."""
     best = _most_accurate(runs)
-    sentences = lead(best.record, study.title(best.run.recipe), best.data)
-    wrong = wrong_controls(best.record["controls"])
-    if not wrong:
-        return " ".join(sentences)
-    return f"{sentences[0]} Not recognised as what they are: the controls {', '.join(wrong)}."
+    record, wrong = best.record, wrong_controls(best.record["controls"])
+    because = f", since controls are not recognised as what they are ({', '.join(wrong)})" if wrong else ""
+    return (f"{best.data}, {record['n_samples']} structures in {record['n_images']} images: of "
+            f"{study.title(best.run.recipe)}, the most accurate, {tables.HEADLINES[verdict(record)]}{because}.")
 
 
 def compared(study: Study) -> dict[str, dict[str, Scores]]:

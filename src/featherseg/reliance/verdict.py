@@ -134,21 +134,6 @@ def tested(record: Scores) -> list[Condition]:
     return [condition for condition in record["conditions"] if condition["same_as"] is None]
 
 
-def lead(scores: Scores, model: str, data: str) -> list[str]:
-    """What decides the mask, in one sentence, and why it cannot be told where it cannot.
-
-    Args:
-        scores: as `paragraph` takes them.
-        model: how the model is called.
-        data: how the data are called, with where they come from.
-    """
-    answer = verdict(scores)
-    empty = f", {scores['n_empty_truth']} with an empty mask" if scores["n_empty_truth"] else ""
-    structures, images = _count(scores["n_samples"], "structure"), _count(scores["n_images"], "image")
-    sentences = [f"On {data} ({structures}{empty} in {images}), {_ANSWERS[answer].format(model=model)}"]
-    return [*sentences, _why_not(scores)] if answer == CANNOT_TELL else sentences
-
-
 def paragraph(scores: Scores, model: str, data: str) -> str:
     """What the scores say, in a few sentences.
 
@@ -160,8 +145,12 @@ def paragraph(scores: Scores, model: str, data: str) -> str:
     conditions: Conditions = {}
     for condition in scores["conditions"]:
         conditions[condition["modality"], condition["condition"]] = condition
-    own = scores["own"]
-    sentences = lead(scores, model, data)
+    own, answer = scores["own"], verdict(scores)
+    empty = f", {scores['n_empty_truth']} with an empty mask" if scores["n_empty_truth"] else ""
+    structures, images = _count(scores["n_samples"], "structure"), _count(scores["n_images"], "image")
+    sentences = [f"On {data} ({structures}{empty} in {images}), {_ANSWERS[answer].format(model=model)}"]
+    if answer == CANNOT_TELL:
+        sentences.append(_why_not(scores))
     sentences.append(f"Its DSC is {_percent(own)} with each image's own prompt.")
     if own["value"] < POOR:
         sentences.append("That is so little that nothing about its reliance should be read from it.")

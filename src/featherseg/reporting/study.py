@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featherseg.config import RECIPES_FILE, RecipeNote, Run, read_params, read_run, study_params_path
+from featherseg.config import RECIPES_FILE, RecipeNote, Run, read_run, read_yaml, study_params_path
 from featherseg.core import paths
 from featherseg.core.errors import UserError
 from featherseg.core.files import read_object
@@ -84,7 +84,9 @@ class Study:
     @cached_property
     def declared(self) -> list[str]:
         """The recipes that the study's params name, in the order in which every table and figure shows them."""
-        return list(read_params(self.name).study.recipes) if study_params_path(self.name).is_file() else []
+        path = study_params_path(self.name)
+        params = read_yaml(path) if path.is_file() else {}
+        return list(params.get("study", {}).get("recipes", []))
 
     @cached_property
     def looks(self) -> dict[str, Look]:

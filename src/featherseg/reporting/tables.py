@@ -31,11 +31,13 @@ class Table:
     Attributes:
         data: every line.
         ran: the lines that ran, as people see them; None where none did.
-        below: HTML of what stands below them.
+        caption: what stands above.
+        below: HTML of what stands below.
     """
 
     data: pd.DataFrame
     ran: "Styler | None"
+    caption: str = ""
     below: str = ""
 
     def to_html(self, **options: Any) -> str:
@@ -44,7 +46,10 @@ class Table:
         Args:
             options: of pandas, such as `table_uuid`.
         """
-        lines = f'<div class="table">{self.ran.to_html(**options)}</div>' if self.ran is not None else ""
+        if self.ran is not None:
+            lines = f'<div class="table">{self.ran.to_html(**options)}</div>'
+        else:
+            lines = f'<p class="source">{html_text(self.caption)}</p>' if self.caption else ""
         return f"{lines}\n{self.below}"
 
     def _repr_html_(self) -> str:
@@ -65,16 +70,14 @@ def show(frame: pd.DataFrame, caption: str = "", digits: int = 2, best: Sequence
         best: columns whose highest number is bold, on each dataset where there are several.
     """
     if FROM not in frame:
-        return Table(frame, _styled(frame, caption, digits, best))
+        return Table(frame, _styled(frame, caption, digits, best), caption)
     unmade = frame[FROM].str.startswith((NOT_RUN, NOT_SCORED))
     ran, below = frame[~unmade], ""
     if len(ran):
         ran, below = _with_short_origins(ran)
     if unmade.any():
         below += _unmade(frame[unmade], digits)
-    if ran.empty:
-        return Table(frame, None, f'<p class="source">{html_text(caption)}</p>\n{below}' if caption else below)
-    return Table(frame, _styled(ran, caption, digits, best), below)
+    return Table(frame, _styled(ran, caption, digits, best) if len(ran) else None, caption, below)
 
 
 def _styled(frame: pd.DataFrame, caption: str, digits: int, best: Sequence[str] = ()) -> "Styler":
