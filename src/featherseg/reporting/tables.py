@@ -69,6 +69,8 @@ def show(frame: pd.DataFrame, caption: str = "", digits: int = 2, best: Sequence
         digits: behind the point.
         best: columns whose highest number is bold, on each dataset where there are several.
     """
+    if frame.empty:
+        return Table(frame, None, caption)
     if FROM not in frame:
         return Table(frame, _styled(frame, caption, digits, best), caption)
     unmade = frame[FROM].str.startswith((NOT_RUN, NOT_SCORED))
