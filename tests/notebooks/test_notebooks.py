@@ -1,6 +1,7 @@
 """The notebooks in git, run on a small project with fabricated scores."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,8 @@ def test_the_overviews_page_holds_tables_figures_and_pictures(project):
 
 def test_etris_page_shows_masks_that_the_sentence_decides_and_names_every_measure(project):
     page = Path(execute("20_etris", "study")).read_text()
-    assert page.count("<table") == 8 and page.count("data:image/") == 2
+    assert page.count("<table") == 12 and page.count("data:image/") == 2
+    assert len(re.findall("rows not run[^<]*</summary>", page)) == 4 and page.count("<details>") == page.count("<details") > 4
     for name in ("mIoU at 0.35, all sentences", "oIoU at 0.5, all sentences", "first sentence", "P@0.9"):
         assert name in page
     assert "Traceback" not in page and "not run: no ETRIS on" in page and "not run: no DETRIS on" in page
@@ -91,7 +93,7 @@ def test_medvlsms_page_has_table_2_the_regimes_and_where_the_grid_of_levels_stan
 
 def test_the_page_on_reliance_shows_the_controls_even_where_no_run_was_measured(project):
     page = Path(execute("40_reliance", "study")).read_text()
-    assert page.count("<table") == 5 and page.count("data:image/") == 3
+    assert page.count("<table") == 3 and page.count("data:image/") == 6
     for said in ("evaluate.reliance", "image only", "language only", "synthetic stand-in",
                  "reports/prompt_levels"):
         assert said in page

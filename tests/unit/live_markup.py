@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 HOSTILE = "=1+1<script>alert(1)</script><img src=x onerror=alert(2)>[a](javascript:alert(3))\x1b[31m\u202e|`x`"
 INERT_TAGS = {"html", "head", "meta", "title", "style", "body", "nav", "h1", "h2", "h3", "h4", "p", "div", "span", "a",
               "img", "table", "caption", "thead", "tbody", "tr", "th", "td", "ul", "ol", "li", "code", "pre", "em",
-              "strong", "i", "b", "br", "hr", "blockquote"}
+              "strong", "i", "b", "br", "hr", "blockquote", "details", "summary"}
 
 
 class _Parser(HTMLParser):

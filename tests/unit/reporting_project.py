@@ -45,10 +45,20 @@ ADAPTERS = {
     "unet-full": {"name": "full"},
     "cris-full-medvlsm": {"name": "full"},
     "clipseg-decoder-medvlsm-published": {"name": "decoder"},
+    "dino_clipseg-decoder": {"name": "decoder"},
+    "dino_clipseg-vlsm_dense-v": {"name": "vlsm_dense", "positions": "V", "dim": 64},
+    "dino_clipseg-vlsm_dense-vlc": {"name": "vlsm_dense", "positions": "VLC", "dim": 64, "cond_dim": 64},
+    "dino_clipseg-vlsm_shallow-vlc": {"name": "vlsm_shallow", "positions": "VLC", "dim": 64, "cond_dim": 64},
+    "dino_clipseg-lora": {"name": "lora", "rank": 16, "alpha": 32, "positions": "VL"},
+    "detris_s-decoder": {"name": "decoder"},
+    "detris_s-dense_aligner": {"name": "dense_aligner", "dim": 128, "text_dim": 64, "blocks": 6},
+    "unet_lite-full": {"name": "full"},
 }
 TRAINABLE = dict(zip(ADAPTERS, (0, 260_000, 3_900_000, 30_000, 46_000, 50_000, 21_000, 24_000, 900_000, 950_000,
                                 950_000, 930_000, 990_000, 910_000, 3_800_000, 980_000, 905_000,
-                                3_000_000, 3_500_000, 260_000), strict=True))
+                                3_000_000, 3_500_000, 260_000, 640_000, 130_000, 260_000, 150_000, 180_000,
+                                900_000, 1_600_000, 3_900_000), strict=True))
+ROOT_STUDY = tuple(recipe for recipe in ADAPTERS if recipe.startswith(("dino_clipseg", "detris_s", "unet_lite")))
 CLIPSEG = tuple(recipe for recipe in ADAPTERS if recipe.startswith("clipseg") and "medvlsm" not in recipe)
 REFERRED = {"scenes_ref": ("testA", "testB"), "refcoco": ("val", "testA", "testB"), "refcoco_plus": ("val", "testB")}
 EMBEDDED = "pipelines/pretrain/weights/{model}-small"

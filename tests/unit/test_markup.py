@@ -100,7 +100,7 @@ def test_tables_show_markup_as_text(study, table):
 
 
 def test_the_pages_of_a_study_run_nothing(study):
-    heading, _ = gallery.gallery(study)
+    heading, *_ = gallery.gallery(study)
     page = rendered(Markdown(scores.verdict(study)), heading, tables.show(scores.table(study)),
                     Markdown(f"**{HOSTILE}**\n\n{HOSTILE}\n\n<div onclick=alert(4)>x</div>"))
     assert live_markup(page) == []
@@ -127,7 +127,7 @@ def test_the_page_on_reliance_runs_nothing(study):
     write_json(study.evaluate(run) / "reliance.json", {"test": record})
     texts = [shown for shown in (*reliance_study.decisions(study), *reliance_study.gallery(study))
              if hasattr(shown, "to_html") or isinstance(shown, Markdown)]
-    page = rendered(Markdown(reliance_study.quote(study)), *texts)
+    page = rendered(Markdown(reliance_study.answer(study)), *texts)
     assert live_markup(page) == [] and "<script>alert(1)</script>" in text_of(page)
 
 

@@ -84,7 +84,7 @@ def test_a_function_and_a_folder_give_a_table_a_record_and_a_page(here, capsys):
     assert "another structure's prompt" in said and record["paragraph"] in said and "out/reliance.html" in said
     page = Path("out/reliance.html").read_text()
     assert record["paragraph"] in html.unescape(page)
-    assert page.count("<table") == 2 and page.count("data:image/png") == 3 and page.count("data:image/jpeg") == 2
+    assert page.count("<table") == 2 and page.count("data:image/png") == 4 and page.count("data:image/jpeg") == 2
     assert "<script" not in page and "://" not in page and str(here) not in page
 
 

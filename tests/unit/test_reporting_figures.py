@@ -1,6 +1,8 @@
 """What the figures draw: the numbers of the tables, the right samples, and nothing where there is nothing."""
 
+import itertools
 import subprocess
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,12 @@ import reporting_project
 from matplotlib.figure import Figure
 from reporting_project import declare, make_project, scored_run, with_column, write_project
 
-from featherseg.adapters import METHODS
 from featherseg.data.prepared import PreparedDataset
 from featherseg.overview import gallery, language, runs, scores
+from featherseg.papers.etris import figures as etris
+from featherseg.papers.medvlsm import figures as medvlsm
 from featherseg.papers.vlsm_adapter import figures as vlsm_adapter
-from featherseg.reporting import overlays, style
+from featherseg.reporting import headline, overlays, style
 from featherseg.reporting.collect import collect
 from featherseg.reporting.study import Study
 from featherseg.tasks.segmentation.evaluate import run_lengths
@@ -45,27 +48,45 @@ def test_best_median_and_worst_are_what_they_are_called():
     assert overlays.extremes(scores[["c"]]) == {"only sample": "c"}
 
 
-def test_overlays_show_those_samples_with_their_prompt_and_score(study, monkeypatch):
+def test_every_method_is_shown_on_the_images_that_the_mean_over_methods_chooses(study, monkeypatch):
     seen, drawn = [], []
     monkeypatch.setattr(style, "picture", seen.append)
-    monkeypatch.setattr(overlays, "draw_outlines", lambda axis, image, *masks: drawn.append(dice(*masks)))
+    monkeypatch.setattr(overlays, "draw_outlines", lambda axis, image, *masks: drawn.append(masks))
     gallery.overlays(study, "lesions")
-    scores = pd.read_parquet("runs/study/evaluate/clipseg-decoder-lesions-0/predictions.parquet")
-    scores = scores[scores.text_condition == "own"].sort_values("dsc")
-    axes = {axis.get_title(loc="left"): axis for axis in seen[0].axes}
-    worst, best = (f"{100 * scores.dsc.iloc[k]:.1f}" for k in (0, -1))
-    assert f"decoder: worst, DSC {worst} %" in axes
-    assert scores.prompt.iloc[0] in axes[f"decoder: worst, DSC {worst} %"].get_xlabel()
-    assert f"decoder: best, DSC {best} %" in axes
-    assert len(drawn) == 3 * len(RECIPES)
-    assert [float(title.split()[-2]) / 100 for title in axes] == pytest.approx(drawn, abs=6e-4)
+    recipes = list(dict.fromkeys(study.results.recipe))
+    stored = {recipe: overlays.predictions(study, f"{recipe}-lesions-0") for recipe in recipes}
+    mean = pd.DataFrame({recipe: one.dsc for recipe, one in stored.items()}).mean(axis=1)
+    chosen = overlays.extremes(mean)
+    axes = seen[0].axes
+    columns = 1 + len(RECIPES)
+    assert len(axes) == len(drawn) == 3 * columns
+    for row, (rank, sample) in enumerate(chosen.items()):
+        first, *others = axes[row * columns:(row + 1) * columns]
+        assert first.get_title(loc="left") == f"{rank}: {100 * mean[sample]:.0f} %"
+        assert stored["clipseg-decoder"].prompt[sample] in first.get_xlabel().replace("\n", " ")
+        scored = [float(axis.get_title(loc="left").split()[-2]) / 100 for axis in others]
+        assert scored == pytest.approx([one.dsc[sample] for one in stored.values()], abs=6e-4)
+        masks = drawn[row * columns:(row + 1) * columns]
+        assert len(masks[0]) == 1 and [dice(*pair) for pair in masks[1:]] == pytest.approx(scored, abs=6e-4)
+    assert [axis.get_title(loc="left").split("\n")[0] for axis in axes[1:columns]] == [
+        study.title(recipe) for recipe in recipes]
+
+
+def test_many_methods_are_shown_on_the_same_images_in_several_figures(study, monkeypatch):
+    seen = []
+    monkeypatch.setattr(style, "picture", seen.append)
+    monkeypatch.setattr(overlays, "MOST_COLUMNS", 2)
+    gallery.overlays(study, "lesions")
+    assert [len(figure.axes) for figure in seen] == [9, 6]
+    ranks = [[figure.axes[row * len(figure.axes) // 3].get_title(loc="left") for row in range(3)] for figure in seen]
+    assert ranks[0] == ranks[1]
 
 
 def titles_of_overlays(monkeypatch) -> list[str]:
     seen = []
     monkeypatch.setattr(style, "picture", seen.append)
     gallery.overlays(Study("study"), "lesions")
-    return [axis.get_title(loc="left") for axis in seen[0].axes]
+    return [axis.get_title(loc="left").split("\n")[-1] for axis in seen[0].axes]
 
 
 def with_empty_masks(run: str, samples: int) -> None:
@@ -83,11 +104,12 @@ def test_an_empty_mask_on_an_empty_truth_is_neither_best_nor_worst(study, monkey
     for recipe in RECIPES:
         with_empty_masks(f"{recipe}-lesions-0", 3)
     titles = titles_of_overlays(monkeypatch)
-    assert len(titles) == 3 * len(RECIPES) and not [title for title in titles if "both masks empty" in title]
-    assert "decoder: best, DSC 100.0 %" not in titles
+    assert len(titles) == 3 + 3 * len(RECIPES) and not [title for title in titles if "both masks empty" in title]
+    assert "best: 100 %" not in titles
     for recipe in RECIPES:
         with_empty_masks(f"{recipe}-lesions-0", 9)
-    assert all("both masks empty" in title for title in titles_of_overlays(monkeypatch))
+    titles = titles_of_overlays(monkeypatch)
+    assert titles[0] == "best: 100 %" and titles.count("both masks empty") == 3 * len(RECIPES)
 
 
 def test_a_split_of_one_sample_is_drawn_once(tmp_path, monkeypatch):
@@ -97,7 +119,7 @@ def test_a_split_of_one_sample_is_drawn_once(tmp_path, monkeypatch):
     write_project(tmp_path, RECIPES, ("lesions",))
     collect("study")
     titles = titles_of_overlays(monkeypatch)
-    assert len(titles) == len(RECIPES) and all("only sample" in title for title in titles)
+    assert len(titles) == 1 + len(RECIPES) and titles[0].startswith("only sample: ")
 
 
 def test_stored_masks_come_back_as_they_were():
@@ -195,10 +217,82 @@ def test_a_study_without_scores_says_so(tmp_path, monkeypatch):
     assert len(vlsm_adapter.parameters_and_dsc(empty).axes) == 1
 
 
-def test_a_method_is_drawn_as_its_own_file_says():
-    assert [style.colour("lora", positions) for positions in ("VL", "V", "L")] == ["#CC79A7", "#E3B1CC", "#EFD3E2"]
-    assert (style.colour("bridger", "text_to_vision"), style.marker("bridger")) == ("#56B4E9", "p")
-    assert (style.colour("not_a_method"), style.marker("not_a_method")) == ("#000000", ".")
-    drawn = [(method.marker, colour) for method in map(METHODS.__getitem__, METHODS)
-             for colour in set(method.colours.values())]
-    assert len(drawn) == len(set(drawn))
+def overlapping(figure) -> list[tuple[str, str]]:
+    """Tick labels of one axis that lie on each other."""
+    figure.draw_without_rendering()
+    found = []
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        labels = [(tick.label1, tick.get_loc()) for tick in axis.get_major_ticks()]
+        boxes = [(label.get_text(), label.get_window_extent()) for label, place in labels
+                 if label.get_text() and low <= place <= high]
+        found += [(one, other) for (one, box), (other, next_box) in itertools.pairwise(boxes) if box.overlaps(next_box)]
+    return found
+
+
+def project_of(root: Path, methods: int) -> Study:
+    """A study of so many methods, whose trainable parameters are of very different numbers."""
+    names = [name for name in reporting_project.ADAPTERS if not name.startswith("detris_b")][:methods]
+    make_project(root, tuple(names), ("lesions",), collected=True)
+    return Study("study")
+
+
+@pytest.mark.parametrize("methods", [4, 12, 22])
+def test_tick_labels_do_not_overlap(tmp_path, monkeypatch, methods):
+    monkeypatch.chdir(tmp_path)
+    study = project_of(tmp_path, methods)
+    assert study.results.recipe.nunique() == methods
+    figures = [vlsm_adapter.parameters_and_dsc(study), vlsm_adapter.position_bars(study), language.figure(study),
+               headline.figure(study), runs.training_curves(study), medvlsm.regime_figure(study)]
+    if methods > 8:
+        figures.append(etris.accuracy_and_cost(study))
+    for figure in figures:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # of a layout without room
+            assert overlapping(figure) == []
+
+
+def test_ticks_of_a_wide_logarithmic_axis_have_room():
+    figure, (axis,) = style.panels(1, width=3)
+    axis.set(xscale="log", xlim=(1e4, 4e8))
+    style.few_ticks(axis)
+    assert overlapping(figure) == [] and len(axis.get_xticks()) > 2
+    axis.set(xlim=(1e5, 1e6))
+    figure.draw_without_rendering()
+    assert {1e5, 2e5, 5e5, 1e6} <= set(axis.get_xticks())
+
+
+def test_labels_at_points_lie_on_no_point_and_on_no_other_label():
+    figure, (axis,) = style.panels(1)
+    points = [(x, y, f"method {x} {y}") for x in range(4) for y in range(4)]
+    axis.scatter([x for x, _, _ in points], [y for _, y, _ in points], **style.DOT)
+    points += [(1 + 0.01 * k, 1, f"too close to be named {k}") for k in range(8)]
+    style.label_points(axis, points)
+    boxes = [label.get_window_extent() for label in axis.texts]
+    assert 4 < len(boxes) < len(points)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    places = [axis.transData.transform((x, y)) for x, y, _ in points]
+    assert not any(box.contains(*place) for box in boxes for place in places)
+
+
+def test_a_legend_is_no_wider_than_its_figure():
+    figure, axes = style.panels(1)
+    for number in range(9):
+        axes[0].plot([0, 1], [0, number], label=f"a method with a rather long title {number}")
+    style.legend(figure, axes)
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+
+
+def test_names_lose_the_beginning_that_several_share():
+    assert style.short_names(["A, one", "A, two", "B", "B, three", "C, four"]) == {
+        "A, one": "one", "A, two": "two", "B": "B", "B, three": "B, three", "C, four": "C, four"}
+    assert style.short_names(["A, one", "A, two", "B, one", "B, two"]) == {
+        name: name for name in ("A, one", "A, two", "B, one", "B, two")}
+
+
+def test_the_headline_shows_every_method_of_every_dataset(study):
+    (axis,) = headline.figure(study).axes
+    assert [text.get_text() for text in axis.texts] == ["decoder", "DA-VL"]
+    assert {points.get_label() for points in axis.collections} == {"decoder", "DA-VL"}

@@ -1,5 +1,8 @@
 """Reliance for people: tables and figures say what the records say, and where they come from."""
 
+import itertools
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -79,7 +82,9 @@ def test_the_comparison_has_a_line_for_each_model_and_dashes_for_what_it_has_not
         "oracle": "image and language", "control: text-blind": "image only",
         "control: image-blind": "language only", "control: oracle": "image and language",
         "control: random": "neither"}
-    assert table.loc["control: text-blind", "prompts permuted"] == "+0.0 (+0.0 to +0.0)"
+    assert table.loc["control: text-blind", "prompts permuted"] == "+0.0"
+    permuted = found(record, "permuted")
+    assert table.loc["oracle", "prompts permuted"] == f"{-100 * permuted['drop']:+.1f} *" and permuted["p_holm"] < 0.05
     shares = record["shapley"]["shares"]
     assert table.loc["control: random", "image / text share %"] == "none"
     assert table.loc["oracle", "image / text share %"] == " / ".join(
@@ -96,6 +101,28 @@ def test_the_chart_of_changes_draws_every_intervention_where_the_record_has_it(o
     assert {round(-100 * one["drop"], 6) for one in record["conditions"]} <= drawn_at
     labels = [label.get_text() for label in axis.get_yticklabels()]
     assert "images permuted" in labels and "the class only" in labels and "level P1" not in labels
+
+
+def test_the_chart_of_exchanges_draws_every_interval_that_the_table_leaves_out(organs):
+    records = tables.with_controls(organs[1]["image-blind"][1])
+    table = tables.comparison(records)
+    panels = {axis.get_title(): axis for axis in figures.exchanges(records).axes}
+    assert set(panels) == set(table.columns) & set(tables.COMPARED)
+    permuted = found(records["image-blind"], "permuted")
+    ends = [sorted(line.get_xdata()) for line in panels["prompts permuted"].lines
+            if len(line.get_xdata()) == 2 and list(line.get_ydata()) == [0, 0]]
+    assert ends == [pytest.approx([-100 * permuted["high"], -100 * permuted["low"]])]
+
+
+def test_the_answer_counts_the_runs_whose_prompt_decides(study, monkeypatch):
+    measured(study, DENSE, "oracle")
+    measured(study, DECODER, "random")
+    answers = itertools.cycle(["image and language", "language only", "image only"])
+    monkeypatch.setattr(reliance_study, "verdict", lambda record: next(answers))
+    measured(study, DECODER, "random", dataset="organs")
+    said = reliance_study.answer(study).split("\n")[0]
+    assert said == ("**The prompt decides, alone or together with the image, in 2 of 3 runs.** What decides in the "
+                    "others: image only in 1.")
 
 
 def test_bars_of_shares_end_at_the_gain(organs):
@@ -159,11 +186,11 @@ def test_prompts_and_structures_may_be_written_with_dollars(tmp_path):
 
 def test_a_study_without_measurements_says_how_to_make_them_and_shows_the_controls(study):
     assert reliance_study.measured(study) == []
-    assert "evaluate.reliance" in reliance_study.quote(study)
+    assert "evaluate.reliance" in reliance_study.answer(study)
     assert [list(records) for records in reliance_study.compared(study).values()] == 2 * [
         [f"control: {name}" for name in ("text-blind", "image-blind", "oracle", "random")]]
     shown = reliance_study.decisions(study)
-    assert [shown[0].data, shown[3].data] == [f"### {name} (synthetic stand-in)" for name in ("lesions", "organs")]
+    assert [shown[0].data, shown[4].data] == [f"### {name} (synthetic stand-in)" for name in ("lesions", "organs")]
     assert reliance_study.attributes(study).empty
     assert "evaluate.reliance" in reliance_study.gallery(study)[0].data
     assert "evaluate.reliance" in reliance_study.attribute_changes(study).data
@@ -174,15 +201,20 @@ def test_runs_stand_beside_the_controls_of_their_dataset(study):
     record = measured(study, DENSE, "text-blind")
     other = measured(study, DECODER, "random")
     assert [(one.run.recipe, one.run.seed) for one in reliance_study.measured(study)] == [(DECODER, 0), (DENSE, 0)]
-    heading, table, figure = reliance_study.decisions(study)
+    heading, exchanged, table, figure, quotable = reliance_study.decisions(study)
     table = table.data.set_index("model")
     assert heading.data == "### lesions (synthetic stand-in)" and len(table) == 6 and len(figure.axes) == 1
+    assert [label.get_text() for label in exchanged.axes[0].get_yticklabels()] == list(table.index)
+    assert quotable.data.startswith("<details><summary>") and "95 % bootstrap intervals" in quotable.data
     dense = next(name for name in table.index if "VL" in name)
     assert table.loc[dense, "what decides"] == record["decides"]
-    said = reliance_study.quote(study)
-    assert said.startswith("**lesions (synthetic stand-in)**: On lesions (synthetic stand-in)") and dense in said
+    said = reliance_study.answer(study)
+    assert said.startswith("**The prompt decides, alone or together with the image, in 0 of 2 runs.** What decides in ")
+    assert "\n- lesions (synthetic stand-in), 10 structures in 10 images: of " in said and said.count("\n- ") == 1
+    assert dense in said
     answers = [record["decides"], other["decides"]]
     assert all(f"{answer} in {answers.count(answer)}" in said for answer in answers)
+    assert not re.search(r"\d to [-+]?\d", said), "an interval is drawn, not written"
     assert len(reliance_study.gallery(study)) == 2
 
 
@@ -209,7 +241,7 @@ def test_attributes_are_read_from_the_flips_of_the_record(study, organs):
     write_json(study.evaluate(run.name) / "reliance.json", {"test": record})
     row = reliance_study.attributes(study).iloc[0]
     location = found(record, "flip_location")
-    assert row.location.startswith(f"{-100 * location['drop']:+.1f} (")
+    assert row.location.removesuffix(" *") == f"{-100 * location['drop']:+.1f}"
     assert row.location.endswith("*") == (location["drop"] >= 0.02 and location["p_holm"] < 0.05)
     axis = reliance_study.attribute_changes(study).axes[0]
     assert round(-100 * location["drop"], 6) in {round(line.get_xdata()[0], 6) for line in axis.lines

@@ -1,6 +1,7 @@
 """What the tables show: every line says where it comes from, and no number takes another's place."""
 
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from reporting_project import (
 
 from featherseg.core.errors import UserError
 from featherseg.core.files import write_status
+from featherseg.core.markup import html_text
 from featherseg.data.prepared import PreparedDataset, PreparedWriter
 from featherseg.overview import language, runs, scores, structures
 from featherseg.papers.vlsm_adapter import counts
@@ -148,7 +150,7 @@ def test_on_drawn_data_no_distance_is_shown_and_the_weights_are_called_small(stu
         made = frame["where from"][~frame["where from"].str.contains("^published: |not run")
                                    | frame["where from"].str.contains("here: ")]
         assert len(made) and made.str.contains(r"weights clipseg-small \(small stand-in, sha256 abab").all()
-    assert "small stand-in" in scores.verdict(study)
+    assert "weights clipseg-small (small stand-in))" in scores.verdict(study)
 
 
 def test_a_quoted_mean_that_differs_from_the_tables_says_so(study):
@@ -158,11 +160,13 @@ def test_a_quoted_mean_that_differs_from_the_tables_says_so(study):
     assert "average to" not in quoted["vlsm_dense"]
 
 
-def test_the_best_method_of_a_dataset_comes_first_and_wins(study):
+def test_the_best_method_of_a_dataset_is_bold_and_wins(study):
     frame = scores.table(study)
     lesions = frame[frame.dataset == "lesions"]
-    assert list(lesions.DSC) == sorted(lesions.DSC, reverse=True)
-    best = lesions[lesions.trainable > 0].iloc[0]
+    best = lesions[lesions.trainable > 0].sort_values("DSC").iloc[-1]
+    bold = tables.show(frame, best=("DSC",)).ran
+    styled = bold._compute().ctx
+    assert len([cell for cell, looks in styled.items() if ("font-weight", "bold") in looks]) == 2
     said = scores.verdict(study)
     assert f"**{best.method}**: DSC {best.DSC:.1f} % at {best.trainable:,} trainable parameters" in said
     assert "one seed" in said and STAND_IN in said
@@ -198,6 +202,82 @@ def test_a_table_shows_a_dash_and_never_a_zero_for_what_is_absent():
     frame = pd.DataFrame({"method": ["a", "b"], "DSC": [71.234, None], "trainable": [1234567, None]})
     shown = tables.show(frame.astype({"trainable": "Int64"})).to_html()
     assert "71.23" in shown and "1,234,567" in shown and shown.count("–") == 2
+
+
+HERE = [f"{STAND_IN}; weights {name} (sha256 {digest * 12}); a CPU" for name, digest in (("one", "a"), ("two", "b"))]
+PRINTED = "published: Table 1, page 7"
+
+
+def lines_from(*origins: str) -> pd.DataFrame:
+    return pd.DataFrame({"method": [f"method {k}" for k in range(len(origins))],
+                         "DSC": [None if origin.startswith("not") else 50.0 + k for k, origin in enumerate(origins)],
+                         "where from": origins})
+
+
+def test_an_origin_that_all_lines_share_is_said_once_below_them():
+    shown = tables.show(lines_from(HERE[0], HERE[0], HERE[0])).to_html()
+    assert shown.count(HERE[0]) == 1 and f"Where from: {HERE[0]}" in shown and "<details" not in shown
+    assert "where from" not in shown
+
+
+@pytest.mark.parametrize("origins", [
+    HERE, [*HERE, PRINTED], [PRINTED, f"{PRINTED}8"], [HERE[0], f"{HERE[0]}; not run: x"]])
+def test_lines_of_several_origins_have_short_labels_and_the_whole_in_one_list(origins):
+    shown = tables.show(lines_from(*origins, *origins)).to_html()
+    below = shown.partition("</table>")[2]
+    assert below.count("<details>") == 1 and "<details open" not in below
+    labels = []
+    for origin in origins:
+        label, = re.findall(f"<li>([^<]*?): {re.escape(html_text(origin))}</li>", below)
+        assert len(label) < 30 and shown.partition("</table>")[0].count(f">{label}<") == 2
+        labels.append(label)
+    assert len(set(labels)) == len(origins)
+
+
+def test_what_all_lines_made_here_share_is_not_repeated_in_them():
+    shown = tables.show(lines_from(*HERE, PRINTED)).to_html()
+    assert f"Made here: {STAND_IN}; a CPU" in shown
+    assert ">one<" in shown and ">two<" in shown and ">published<" in shown
+
+
+@pytest.mark.parametrize("table", [runs.table, scores.table, language.table, paper.table_1, paper.gains,
+                                   paper.positions])
+def test_a_shown_table_holds_every_origin_of_its_lines(study, table):
+    frame = table(study)
+    shown = tables.show(frame).to_html()
+    for origin in set(frame["where from"]):
+        assert html_text(origin.removeprefix("not run: ")) in shown
+
+
+def test_lines_that_were_not_run_are_in_one_closed_line_below_those_that_were():
+    reasons = ["not run: no data", "not run: no data", "not run: no weights"]
+    shown = tables.show(lines_from(reasons[0], HERE[0], *reasons[1:])).to_html()
+    above, _, below = shown.partition("</table>")
+    assert "method 1" in above and not any(f"method {k}" in above for k in (0, 2, 3))
+    assert "<details><summary>3 rows not run: no data, and 1 more reason</summary>" in below
+    assert all(f"method {k}" in below for k in (0, 2, 3)) and "no weights" in below
+    nothing = tables.show(lines_from(reasons[0]), "Table 9").to_html()
+    assert "Table 9" in nothing and "<summary>1 row not run: no data</summary>" in nothing
+    assert nothing.count("<table") == 1
+
+
+def test_datasets_that_ran_stand_above_those_that_did_not(study):
+    table = paper.table_1(study)
+    assert list(table.dataset[:2]) == ["lesions", "organs"] and set(table[""][2:10]) == {"published", "here"}
+    html = tables.show(table).to_html()
+    assert "8 rows not run: " in html and html.index("lesions") < html.index("kvasir_seg")
+
+
+def test_methods_are_in_the_order_of_the_params(study):
+    file = Path("params.yaml")
+    order = [RECIPES[2], RECIPES[0], RECIPES[3], RECIPES[1]]
+    assert list(dict.fromkeys(study.results.recipe)) != order
+    file.write_text(file.read_text().replace("recipes: []", f"recipes: [{', '.join(order)}]"))
+    again = Study("study")
+    for table in (scores.table, runs.table):
+        assert list(dict.fromkeys(table(again).recipe)) == order
+    titles = [again.title(recipe) for recipe in order]
+    assert list(dict.fromkeys(language.table(again).method)) == titles
 
 
 def test_an_absent_table_names_the_command(study):
@@ -257,7 +337,7 @@ def test_the_best_mean_of_a_set_of_mostly_empty_truths_is_no_win_for_a_model_tha
         degenerate_run(recipe, "lesions", 0.0 if recipe == "clipseg-decoder" else 1.0, share_of_truths=0.3)
     collect("study")
     study = Study("study")
-    first = scores.table(study).query("dataset == 'lesions'").iloc[0]
+    first = scores.table(study).query("dataset == 'lesions'").sort_values("DSC").iloc[-1]
     assert first.recipe == "clipseg-decoder" and first.DSC > 60 and first["empty truth"] == 6
     verdict = scores.verdict(study)
     assert "On **lesions**" in verdict and "fewer than two tuned methods have given usable masks" in verdict
@@ -320,8 +400,9 @@ def test_a_structure_that_is_never_found_is_named_beside_the_mean_that_hides_it(
     assert list(own["samples"]) == [4, 4] and own.loc["rib", "decoder"] < 1 < 50 < own.loc["lung", "decoder"]
     lung = measured("clipseg-decoder-organs-0", "dsc", target="lung").value
     assert own.loc["lung", "decoder"] == pytest.approx(100 * lung, abs=1e-3)
-    heading, first, second, remark = structures.tables(study)
-    assert "organs" in heading.data and "own prompt" in first.caption and "class name only" in second.caption
+    heading, first, second, source, remark = structures.tables(study)
+    assert "organs" in heading.data and "own prompt" in first.to_html() and "class name only" in second.to_html()
+    assert f"{STAND_IN}; weights clipseg-small" in source.data
     assert "1 of 2 structures" in remark.data and "- rib: by every method" in remark.data
     assert set(study.results.target) == {""} and len(scores.table(study)) == 2
 

@@ -56,7 +56,6 @@ class Method(ABC):
         in_weights: True where released weights may hold what the method adds, so that a recipe may score them
             as they are (`train: null`).
         colours: in charts, by the positions or the direction of an adapter ("" for a method without such).
-        marker: in charts, as matplotlib names it.
     """
 
     Config: ClassVar[type[AdapterConfig]] = AdapterConfig
@@ -64,7 +63,6 @@ class Method(ABC):
     trains: ClassVar[bool] = True
     in_weights: ClassVar[bool] = False
     colours: ClassVar[dict[str, str]] = {}
-    marker: ClassVar[str] = "."
 
     @abstractmethod
     def apply(self, model: SegmentationModel, config: Any) -> None:

@@ -141,8 +141,7 @@ class BridgerMethod(Method):
     Config = BridgerConfig
     requires = frozenset({"exchange.stages"})
     in_weights = True
-    colours = {"": "#0072B2", "both": "#0072B2", "text_to_vision": "#56B4E9", "vision_to_text": "#9AD0F0"}
-    marker = "p"
+    colours = {"": "#5B3FA0", "both": "#5B3FA0", "text_to_vision": "#9480CF", "vision_to_text": "#C6BAE6"}
 
     def apply(self, model: SegmentationModel, config: BridgerConfig) -> None:
         """Set the exchange, with the base weights' Bridger where they hold one.

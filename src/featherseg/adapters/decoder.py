@@ -13,7 +13,6 @@ class Decoder(Method):
 
     requires = frozenset({"text"})  # what no prompt reaches is tuned in full
     colours = {"": "#E69F00"}
-    marker = "o"
 
     def apply(self, model: SegmentationModel, config: AdapterConfig) -> None:
         """Unfreeze the decoder."""

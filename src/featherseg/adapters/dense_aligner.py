@@ -219,6 +219,7 @@ class DenseAlignerMethod(Method):
     Config = DenseAlignerConfig
     requires = frozenset({"exchange.words"})
     in_weights = True
+    colours = {"": "#8E0F6E"}
 
     def apply(self, model: SegmentationModel, config: DenseAlignerConfig) -> None:
         """Set the exchange, with the base weights' adapters where they hold any.

@@ -13,7 +13,6 @@ class Full(Method):
     """
 
     colours = {"": "#D55E00"}
-    marker = "s"
 
     def apply(self, model: SegmentationModel, config: AdapterConfig) -> None:
         """Unfreeze towers and decoder."""

@@ -39,8 +39,7 @@ class Houlsby(Method):
 
     Config = HoulsbyConfig
     requires = frozenset({"text.blocks"})
-    colours = {"VL": "#009E73", "L": "#8AD3BC"}
-    marker = "P"
+    colours = {"": "#8C564B", "VL": "#8C564B", "V": "#B98A7E", "L": "#DCC3BB"}
 
     def apply(self, model: SegmentationModel, config: HoulsbyConfig) -> None:
         """Attach the bottlenecks.

@@ -33,8 +33,7 @@ class LoRA(Method):
 
     Config = LoRAConfig
     requires = frozenset({"text.blocks"})
-    colours = {"VL": "#CC79A7", "V": "#E3B1CC", "L": "#EFD3E2"}
-    marker = "X"
+    colours = {"": "#CC79A7", "VL": "#CC79A7", "V": "#E3B1CC", "L": "#EFD3E2"}
 
     def apply(self, model: SegmentationModel, config: LoRAConfig) -> None:
         """Inject the layers by full name, so that nothing else can match.

@@ -42,7 +42,6 @@ class Prompt(Method):
     Config = PromptConfig
     requires = frozenset({"text.tokens"})
     colours = {"": "#B8A500"}
-    marker = "h"
 
     def apply(self, model: SegmentationModel, config: PromptConfig) -> None:
         """Put the tokens into the model's seam.

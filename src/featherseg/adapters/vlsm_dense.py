@@ -43,7 +43,6 @@ class VLSMDense(Method):
     Config = DenseConfig
     requires = frozenset({"text.blocks", "vision.blocks", "condition"})
     colours = {"V": "#8FC3E8", "VL": "#2F8AC9", "VLC": "#0B4F82"}
-    marker = "^"
 
     def apply(self, model: SegmentationModel, config: DenseConfig) -> None:
         """Attach the blocks; everything else stays frozen."""

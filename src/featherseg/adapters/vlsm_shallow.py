@@ -60,7 +60,6 @@ class VLSMShallow(Method):
     Config = ShallowConfig
     requires = frozenset({"condition"})
     colours = {"V": "#8AD3BC", "VL": "#1FA27C", "VLC": "#00634A"}
-    marker = "v"
 
     def apply(self, model: SegmentationModel, config: ShallowConfig) -> None:
         """Put the blocks into the model's necks.

@@ -11,7 +11,6 @@ class ZeroShot(Method):
     requires = frozenset({"head.pretrained"})
     trains = False
     colours = {"": "#7f7f7f"}
-    marker = "D"
 
     def apply(self, model: SegmentationModel, config: AdapterConfig) -> None:
         """Leave the frozen model as it is."""

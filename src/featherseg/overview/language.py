@@ -29,7 +29,7 @@ def table(study: Study) -> pd.DataFrame:
     """
     scored = study.results[study.results.metric == "dsc"]
     lines = []
-    for (dataset, _), rows in scored.groupby(["dataset", "recipe"]):
+    for (dataset, _), rows in scored.groupby(["dataset", "recipe"], sort=False):
         first = rows.iloc[0]
         mean = 100 * rows.groupby("text_condition")["mean"].mean()
         kept = rows[rows.text_condition == "other"].n_own_prompt.mean()
@@ -42,7 +42,7 @@ def table(study: Study) -> pd.DataFrame:
     columns = ["dataset", "split", "method", "own prompt", "class name only", "empty prompt", "another's prompt",
                "lost without prompt", "lost with another's", "no other prompt", FROM, "data"]
     frame = without_the_usual(pd.DataFrame(lines, columns=columns).astype({"class name only": float}))
-    return honest(frame.sort_values(["dataset", "lost with another's"], ascending=[True, False]))
+    return honest(frame.sort_values("dataset", kind="stable"))
 
 
 def figure(study: Study) -> "Figure | Markdown":
@@ -56,7 +56,7 @@ def figure(study: Study) -> "Figure | Markdown":
         return style.note("No run of this study has been scored.")
     datasets = sorted(own.dataset.unique())
     methods = list(dict.fromkeys(own.title))[::-1]
-    drawn, axes = style.panels(len(datasets), width=4.9, height=0.9 + 0.34 * len(methods), sharey=True)
+    drawn, axes = style.panels(len(datasets), width=5.6, height=0.9 + 0.34 * len(methods), sharey=True)
     for axis, dataset in zip(axes, datasets, strict=True):
         here = {condition: frame[frame.dataset == dataset] for condition, frame in frames.items()}
         _draw(axis, here, methods)

@@ -49,12 +49,13 @@ def training_curves(study: Study) -> "Figure | Markdown":
     datasets = sorted(curves.dataset.unique())
     figure, axes = style.panels(len(datasets), width=4.6, height=3.3, sharey=True)
     for axis, dataset in zip(axes, datasets, strict=True):
-        for run, curve in curves[curves.dataset == dataset].groupby("run", sort=False):
-            record = known.loc[run]
-            axis.plot(curve.epoch, 100 * curve.val_dsc, linewidth=1.6, markersize=4, label=record.title,
-                      color=style.colour(record.adapter, record.positions), marker=style.marker(record.adapter))
+        by_run = dict(iter(curves[curves.dataset == dataset].groupby("run")))
+        for run in (run for run in known.index if run in by_run):
+            curve, look = by_run[run], study.looks[known.recipe[run]]
+            axis.plot(curve.epoch, 100 * curve.val_dsc, linewidth=1.6, markersize=4, label=known.title[run],
+                      color=look.colour, marker=look.marker)
         axis.set(title=panel_title(known[known.dataset == dataset]), xlabel="epoch")
         cast("MaxNLocator", axis.xaxis.get_major_locator()).set_params(integer=True)
     axes[0].set_ylabel("validation DSC (%)")
-    legend(figure, axes)
+    legend(figure, axes, order=known.title)
     return figure

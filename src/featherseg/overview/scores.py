@@ -7,7 +7,7 @@ import pandas as pd
 from featherseg.core.markup import markdown_text
 from featherseg.overview.collapse import MARK, collapsed, described
 from featherseg.reporting.study import Study
-from featherseg.reporting.tables import FROM, METRICS, honest, own_means, source_of, unit_of
+from featherseg.reporting.tables import FROM, METRICS, honest, own_means, source_of, unit_of, without_digests
 
 COUNTED = ["seeds", "samples", "empty truth", "empty prediction"]
 SPREAD = "± of DSC over seeds"
@@ -20,9 +20,9 @@ def table(study: Study) -> pd.DataFrame:
     """DSC and IoU in %, HD95 in its unit, with the own prompt, and DSC with the class name alone, where it was asked
     for.
 
-    Means over samples (over every sentence of them, where each was scored) and seeds; the best DSC of a dataset
-    comes first. Trainable parameters are those of the model that ran; samples with an empty mask are counted (mean
-    over seeds). The split is named where it is another one than `test`. A collapsed model has a mark at its method.
+    Means over samples (over every sentence of them, where each was scored) and seeds, by dataset. Trainable
+    parameters are those of the model that ran; samples with an empty mask are counted (mean over seeds). The split is
+    named where it is another one than `test`. A collapsed model has a mark at its method.
     """
     return _with_collapses(study).drop(columns="collapsed")
 
@@ -31,7 +31,7 @@ def verdict(study: Study) -> str:
     """One sentence per dataset: which method wins, at how many trainable parameters, by how much; collapsed models
     cannot win."""
     seeds = study.results.groupby("dataset").seed.nunique()
-    scored = _with_collapses(study).dropna(subset=["DSC"])
+    scored = _with_collapses(study).dropna(subset=["DSC"]).sort_values("DSC", ascending=False, kind="stable")
     sentences = [_winner(str(dataset), rows, seeds[dataset]) for dataset, rows in scored.groupby("dataset")]
     nothing = "No run of this study that segments has been made, so no method wins; the table says why."
     return "\n\n".join(sentences) or nothing
@@ -85,7 +85,7 @@ def _with_collapses(study: Study) -> pd.DataFrame:
     if len(units) == 1:
         frame = frame.drop(columns=UNIT).rename(columns={"HD95": f"HD95 ({units[0]})"})
     frame = without_the_usual(frame)
-    return honest(frame.sort_values(["dataset", "DSC"], ascending=[True, False], na_position="last"))
+    return honest(frame.sort_values("dataset", kind="stable"))
 
 
 def _line(dataset: str, recipe: str, rows: pd.DataFrame, fallen: bool) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _winner(dataset: str, rows: pd.DataFrame, seeds: int) -> str:
     """
     tuned = rows[rows.trainable > 0]
     sound = tuned[~tuned.collapsed]
-    where = f"On **{markdown_text(dataset)}** ({markdown_text(rows[FROM].iloc[0])})"
+    where = f"On **{markdown_text(dataset)}** ({markdown_text(without_digests(rows[FROM].iloc[0]))})"
     if (rows["empty truth"] == rows.samples).all():
         return f"{where} every true mask is empty: there is nothing to find, so no method is the best one."
     fallen = len(tuned) - len(sound)

@@ -7,7 +7,7 @@ import pandas as pd
 from featherseg.core.markup import markdown_text
 from featherseg.reporting import style
 from featherseg.reporting.study import Study
-from featherseg.reporting.tables import show, source_of
+from featherseg.reporting.tables import show
 
 NOTHING = 1.0  # DSC in % below which a structure counts as not found
 
@@ -24,7 +24,7 @@ def tables(study: Study) -> list:
 
 def table(rows: pd.DataFrame, condition: str) -> pd.DataFrame:
     """DSC in % of one dataset under one text condition, mean over seeds: one line per structure with its number of
-    samples, one column per method, the best mean first.
+    samples, one column per method.
 
     Args:
         rows: those of `Study.by_target`.
@@ -33,19 +33,19 @@ def table(rows: pd.DataFrame, condition: str) -> pd.DataFrame:
     part = rows[rows.text_condition == condition]
     titles = dict(zip(part.recipe, part.title, strict=True))
     grid = 100 * part.pivot_table("mean", "target", "recipe", aggfunc="mean", sort=False)
-    best_first = grid.mean().sort_values(ascending=False).index
-    grid = grid[best_first].rename(columns=titles)
+    grid = grid.rename(columns=titles)
     grid.insert(0, "samples", part.groupby("target").n.first().astype(int))
     return grid.rename_axis("structure").rename_axis(None, axis="columns").sort_index().reset_index()
 
 
 def _of_dataset(rows: pd.DataFrame) -> Iterator:
     """The tables and the remark of one dataset."""
-    source = " / ".join(dict.fromkeys(source_of(row) for row in rows.itertuples()))
     own = table(rows, "own")
-    yield show(own, f"DSC in %, own prompt; {source}", digits=1)
+    yield show(own, "DSC in %, own prompt", digits=1)
     if "class_only" in set(rows.text_condition):
-        yield show(table(rows, "class_only"), f"DSC in %, class name only; {source}", digits=1)
+        yield show(table(rows, "class_only"), "DSC in %, class name only", digits=1)
+    weights = ", ".join(dict.fromkeys(rows.weights))
+    yield style.note(f"Where from: {markdown_text(f'{rows.data.iloc[0]}; weights {weights}')}")
     methods = own.drop(columns="samples").set_index("structure")
     lines = []
     for structure, dsc in methods.iterrows():

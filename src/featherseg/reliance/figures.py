@@ -10,6 +10,7 @@ import pandas as pd
 from featherseg.data.prepared import PreparedDataset
 from featherseg.reliance.record import Condition, Modality, Scores, Shapley
 from featherseg.reliance.suite import unpack
+from featherseg.reliance.tables import COMPARED
 from featherseg.reliance.verdict import is_drop, is_gain, tested, title
 from featherseg.reporting import style
 from featherseg.reporting.overlays import caption, draw_outlines
@@ -44,11 +45,44 @@ def changes(records: Mapping[str, Scores]) -> "Figure":
         axis.set(title=name, xlabel="change of DSC (points)", ylim=(len(order) - 0.4, -0.6))
         axis.set_yticks(range(len(order)), [title(condition["condition"]) for condition in order])
         axis.grid(axis="y", visible=False)
-    for label, colour in MODALITIES.values():
-        axes[0].plot([], [], "o", color=colour, label=label)
-    axes[0].plot([], [], "o", markerfacecolor="white", markeredgecolor="#555555", label="not significant")
-    figure.legend(loc="outside lower center", ncols=3)
+    _explain(figure, axes[0])
     return figure
+
+
+def exchanges(records: Mapping[str, Scores]) -> "Figure":
+    """The change of DSC with its interval under the interventions behind the verdict: one panel per intervention, one
+    line per model or control, filled where the loss or the gain is statistically significant."""
+    panels = {name: found for name, key in COMPARED.items() if any(found := _found(records, key))}
+    figure, axes = style.panels(max(len(panels), 1), width=3.2, height=1 + 0.24 * len(records), sharey=True)
+    figure.set_layout_engine("constrained", h_pad=0.1)
+    for axis, (name, conditions) in zip(axes, panels.items(), strict=False):
+        colour = MODALITIES[COMPARED[name][0]][1]
+        for place, condition in enumerate(conditions):
+            if condition:
+                whisker(axis, place, condition, colour)
+        axis.axvline(0, color="#555555", linewidth=1)
+        axis.set(title=name, xlabel="change of DSC (points)", ylim=(len(records) - 0.4, -0.6))
+        axis.grid(axis="y", visible=False)
+    axes[0].set_yticks(range(len(records)), list(records))
+    _explain(figure, axes[0])
+    return figure
+
+
+def _found(records: Mapping[str, Scores], key: tuple[Modality, str]) -> list[Condition | None]:
+    """One intervention in each record; None where it was not made, or asked for nothing of its own."""
+    found: list[Condition | None] = []
+    for record in records.values():
+        made = [condition for condition in tested(record) if (condition["modality"], condition["condition"]) == key]
+        found.append(made[0] if made else None)
+    return found
+
+
+def _explain(figure: "Figure", axis: "Axes") -> None:
+    """A legend of what colours and filled dots mean."""
+    for label, colour in MODALITIES.values():
+        axis.plot([], [], "o", color=colour, label=label)
+    axis.plot([], [], "o", markerfacecolor="white", markeredgecolor="#555555", label="not significant")
+    figure.legend(loc="outside lower center", ncols=3)
 
 
 def whisker(axis: "Axes", place: float, condition: Condition, colour: str) -> None:

@@ -9,34 +9,16 @@ from markupsafe import Markup
 
 from featherseg.data.prepared import PreparedDataset
 from featherseg.reliance import figures, tables
-from featherseg.reliance.controls import BOTH, IMAGE_ONLY, LANGUAGE_ONLY, NEITHER
 from featherseg.reliance.record import Record
 from featherseg.reliance.scores import NEAR_ZERO
 from featherseg.reliance.statistics import FEWEST
-from featherseg.reliance.verdict import (
-    CANNOT_TELL,
-    LEAST_DROP,
-    LEVEL,
-    MISLED,
-    UNDECIDED,
-    gains,
-    remarks,
-    title,
-    verdict,
-    wrong_controls,
-)
+from featherseg.reliance.verdict import LEAST_DROP, LEVEL, gains, remarks, title, verdict, wrong_controls
 from featherseg.reporting import style
 from featherseg.reporting.page import render
 from featherseg.reporting.tables import show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-HEADLINES = {BOTH: "image and language decide together", MISLED: "the image decides, foreign prompts mislead",
-             IMAGE_ONLY: "the image decides, the prompt is not shown to",
-             LANGUAGE_ONLY: "the prompt decides, the image is not shown to",
-             NEITHER: "neither image nor prompt is shown to decide",
-             UNDECIDED: "too few images to tell what decides", CANNOT_TELL: "this set cannot tell what decides"}
 
 
 def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> str:
@@ -49,7 +31,8 @@ def report(record: Record, trials: pd.DataFrame, dataset: PreparedDataset) -> st
         headline=headline(record), unfit=_unfit(record), conventions=_conventions(record),
         effects=_table(tables.effects(record), "effects"),
         comparison=_table(tables.comparison(compared), "comparison"),
-        changes=_png(figures.changes({"": record})), shares=_png(figures.shares(compared)),
+        exchanges=_png(figures.exchanges(compared)), changes=_png(figures.changes({"": record})),
+        shares=_png(figures.shares(compared)),
         matrices=_png(matrices) if matrices else "", overlays=overlays)
 
 
@@ -57,7 +40,7 @@ def headline(record: Record) -> str:
     """The model's name and what decides its masks, and whether it does better with another prompt than its own."""
     better = gains(record)
     but = f"; it does better with {title(better[0]['condition'])}" if better else ""
-    return f"{record['model']}: {HEADLINES[verdict(record)]}{but}"
+    return f"{record['model']}: {tables.HEADLINES[verdict(record)]}{but}"
 
 
 def _unfit(record: Record) -> list[str]:

@@ -4,6 +4,7 @@ Reliance is measured where `evaluate.reliance` of the study's params asks for it
 stand beside the runs of each dataset, and are made on the spot where no run was measured.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,9 +18,10 @@ from featherseg.core.paths import processed
 from featherseg.data.prepared import PreparedDataset
 from featherseg.data.prompts.wording import ATTRIBUTES
 from featherseg.reliance import figures, tables
+from featherseg.reliance.controls import BOTH, LANGUAGE_ONLY
 from featherseg.reliance.measure import Settings, measure_controls
 from featherseg.reliance.record import Condition, Record, Scores
-from featherseg.reliance.verdict import is_drop, is_gain, paragraph, verdict
+from featherseg.reliance.verdict import paragraph, verdict, wrong_controls
 from featherseg.reporting import pictures, style
 from featherseg.reporting.records import JOIN, data_kinds, data_label
 from featherseg.reporting.study import Study
@@ -63,7 +65,9 @@ def with_origin(dataset: str) -> str:
 def measured(study: Study) -> list[Measured]:
     """The measured runs of the smallest seed of each recipe and dataset, by dataset."""
     first: dict[tuple[str, str], Measured] = {}
-    for run in sorted(study.runs, key=lambda run: (run.dataset, run.seed, run.recipe)):
+    places = {recipe: place for place, recipe in enumerate(study.declared)}
+    order = sorted(study.runs, key=lambda run: (run.dataset, run.seed, places.get(run.recipe, len(places)), run.recipe))
+    for run in order:
         path = study.evaluate(run.name) / "reliance.json"
         if path.is_file():
             split, record = next(iter(read_json(path).items()))
@@ -71,17 +75,28 @@ def measured(study: Study) -> list[Measured]:
     return list(first.values())
 
 
-def quote(study: Study) -> str:
-    """For each dataset the paragraph of its most accurate run, and how many runs have which answer."""
-    paragraphs = []
-    for dataset, runs in by_dataset(study):
-        best = _most_accurate(runs)
-        answers = pd.Series([verdict(measurement.record) for measurement in runs]).value_counts()
-        counts = ", ".join(f"{answer} in {count}" for answer, count in answers.items())
-        best_run = markdown_text(paragraph(best.record, study.title(best.run.recipe), best.data))
-        paragraphs.append(f"**{markdown_text(dataset)}**: {best_run} "
-                          f"What decides, over the {len(runs)} runs measured here: {counts}.")
-    return "\n\n".join(paragraphs) or HOW
+def answer(study: Study) -> str:
+    """In how many runs the prompt decides and what decides in the others, then a line for each dataset on its most
+    accurate run."""
+    runs = measured(study)
+    if not runs:
+        return HOW
+    answers = Counter(verdict(measurement.record) for measurement in runs)
+    reading = sum(answers[answer] for answer in (BOTH, LANGUAGE_ONLY))
+    others = [f"{answer} in {count}" for answer, count in answers.most_common() if answer not in (BOTH, LANGUAGE_ONLY)]
+    sentences = f"**The prompt decides, alone or together with the image, in {reading} of {len(runs)} runs.**"
+    sentences += f" What decides in the others: {', '.join(others)}." if others else ""
+    lines = [f"- {markdown_text(_short(study, of_dataset))}" for _, of_dataset in by_dataset(study)]
+    return "\n".join([sentences, "", *lines])
+
+
+def _short(study: Study, runs: Sequence[Measured]) -> str:
+    """What decides for the most accurate run of a dataset, and which controls show that this cannot be told."""
+    best = _most_accurate(runs)
+    record, wrong = best.record, wrong_controls(best.record["controls"])
+    because = f", since controls are not recognised as what they are ({', '.join(wrong)})" if wrong else ""
+    return (f"{best.data}, {record['n_samples']} structures in {record['n_images']} images: of "
+            f"{study.title(best.run.recipe)}, the most accurate, {tables.HEADLINES[verdict(record)]}{because}.")
 
 
 def compared(study: Study) -> dict[str, dict[str, Scores]]:
@@ -104,16 +119,23 @@ def compared(study: Study) -> dict[str, dict[str, Scores]]:
 
 
 def decisions(study: Study) -> list:
-    """What decides, run by run, with the scores behind it and the controls below, as a table and as Shapley values;
-    each dataset below a heading that says where it comes from."""
+    """What decides, run by run, with the scores behind it and the controls below: drawn with intervals, as a table and
+    as Shapley values; each dataset below a heading that says where it comes from. The most accurate run in sentences
+    follows, closed."""
+    quotable = {dataset: _most_accurate(runs) for dataset, runs in by_dataset(study)}
     shown = []
     for dataset, records in compared(study).items():
-        shown += [style.heading(dataset), show(tables.comparison(records), digits=1), figures.shares(records)]
+        shown += [style.heading(dataset), figures.exchanges(records), show(tables.comparison(records), digits=1),
+                  figures.shares(records)]
+        if best := quotable.get(dataset):
+            title = study.title(best.run.recipe)
+            shown.append(style.folded(f"{title} in sentences, to quote", paragraph(best.record, title, best.data)))
     return shown
 
 
 def attributes(study: Study) -> pd.DataFrame:
-    """The change of DSC in points when one attribute of the prompt is changed, with intervals, run by run."""
+    """The change of DSC in points when one attribute of the prompt is changed, run by run; a star marks a significant
+    one."""
     lines = []
     for dataset, runs in by_dataset(study):
         for measurement in runs:
@@ -126,9 +148,10 @@ def attributes(study: Study) -> pd.DataFrame:
 def attribute_changes(study: Study) -> "Figure | Markdown":
     """The same as a chart: one panel per dataset, one line per run, one colour per attribute, filled where the loss or
     the gain is significant."""
-    datasets = list(by_dataset(study))
+    datasets = [(dataset, runs) for dataset, runs in by_dataset(study)
+                if any(_flips(measurement.record) for measurement in runs)]
     if not datasets:
-        return style.note(HOW)
+        return style.note("No prompt of these runs names an attribute." if measured(study) else HOW)
     rows = max(len(runs) for _, runs in datasets)
     figure, axes = style.panels(len(datasets), width=6.2, height=1.2 + 0.55 * rows, columns=2)
     for axis, (dataset, runs) in zip(axes, datasets, strict=True):
@@ -184,7 +207,4 @@ def _flips(record: Record) -> dict[str, Condition]:
 
 
 def _cell(flip: Condition | None) -> str:
-    if flip is None:
-        return "not measured"
-    mark = " *" if is_drop(flip) or is_gain(flip) else ""
-    return f"{tables.points(flip['drop'])} ({tables.interval(flip['low'], flip['high'])}){mark}"
+    return "not measured" if flip is None else tables.starred(flip)

@@ -8,11 +8,28 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from featherseg.reliance.controls import BOTH, IMAGE_ONLY, LANGUAGE_ONLY, NEITHER
 from featherseg.reliance.record import Condition, Interval, Modality, Record, Scores
-from featherseg.reliance.verdict import Conditions, is_drop, is_gain, tested, title, verdict
+from featherseg.reliance.verdict import (
+    CANNOT_TELL,
+    MISLED,
+    UNDECIDED,
+    Conditions,
+    is_drop,
+    is_gain,
+    tested,
+    title,
+    verdict,
+)
 from featherseg.tasks.segmentation.image import BLUR, MEAN_COLOUR, OTHER_IMAGE
 from featherseg.tasks.segmentation.text import NONE, OTHER_STRUCTURE, OWN, PERMUTED
 
+# what decides, as a headline says it
+HEADLINES = {BOTH: "image and language decide together", MISLED: "the image decides, foreign prompts mislead",
+             IMAGE_ONLY: "the image decides, the prompt is not shown to",
+             LANGUAGE_ONLY: "the prompt decides, the image is not shown to",
+             NEITHER: "neither image nor prompt is shown to decide",
+             UNDECIDED: "too few images to tell what decides", CANNOT_TELL: "this set cannot tell what decides"}
 CHANGED = {"text": "prompt", "image": "image"}  # by modality
 COUNTS: dict[str, Literal["n_not_measured", "n_own_prompt", "n_cut", "n_empty_prediction"]] = {
     "not measured": "n_not_measured", "same prompt": "n_own_prompt", "cut prompt": "n_cut",
@@ -61,7 +78,8 @@ def _effect(condition: Condition) -> dict[str, Any]:
 
 
 def comparison(records: Mapping[str, Scores]) -> pd.DataFrame:
-    """One line per model or control, by name: what decides, and the scores behind it, those that the data allow.
+    """One line per model or control, by name: what decides, and the scores behind it, those that the data allow;
+    `figures.exchanges` draws their intervals. A star marks a significant change.
 
     `hit`: how often the mask lies most on the structure that was asked for; `moved`: how often a swapped prompt takes
     it along.
@@ -108,7 +126,12 @@ def _change(one: Condition | None) -> str:
         return "–"
     if one["same_as"] == OWN:
         return "could not be exchanged"
-    return f"{points(one['drop'])} ({interval(one['low'], one['high'])})"
+    return starred(one)
+
+
+def starred(condition: Condition) -> str:
+    """An intervention's change of DSC in points, with a star where it is significant."""
+    return f"{points(condition['drop'])} *" if is_drop(condition) or is_gain(condition) else points(condition["drop"])
 
 
 def _percent(share: Interval) -> str:

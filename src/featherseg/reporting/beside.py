@@ -4,7 +4,7 @@ A difference is shown only where data and weights are those of the paper: data f
 public weights, as released or assembled from released parts. The records of the runs say so (`records.py`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,7 @@ from featherseg.reporting.tables import FROM
 if TYPE_CHECKING:
     import pandas as pd
 
-PUBLISHED, HERE, RELEASED = "published", "here", "here, as released"
-NOT_RUN = "not run"
+HERE, RELEASED = "here", "here, as released"
 
 
 @dataclass(frozen=True)
@@ -86,3 +85,15 @@ def line(place: Mapping[str, Any], label: str, source: str, cells: Mapping[str, 
         data: where our data come from, empty on a line without our numbers.
     """
     return {**place, "": label, FROM: source, "data": data, **cells}
+
+
+def ran_first(lines: Iterable[dict[str, Any]], column: str = "dataset") -> list[dict[str, Any]]:
+    """Lines of a table, those of the datasets on which something was made here before the others.
+
+    Args:
+        lines: as `line` makes them.
+        column: whose values are kept together.
+    """
+    lines = list(lines)
+    ran = {line[column] for line in lines if line["data"]}
+    return sorted(lines, key=lambda line: line[column] not in ran)

@@ -1,6 +1,6 @@
 """Records as frames: what `collect` wrote, under the column names that tables use."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -131,6 +131,13 @@ def _read(source: "Path | TextIO", text: Iterable[str], needed: Iterable[str]) -
     columns = list(table.columns.intersection(list(text)))
     table[columns] = table[columns].fillna("").map(from_csv_cell)
     return table
+
+
+def in_order(rows: "pd.DataFrame", recipes: Sequence[str]) -> "pd.DataFrame":
+    """The rows by recipe in this order; those of other recipes follow as they are."""
+    places = {recipe: place for place, recipe in enumerate(recipes)}
+    order = rows.recipe.map(places).fillna(len(places)).sort_values(kind="stable")
+    return rows.loc[order.index].reset_index(drop=True)
 
 
 def whole_sets(results: "pd.DataFrame") -> "pd.DataFrame":

@@ -1,5 +1,6 @@
-"""reports/index.html: one line for every page and table."""
+"""reports/index.html: the root study in one figure, and one line for every page."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -7,8 +8,13 @@ from urllib.parse import quote
 from featherseg.core.errors import UserError
 from featherseg.core.files import atomic_path
 from featherseg.core.paths import REPORTS, verification
+from featherseg.reporting import style
+from featherseg.reporting.compact import with_smaller_pictures
 from featherseg.reporting.page import page_title_and_summary, render
+from featherseg.reporting.study import Study
 
+ROOT_STUDY = "study"
+_SENTENCE_END = re.compile(r"(?<=[a-z)]\.) (?=[A-Z])")
 TABLES = {
     "runs.csv": "every declared run: its settings, data, weights, parameters and machine, or why it was not made",
     "results.csv": "every score of every run, one per line",
@@ -30,13 +36,20 @@ class Section(NamedTuple):
     """What one folder of reports/ holds."""
 
     name: str
-    entries: list[Entry]
+    pages: list[Entry]
+    tables: list[Entry]
+
+
+class Picture(NamedTuple):
+    """A picture inside the page: its address, and the width in pixels at which it is shown."""
+
+    address: str
+    width: int
 
 
 def write_index() -> Path:
-    """Link every page and every table in reports/, by study, each with one line; return the page.
-
-    The study `study`, which `dvc repro` runs, comes first.
+    """Draw the study `study`, which `dvc repro` runs, link every page in reports/ with one line, and the tables; return
+    the page. That study comes first.
 
     Raises:
         UserError: there is no reports/.
@@ -44,24 +57,41 @@ def write_index() -> Path:
     if not REPORTS.is_dir():
         raise UserError(f"there is no folder {REPORTS}/ to link; collect a study first: featherseg collect.")
     folders = [path for path in REPORTS.iterdir() if path.is_dir()]
-    folders.sort(key=lambda path: (path.name != "study", path))
-    sections = [Section(_name(folder), [*_pages(folder), *_tables(folder)]) for folder in folders]
-    sections.append(Section("Benchmarks", _tables(REPORTS)))
-    shown = [section for section in sections if section.entries]
+    folders.sort(key=lambda path: (path.name != ROOT_STUDY, path))
+    sections = [Section(_name(folder), _pages(folder), _tables(folder)) for folder in folders]
+    sections.append(Section("Benchmarks", [], _tables(REPORTS)))
+    shown = [section for section in sections if section.pages or section.tables]
     target = REPORTS / "index.html"
+    text = render("reporting/index.html", title="featherseg reports", summary="", sections=shown, headline=_headline())
     with atomic_path(target) as beside:
-        text = render("reporting/index.html", title="featherseg reports", summary="", sections=shown)
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(with_smaller_pictures(text), encoding="utf-8")
     return target
 
 
+def _headline() -> Picture | None:
+    """The figure of the root study; None where nothing was collected or scored."""
+    study = Study(ROOT_STUDY)
+    if not all((study.reports / name).is_file() for name in ("runs.csv", "results.csv")):
+        return None
+    from featherseg.reporting import headline
+
+    drawn = headline.figure(study)
+    return Picture(style.embedded(drawn), int(96 * drawn.get_figwidth())) if drawn else None
+
+
 def _name(folder: Path) -> str:
+    if folder.name == ROOT_STUDY:
+        return "The study that dvc repro runs"
     return f"Study: {folder.name}" if (folder / "results.csv").is_file() else folder.name.replace("_", " ").capitalize()
 
 
 def _pages(folder: Path) -> list[Entry]:
     pages = set(folder.glob("*.html")) - {verification(folder.name)}  # a clone has none, and the index is committed
-    return [Entry(_link(path), *page_title_and_summary(path)) for path in sorted(pages)]
+    entries = []
+    for path in sorted(pages):
+        title, summary = page_title_and_summary(path)
+        entries.append(Entry(_link(path), title, _SENTENCE_END.split(summary)[0]))
+    return entries
 
 
 def _tables(folder: Path) -> list[Entry]:

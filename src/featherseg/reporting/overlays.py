@@ -2,19 +2,25 @@
 
 import textwrap
 import unicodedata
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featherseg.core.glyphs import drawable
+from featherseg.core.markup import elided
 from featherseg.data.prepared import PreparedDataset, Sample
+from featherseg.reporting import style
 from featherseg.reporting.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TRUTH, PREDICTION = "#FFD23F", "#00C2FF"
+COLUMN, ROW = 1.85, 2.15  # inches of a picture in a grid
+MOST_COLUMNS = 8  # methods side by side
 SIDE = 360  # pixels to which the longer side of a picture is reduced
 
 
@@ -39,6 +45,62 @@ def predictions(study: Study, run: str) -> "pd.DataFrame":
     split = study.results[study.results.run == run].split.iloc[0]
     folder, own = study.evaluate(run), [("text_condition", "=", "own"), ("split", "=", split), ("sentence", "=", 0)]
     return pd.read_parquet(folder / "predictions.parquet", filters=own).set_index("sample_id")
+
+
+def grid(data: PreparedDataset, by_method: "Mapping[str, pd.DataFrame]", names: Mapping[str, str]) -> "list[Figure]":
+    """The same images for all methods: one column per method, one row each for the best, the median and the worst image
+    by the mean of the methods' DSC. First comes the image with its truth and its prompt.
+
+    An empty mask where there is nothing is neither best nor worst, unless there is nothing else.
+
+    Args:
+        data: the dataset.
+        by_method: `predictions` of a run of each method.
+        names: how each method is called.
+
+    Returns:
+        A figure for at most `MOST_COLUMNS` methods each.
+    """
+    chosen, means = _chosen(by_method)
+    samples = {sample.sample_id: sample for sample in data.samples}
+    figures = []
+    for start in range(0, len(by_method), MOST_COLUMNS):
+        methods = list(by_method)[start:start + MOST_COLUMNS]
+        columns = 1 + len(methods)
+        figure, axes = style.panels(columns * len(chosen), width=COLUMN, height=ROW, columns=columns)
+        figure.set_layout_engine("constrained", h_pad=0.06, w_pad=0.04)
+        for place, (rank, sample_id) in enumerate(chosen.items()):
+            row, sample = axes[place * columns:(place + 1) * columns], samples[sample_id]
+            shown = [by_method[method].loc[sample_id] for method in methods]
+            draw_outlines(row[0], data.image(sample), data.mask(sample))
+            row[0].set_title(f"{rank}: {100 * means[sample_id]:.0f} %", fontsize=8.5, loc="left", fontweight="bold")
+            row[0].set_xlabel(caption(shown[0].prompt, 26), fontsize=7, loc="left")
+            for axis, prediction in zip(row[1:], shown, strict=True):
+                draw_outlines(axis, data.image(sample), data.mask(sample), _decode(prediction))
+                axis.set_title(_scored(prediction), fontsize=8.5, loc="left")
+                if prediction.prompt != shown[0].prompt:
+                    axis.set_xlabel(caption(prediction.prompt, 26), fontsize=7, loc="left")
+        for axis, method in zip(axes[1:columns], methods, strict=True):
+            axis.set_title(f"{_heading(names[method])}\n{axis.get_title(loc='left')}", fontsize=8.5, loc="left")
+        figures.append(figure)
+    return figures
+
+
+def _chosen(by_method: "Mapping[str, pd.DataFrame]") -> "tuple[dict[str, str], pd.Series]":
+    """The samples of `extremes` by the mean of the methods' DSC, and these means by sample."""
+    import pandas as pd
+
+    dsc = pd.DataFrame({method: stored.dsc for method, stored in by_method.items()}).dropna()
+    of_something = pd.Series(False, dsc.index)
+    for stored in by_method.values():
+        of_something |= ~(stored.empty_truth & stored.empty_prediction).reindex(dsc.index).astype(bool)
+    means = dsc.mean(axis=1)
+    return extremes(means[of_something] if of_something.any() else means), means
+
+
+def _heading(method: str) -> str:
+    """A method's name on at most two lines above a column."""
+    return "\n".join(textwrap.wrap(elided(method), 20))
 
 
 def draw_prediction(axis: "Axes", data: PreparedDataset, sample: Sample, prediction: "pd.Series", heading: str,
@@ -73,13 +135,16 @@ def _decode(prediction: "pd.Series") -> np.ndarray:
     return mask.decode({"size": size, "counts": prediction.rle}).astype(bool)
 
 
-def draw_outlines(axis: "Axes", image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
-    """An image with both outlines, reduced to `SIDE` pixels."""
+def draw_outlines(axis: "Axes", image: np.ndarray, truth: np.ndarray, prediction: np.ndarray | None = None) -> None:
+    """An image with the outlines of its truth and of a prediction, where there is one, reduced to `SIDE` pixels."""
     step = max(1, -(-max(image.shape[:2]) // SIDE))
     image = image[::step, ::step]
     height, width = image.shape[:2]
     axis.imshow(image, interpolation="antialiased")
-    for mask, colour, line in ((truth, TRUTH, "solid"), (prediction, PREDICTION, "dashed")):
+    outlines = [(truth, TRUTH, "solid")]
+    if prediction is not None:
+        outlines.append((prediction, PREDICTION, "dashed"))
+    for mask, colour, line in outlines:
         # a rim of background, so that a mask cut by the border is outlined along it
         padded = np.pad(mask[::step, ::step], 1)
         place: dict[str, Any] = {"levels": [0.5], "extent": (-1, width, -1, height)}

@@ -6,12 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featherseg.config import RECIPES_FILE, RecipeNote, Run, read_run
+from featherseg.config import RECIPES_FILE, RecipeNote, Run, read_run, read_yaml, study_params_path
 from featherseg.core import paths
 from featherseg.core.errors import UserError
 from featherseg.core.files import read_object
 from featherseg.core.registry import unknown
-from featherseg.reporting.frames import first_split, joined, read_runs, read_scores, whole_sets
+from featherseg.reporting.frames import first_split, in_order, joined, read_runs, read_scores, whole_sets
+from featherseg.reporting.looks import Look, looks, rows_of
 from featherseg.reporting.records import SEGMENTATION
 
 if TYPE_CHECKING:
@@ -81,6 +82,18 @@ class Study:
         return self.recipes[recipe]["title"]
 
     @cached_property
+    def declared(self) -> list[str]:
+        """The recipes that the study's params name, in the order in which every table and figure shows them."""
+        path = study_params_path(self.name)
+        params = read_yaml(path) if path.is_file() else {}
+        return list(params.get("study", {}).get("recipes", []))
+
+    @cached_property
+    def looks(self) -> dict[str, Look]:
+        """Colour and marker of each recipe, the same in every figure of the study."""
+        return looks(rows_of(self.every_task))
+
+    @cached_property
     def unlisted(self) -> list[str]:
         """Runs on disk, trained or scored, that the study does not declare."""
         folder = paths.RUNS / self.name
@@ -90,7 +103,7 @@ class Study:
     @cached_property
     def every_task(self) -> "pd.DataFrame":
         """The scores of whole datasets, whatever the task, every split and measure: one row per score, as
-        `frames.joined` makes them, and one for each run that was not made.
+        `frames.joined` makes them, and one for each run that was not made; in the order of `declared`.
 
         Raises:
             UserError: the results have not been collected.
@@ -128,7 +141,7 @@ class Study:
     @cached_property
     def _joined(self) -> "pd.DataFrame":
         runs, scores = self._collected("runs.csv"), self._collected("results.csv")
-        return joined(read_runs(runs), read_scores(scores))
+        return in_order(joined(read_runs(runs), read_scores(scores)), self.declared)
 
     @property
     def _segmented(self) -> "pd.DataFrame":

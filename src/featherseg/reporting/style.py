@@ -1,24 +1,44 @@
 """How figures look: one typography, a colour-blind-safe palette, and what charts share."""
 
+import base64
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from featherseg.core.glyphs import NOTE, drawable, families, is_drawable
-from featherseg.core.markup import elided, markdown_text
+from featherseg.core.markup import elided, html_text, markdown_text
 
 if TYPE_CHECKING:
     import pandas as pd
-    from IPython.display import Image, Markdown
+    from IPython.display import HTML, Image, Markdown
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.backend_bases import RendererBase
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
 # Okabe and Ito's palette
 SERIES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))  # of lines that are not methods
+SHARP = 192  # dots per inch of a drawing on a screen with two dots per pixel
+TICK_LABEL = 0.62  # inches that a label such as 500 k takes along an axis
+# inches of a legend's entry: its mark with gaps, each of its letters, and its height
+LEGEND_MARK, LEGEND_LETTER, LEGEND_ROW = 0.65, 0.078, 0.19
+DOT_REACH = 5  # points from the middle of a dot to its rim
+# where a label may stand, by its offset in points from its dot; the first that fits is taken
+PLACES: dict[tuple[float, float], dict[str, Any]] = {
+    (7, 0): {"ha": "left", "va": "center"},
+    (-7, 0): {"ha": "right", "va": "center"},
+    (0, 7): {"ha": "center", "va": "bottom"},
+    (0, -7): {"ha": "center", "va": "top"},
+    (5, 5): {"ha": "left", "va": "bottom"},
+    (5, -5): {"ha": "left", "va": "top"},
+    (-5, 5): {"ha": "right", "va": "bottom"},
+    (-5, -5): {"ha": "right", "va": "top"},
+}
 DOT: dict[str, Any] = {"s": 60, "zorder": 3, "edgecolor": "white", "linewidth": 0.7}  # of a scatter plot
 RC = {
     "font.size": 10,
@@ -42,27 +62,8 @@ RC = {
 }
 
 
-def colour(adapter: str, variant: str = "") -> str:
-    """The colour of a method, which its own file declares.
-
-    Args:
-        adapter: the method's name.
-        variant: its positions or its direction, where it has such.
-    """
-    from featherseg.adapters import METHODS
-
-    return METHODS[adapter].colours.get(variant, "#000000") if adapter in METHODS else "#000000"
-
-
-def marker(adapter: str) -> str:
-    """The marker of a method, which its own file declares."""
-    from featherseg.adapters import METHODS
-
-    return METHODS[adapter].marker if adapter in METHODS else "."
-
-
 def panels(
-    count: int, width: float = 4.2, height: float = 3.4, columns: int = 3, **shared: Any
+    count: int, width: float = 4.2, height: float = 3.4, columns: int = 4, **shared: Any
 ) -> tuple["Figure", list["Axes"]]:
     """A figure of `count` panels in rows of at most `columns`, each of the given size in inches."""
     import matplotlib
@@ -121,24 +122,92 @@ def panel_title(rows: "pd.DataFrame") -> str:
     return f"{first.dataset} ({first.data})"
 
 
-def legend(figure: "Figure", axes: "Sequence[Axes]", columns: int = 6) -> None:
-    """One legend below the panels, each label once."""
-    entries = {}
+def legend(figure: "Figure", axes: "Sequence[Axes]", columns: int = 6, order: Iterable[str] = ()) -> None:
+    """One legend below the panels, for which the figure grows; each label once, those of `order` first."""
+    entries: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries[label] = handle
     if entries:
-        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), columns))
+        first = [label for label in dict.fromkeys(order) if label in entries]
+        labels = list(dict.fromkeys([*first, *entries]))
+        handles = [entries[label] for label in labels]
+        longest = max(len(elided(label)) for label in labels)
+        room = int(figure.get_figwidth() / (LEGEND_MARK + LEGEND_LETTER * longest))
+        columns = max(1, min(len(labels), columns, room))
+        rows = -(-len(labels) // columns)
+        figure.set_figheight(figure.get_figheight() + LEGEND_ROW * rows)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def few_ticks(axis: "Axes") -> None:
-    """Few ticks, with prefixes (100 k, 2 M), on a linear or logarithmic horizontal axis."""
-    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+    """As many ticks as have room, with prefixes (100 k, 2 M), on a linear or logarithmic horizontal axis."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
     log = axis.get_xscale() == "log"
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12) if log else MaxNLocator(4))
+    axis.xaxis.set_major_locator(_log_locator()() if log else MaxNLocator(4))
     axis.xaxis.set_major_formatter(EngFormatter())
     axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+@cache
+def _log_locator() -> "type[LogLocator]":
+    """Ticks of a logarithmic axis at 1, 2 and 5, at 1 and 3, or at powers of ten, as labels have room."""
+    from matplotlib.ticker import LogLocator
+
+    class RoomyLog(LogLocator):
+        def tick_values(self, vmin: float, vmax: float) -> Any:
+            axes: Any = cast("Axis", self.axis).axes
+            room = max(2, int(axes.bbox.width / axes.figure.dpi / TICK_LABEL))
+            decades = np.log10(vmax / vmin)
+            chosen = next((subs for subs in ((1, 2, 5), (1, 3)) if len(subs) * decades <= room), (1,))
+            self.set_params(subs=chosen, numticks=room)
+            return super().tick_values(vmin, vmax)
+
+    return RoomyLog
+
+
+def label_points(axis: "Axes", points: Sequence[tuple[float, float, str]]) -> None:
+    """Write names beside points where there is room: over no other name, no point and not beyond the frame. A legend
+    has the others.
+
+    Args:
+        axis: where the points are drawn; its limits and its figure's other texts are final.
+        points: x, y and name of each.
+    """
+    from matplotlib.transforms import Bbox
+
+    figure = cast("Figure", axis.figure)
+    figure.draw_without_rendering()  # decides where the axis is
+    reach = DOT_REACH * figure.dpi / 72
+    taken = []
+    for x, y, _ in points:
+        column, row = axis.transData.transform((x, y))
+        taken.append(Bbox.from_extents(column - reach, row - reach, column + reach, row + reach))
+    for x, y, name in points:
+        for offset, place in PLACES.items():
+            label = axis.annotate(name, (x, y), xytext=offset, textcoords="offset points", fontsize=8, **place)
+            label.set_in_layout(False)
+            box = label.get_window_extent()
+            inside = axis.bbox.containsx(box.x0) and axis.bbox.containsx(box.x1) and axis.bbox.containsy(
+                box.y0) and axis.bbox.containsy(box.y1)
+            if inside and not box.count_overlaps(taken):
+                taken.append(box)
+                break
+            label.remove()
+
+
+def short_names(titles: Iterable[str]) -> dict[str, str]:
+    """Titles of methods as labels: without a beginning, such as `DINO-CLIPSeg, `, that several have in common, where
+    they still differ."""
+    titles = list(dict.fromkeys(titles))
+    beginnings = Counter(title.partition(", ")[0] for title in titles if ", " in title)
+    short = {}
+    for title in titles:
+        beginning, _, rest = title.partition(", ")
+        short[title] = rest if beginnings[beginning] > 1 and rest else title
+    counts = Counter(short.values())
+    return {title: name if counts[name] == 1 else title for title, name in short.items()}
 
 
 def heat(axis: "Axes", grid: "pd.DataFrame", low: float | None = None, high: float | None = None,
@@ -175,6 +244,13 @@ def heading(text: str) -> "Markdown":
     return Markdown(f"### {markdown_text(text)}")
 
 
+def folded(summary: str, text: str) -> "HTML":
+    """A text that a reader opens by its summary."""
+    from IPython.display import HTML
+
+    return HTML(f"<details><summary>{html_text(summary)}</summary>\n<p>{html_text(text)}</p></details>")
+
+
 def for_notebooks() -> None:
     """Make a notebook draw figures at twice the resolution, so that they are sharp on any screen."""
     from IPython import get_ipython
@@ -192,3 +268,10 @@ def picture(figure: "Figure", dpi: int = 120) -> "Image":
     buffer = io.BytesIO()
     figure.savefig(buffer, format="jpeg", dpi=dpi, pil_kwargs={"quality": 82})
     return Image(buffer.getvalue(), format="jpeg", width=int(figure.get_figwidth() * 96))
+
+
+def embedded(figure: "Figure") -> str:
+    """A drawing as the address of a picture that is inside its page, sharp on any screen."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=SHARP)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -36,16 +36,15 @@ def accuracy_and_cost(study: Study) -> "Figure | Markdown":
     panels = itertools.product(datasets, ("trainable_parameters", "memory"))
     for axis, (dataset, cost) in zip(axes, panels, strict=True):
         rows = frame[frame.dataset == dataset]
-        for _, runs in rows.groupby("recipe", sort=False):
-            first = runs.iloc[0]
-            axis.scatter(runs[cost].mean(), runs.accuracy.mean(), label=first.title, **DOT | {"s": 90},
-                         marker=style.marker(first.adapter),
-                         color=style.colour(first.adapter, first.direction or first.positions))
+        for recipe, runs in rows.groupby("recipe", sort=False):
+            look = study.looks[str(recipe)]
+            axis.scatter(runs[cost].mean(), runs.accuracy.mean(), label=runs.title.iloc[0], marker=look.marker,
+                         color=look.colour, **DOT | {"s": 90})
         wide = rows[cost].max() > 10 * rows[cost].min()
         axis.set(title=f"{panel_title(rows)}, {rows.split.iloc[0]}", xscale="log" if wide else "linear")
         _label(axis, rows, cost)
         axis.margins(x=0.15, y=0.18)
-    legend(figure, axes)
+    legend(figure, axes, order=study.results.title)
     return figure
 
 

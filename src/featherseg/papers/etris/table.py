@@ -8,9 +8,9 @@ import pandas as pd
 
 from featherseg.papers.etris import published
 from featherseg.reporting import beside
-from featherseg.reporting.beside import HERE, NOT_RUN, PUBLISHED, RELEASED, Column
+from featherseg.reporting.beside import HERE, RELEASED, Column
 from featherseg.reporting.study import Study
-from featherseg.reporting.tables import FROM, honest, made_here, source_of
+from featherseg.reporting.tables import FROM, NOT_RUN, NOT_VERIFIED, PUBLISHED, honest, made_here, source_of
 from featherseg.tasks.segmentation.referring import ALL, FIRST, MEASURES, MIOU, OIOU
 
 SETS = {FIRST: "first sentence", ALL: "all sentences"}
@@ -56,8 +56,8 @@ def main_table(study: Study, paper: Paper = ETRIS) -> pd.DataFrame:
     """A paper on each split: the published number, and below it what was made here, by the measures of `MAIN`.
 
     The published number is compared with mIoU at 0.35 over all sentences, which is what the released code prints as
-    IoU. Datasets that the paper lacks follow, without a published line; those that were not scored sentence by sentence
-    have the mean IoU at the run's threshold.
+    IoU. Datasets on which something was made come first, and those that the paper lacks have no published line; those
+    that were not scored sentence by sentence have the mean IoU at the run's threshold.
     """
     rows = paper.rows()
     values = published.by_split(rows, paper.columns)
@@ -68,7 +68,7 @@ def main_table(study: Study, paper: Paper = ETRIS) -> pd.DataFrame:
         printed = row.dropna().to_dict()
         place = {"dataset": dataset, "split": split, "measure": paper.printed}
         read_from = published.sources(rows[(rows.dataset == dataset) & (rows.split == split)])
-        cells = {title: f"{printed[title]:.2f}" if title in printed else "not verified" for title in paper.titles}
+        cells = {title: f"{printed[title]:.2f}" if title in printed else NOT_VERIFIED for title in paper.titles}
         lines.append(beside.line(place, PUBLISHED, f"published: {read_from}", cells))
         if dataset in declared:
             lines += _lines_here(study, paper, dataset, split, printed)
@@ -81,7 +81,7 @@ def main_table(study: Study, paper: Paper = ETRIS) -> pd.DataFrame:
     for dataset, split in own[["dataset", "split"]].drop_duplicates().itertuples(index=False):
         lines += _lines_here(study, paper, dataset, split, {})
     columns = ["dataset", "split", "measure", "", *paper.titles, FROM, "data"]
-    return honest(pd.DataFrame(lines, columns=columns))
+    return honest(pd.DataFrame(beside.ran_first(lines), columns=columns))
 
 
 def measures(study: Study) -> pd.DataFrame:

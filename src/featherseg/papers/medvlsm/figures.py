@@ -24,7 +24,7 @@ def regime_figure(study: Study) -> "Figure":
     here = scores(study)
     here = on_its_own(here[here.status == "ok"])
     tests, order = known_first(here.tested), in_order(here.regime)
-    figure, axes = style.panels(2 + len(tests), width=4.3, height=3.4)
+    figure, axes = style.panels(2 + len(tests), width=max(4.3, 1 + 0.5 * len(order)), height=3.4)
     every_set = published.table_2().loc[INDIVIDUAL].index
     _published_panel(axes[0], ENDOSCOPY, "published: mean of 3 endoscopy sets")
     _published_panel(axes[1], every_set, "published: mean of 8 sets")
@@ -34,10 +34,11 @@ def regime_figure(study: Study) -> "Figure":
             means = runs.groupby("regime").dsc.mean()
             means = means.reindex([regime for regime in order if regime in means])
             first = runs.iloc[0]
-            axis.plot([order.index(regime) for regime in means.index], means, marker=style.marker(first.adapter),
-                      alpha=0.85, label=f"{named(first)} (here)", **_look(str(recipe), first.released, here))
-        axis.set_xticks(range(len(order)), [_on_two_lines(regime) for regime in order],
-                        rotation=20 if len(order) > 3 else 0)
+            look = study.looks[str(recipe)]
+            axis.plot([order.index(regime) for regime in means.index], means, marker=look.marker, color=look.colour,
+                      linestyle="--" if first.released else "-", alpha=0.85, label=f"{named(first)} (here)")
+        slanted: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(order) > 3 else {}
+        axis.set_xticks(range(len(order)), [_on_two_lines(regime) for regime in order], **slanted)
         axis.set(title=f"tested: {tested} ({rows.data.iloc[0]})", xlim=(-0.5, len(order) - 0.5))
     for axis in axes:
         axis.margins(x=0.12, y=0.12)
@@ -82,9 +83,3 @@ def _published_panel(axis: "Axes", sets: "tuple[str, ...] | pd.Index", title: st
 
 def _on_two_lines(regime: str) -> str:
     return regime.replace(": ", ":\n")
-
-
-def _look(recipe: str, released: bool, rows: pd.DataFrame) -> dict[str, Any]:
-    """One colour per recipe, and a dashed line for one as released."""
-    recipes = list(dict.fromkeys(rows.recipe))
-    return {"color": f"C{recipes.index(recipe) % 10}", "linestyle": "--" if released else "-"}

@@ -7,7 +7,7 @@ domain is left out, a set for testing only of a domain that stayed in stands apa
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -17,12 +17,9 @@ from featherseg.data.raw.specs import SPECS
 from featherseg.papers.medvlsm import published
 from featherseg.papers.medvlsm.published import REGIMES, SETS, STATE_OF_THE_ART
 from featherseg.reporting import beside, tables
-from featherseg.reporting.beside import HERE, NOT_RUN, PUBLISHED, RELEASED
+from featherseg.reporting.beside import HERE, RELEASED
 from featherseg.reporting.study import Study
-from featherseg.reporting.tables import FROM, honest
-
-if TYPE_CHECKING:
-    from pandas.io.formats.style import Styler
+from featherseg.reporting.tables import FROM, NOT_RUN, PUBLISHED, honest
 
 ZERO_SHOT, INDIVIDUAL, POOLED, LEFT_OUT, UNSEEN = "zero-shot", "individual", "pooled: ", "left out: ", "unseen set: "
 ALL_BUT = "all_but_"
@@ -134,14 +131,15 @@ def on_its_own(rows: pd.DataFrame) -> pd.DataFrame:
 def table_2(study: Study) -> pd.DataFrame:
     """Table 2, DSC in %, by regime and dataset: a published line, and below it what was made here.
 
-    A line says why numbers are missing, datasets of one regime with the same reason in one line. Regimes and datasets
-    that the paper lacks follow, without a published line.
+    Regimes and datasets in which something was made come first. A line says why numbers are missing, datasets of one
+    regime with the same reason in one line. Regimes and datasets that the paper lacks have no published line.
     """
     values, here = published.table_2(), scores(study)
     lines = []
     for regime in dict.fromkeys([*REGIMES.values(), *in_order(here.regime)]):
         printed = values.loc[regime] if regime in REGIMES.values() else values.droplevel("regime").iloc[:0]
-        lines += _regime_lines(study, regime, printed, on_its_own(here[here.regime == regime]))
+        lines += beside.ran_first(_regime_lines(study, regime, printed, on_its_own(here[here.regime == regime])))
+    lines = beside.ran_first(lines, "trained")
     declared = {run.recipe for run in study.runs}
     titles = [column.title for column in COLUMNS if column.model or declared & {
         *column.recipes, column.released, column.zero_shot}]
@@ -149,7 +147,7 @@ def table_2(study: Study) -> pd.DataFrame:
     return honest(frame.fillna(dict.fromkeys(titles, "–")))
 
 
-def table_2_by_regime(study: Study) -> list["Styler"]:
+def table_2_by_regime(study: Study) -> list[tables.Table]:
     """Table 2 for a notebook: one table per regime, without the columns in which a regime has nothing."""
     parts = []
     for regime, rows in table_2(study).groupby("trained", sort=False):
@@ -168,7 +166,7 @@ def regimes(study: Study) -> pd.DataFrame:
     made = on_its_own(here[here.status == "ok"])
     order, tests = in_order(made.regime), known_first(made.tested)
     lines = []
-    groups = sorted(made.groupby(["tested", "recipe"]), key=lambda group: tests.index(group[0][0]))
+    groups = sorted(made.groupby(["tested", "recipe"], sort=False), key=lambda group: tests.index(group[0][0]))
     for (tested, _), rows in groups:
         data = " and ".join(sorted(set(rows.data)))
         lines.append({"dataset": tested, "method": named(rows.iloc[0]), **rows.groupby("regime").dsc.mean(),
@@ -190,7 +188,6 @@ def domain_shift(study: Study) -> pd.DataFrame:
         data = " and ".join(sorted(set(rows.data)))
         lines.append({"method": named(rows.iloc[0]), "trained": trained, **rows.groupby("tested").dsc.mean(),
                       FROM: data, "data": data})
-    lines.sort(key=lambda line: line["method"])
     lines += _not_run(here, "trained", "trained")
     frame = pd.DataFrame(lines, columns=["method", "trained", *tests, FROM, "data"])
     return honest(frame.astype(dict.fromkeys(tests, float)))

@@ -8,18 +8,29 @@ from featherseg.papers.vlsm_adapter import published
 from featherseg.papers.vlsm_adapter.published import FULL, TABLE_1
 from featherseg.recipes import declared
 from featherseg.reporting import beside
-from featherseg.reporting.beside import HERE, NOT_RUN, PUBLISHED, RELEASED, Column
+from featherseg.reporting.beside import HERE, RELEASED, Column
 from featherseg.reporting.study import Study
-from featherseg.reporting.tables import FROM, honest, made_here, own_dsc, own_means, source_of, unit_of
+from featherseg.reporting.tables import (
+    FROM,
+    NOT_RUN,
+    PUBLISHED,
+    honest,
+    made_here,
+    own_dsc,
+    own_means,
+    source_of,
+    unit_of,
+)
 from featherseg.tasks.segmentation.metrics import MILLIMETRE
 
 SMALL_ADAPTERS = ("vlsm_dense", "vlsm_shallow")
 
 
 def table_1(study: Study, metric: str = "DSC") -> pd.DataFrame:
-    """Table 1 for one metric: a published line for each dataset, and below it what was made here.
+    """Table 1 for one metric: a published line for each dataset, and below it what was made here; datasets on which
+    something was come first.
 
-    A line says why numbers are missing. Datasets of the study that the paper lacks follow, without a published line.
+    A line says why numbers are missing. Datasets of the study that the paper lacks have no published line.
     """
     values, lines = published.table_1(metric), []
     for dataset in values.index:
@@ -30,7 +41,7 @@ def table_1(study: Study, metric: str = "DSC") -> pd.DataFrame:
     for dataset in sorted(set(study.results.dataset) - set(values.index)):
         lines += _lines_here(study, dataset, metric, {})
     columns = ["dataset", "", *(method.title for method in TABLE_1), FROM, "data"]
-    return honest(pd.DataFrame(lines, columns=columns))
+    return honest(pd.DataFrame(beside.ran_first(lines), columns=columns))
 
 
 def gains(study: Study) -> pd.DataFrame:
@@ -73,17 +84,17 @@ def parameters(study: Study, counted: pd.DataFrame) -> pd.DataFrame:
 
 
 def positions(study: Study) -> pd.DataFrame:
-    """V, VL and VLC of the dense and shallow adapters: DSC in %, published means first, then this study's."""
-    lines = [{"adapter": adapter, "positions": where, "dataset": sets, "DSC": dsc,
-              FROM: f"published: {source}", "data": ""}
-             for adapter, where, sets, dsc, source in published.position_means()]
+    """V, VL and VLC of the dense and shallow adapters: DSC in %, this study's, then published means."""
+    printed = [{"adapter": adapter, "positions": where, "dataset": sets, "DSC": dsc,
+                FROM: f"published: {source}", "data": ""}
+               for adapter, where, sets, dsc, source in published.position_means()]
     own = own_dsc(study.results)
     own = own[own.adapter.isin(SMALL_ADAPTERS)].sort_values(["adapter", "dataset", "positions"])
-    lines += [{"adapter": row.adapter, "positions": row.positions, "dim": row.dim, "dataset": row.dataset,
+    lines = [{"adapter": row.adapter, "positions": row.positions, "dim": row.dim, "dataset": row.dataset,
                "DSC": row.dsc, "trainable": row.trainable_parameters, FROM: source_of(row), "data": row.data}
               for row in own.itertuples()]
     columns = ["adapter", "positions", "dim", "dataset", "DSC", "trainable", FROM, "data"]
-    return honest(pd.DataFrame(lines, columns=columns).astype({"dim": "Int64", "trainable": "Int64"}))
+    return honest(pd.DataFrame(lines + printed, columns=columns).astype({"dim": "Int64", "trainable": "Int64"}))
 
 
 def _gain_lines(study: Study, data: str, here: pd.DataFrame, method: Column) -> list[dict]:
@@ -109,7 +120,7 @@ def _gain_lines(study: Study, data: str, here: pd.DataFrame, method: Column) -> 
                 "published gain": None if printed is None else printed - paper[base.title], "data": ""}
         ours = _mean_dsc(made)
         if ours is None:
-            line[FROM] = f"{source}; here not run: {_reason(study, rows, recipes)}"
+            line[FROM] = f"{NOT_RUN}: {_reason(study, rows, recipes)}; {source}"
         else:
             reference = _mean_dsc(here[here.recipe.isin(base.made_by(label))])
             origin = f"{data} ({', '.join(sorted(made.dataset.unique()))})"
