@@ -17,7 +17,7 @@ from featherseg.reliance import study as reliance_study
 from featherseg.reliance.controls import Controls
 from featherseg.reliance.measure import Settings, measure
 from featherseg.reliance.scores import score
-from featherseg.reliance.verdict import title
+from featherseg.reliance.verdict import CANNOT_TELL, title
 from featherseg.reporting.study import Study
 
 DECODER, DENSE = "clipseg-decoder", "clipseg-vlsm_dense-vl"
@@ -114,15 +114,21 @@ def test_the_chart_of_exchanges_draws_every_interval_that_the_table_leaves_out(o
     assert ends == [pytest.approx([-100 * permuted["high"], -100 * permuted["low"]])]
 
 
-def test_the_answer_counts_the_runs_whose_prompt_decides(study, monkeypatch):
+@pytest.mark.parametrize(("answers", "said"), [
+    (["image and language", "language only", "image only"], "**The prompt decides, alone or together with the image, "
+     "in 2 of 3 runs.** What decides in the others: image only in 1."),
+    (["image and language", "this set cannot tell", "too few to tell"], "**The prompt decides, alone or together with "
+     "the image, in 1 of 1 runs.** For 2 more it cannot be told."),
+    (["neither", "neither", "this set cannot tell"], "**The prompt decides, alone or together with the image, in 0 of "
+     "2 runs.** What decides in the others: neither in 2; for 1 more it cannot be told."),
+    (3 * ["this set cannot tell"], "**What decides cannot be told for any of 3 runs.**")])
+def test_the_answer_counts_the_runs_whose_prompt_decides(study, monkeypatch, answers, said):
     measured(study, DENSE, "oracle")
     measured(study, DECODER, "random")
-    answers = itertools.cycle(["image and language", "language only", "image only"])
-    monkeypatch.setattr(reliance_study, "verdict", lambda record: next(answers))
     measured(study, DECODER, "random", dataset="organs")
-    said = reliance_study.answer(study).split("\n")[0]
-    assert said == ("**The prompt decides, alone or together with the image, in 2 of 3 runs.** What decides in the "
-                    "others: image only in 1.")
+    given = itertools.cycle(answers)
+    monkeypatch.setattr(reliance_study, "verdict", lambda record: next(given))
+    assert reliance_study.answer(study).split("\n")[0] == said
 
 
 def test_bars_of_shares_end_at_the_gain(organs):
@@ -209,11 +215,10 @@ def test_runs_stand_beside_the_controls_of_their_dataset(study):
     dense = next(name for name in table.index if "VL" in name)
     assert table.loc[dense, "what decides"] == record["decides"]
     said = reliance_study.answer(study)
-    assert said.startswith("**The prompt decides, alone or together with the image, in 0 of 2 runs.** What decides in ")
-    assert "\n- lesions (synthetic stand-in), 10 structures in 10 images: of " in said and said.count("\n- ") == 1
-    assert dense in said
-    answers = [record["decides"], other["decides"]]
-    assert all(f"{answer} in {answers.count(answer)}" in said for answer in answers)
+    assert {record["decides"], other["decides"]} == {CANNOT_TELL} and "cannot be told for any of 2 runs" in said
+    lines = [line for line in said.split("\n") if line.startswith("- ")]
+    assert len(lines) == 1 and dense in lines[0] and "since controls are not recognised as what they are" in lines[0]
+    assert lines[0].startswith("- lesions (synthetic stand-in), 10 structures in 10 images: ")
     assert not re.search(r"\d to [-+]?\d", said), "an interval is drawn, not written"
     assert len(reliance_study.gallery(study)) == 2
 

@@ -21,7 +21,7 @@ from featherseg.reliance import figures, tables
 from featherseg.reliance.controls import BOTH, LANGUAGE_ONLY
 from featherseg.reliance.measure import Settings, measure_controls
 from featherseg.reliance.record import Condition, Record, Scores
-from featherseg.reliance.verdict import paragraph, verdict, wrong_controls
+from featherseg.reliance.verdict import CANNOT_TELL, UNDECIDED, paragraph, verdict, wrong_controls
 from featherseg.reporting import pictures, style
 from featherseg.reporting.records import JOIN, data_kinds, data_label
 from featherseg.reporting.study import Study
@@ -82,10 +82,18 @@ def answer(study: Study) -> str:
     if not runs:
         return HOW
     answers = Counter(verdict(measurement.record) for measurement in runs)
-    reading = sum(answers[answer] for answer in (BOTH, LANGUAGE_ONLY))
-    others = [f"{answer} in {count}" for answer, count in answers.most_common() if answer not in (BOTH, LANGUAGE_ONLY)]
-    sentences = f"**The prompt decides, alone or together with the image, in {reading} of {len(runs)} runs.**"
-    sentences += f" What decides in the others: {', '.join(others)}." if others else ""
+    untold = answers.pop(CANNOT_TELL, 0) + answers.pop(UNDECIDED, 0)
+    reading = answers.pop(BOTH, 0) + answers.pop(LANGUAGE_ONLY, 0)
+    others = [f"{name} in {count}" for name, count in answers.most_common()]
+    parts = [f"What decides in the others: {', '.join(others)}"] if others else []
+    if untold == len(runs):
+        sentences = f"**What decides cannot be told for any of {len(runs)} runs.**"
+    else:
+        parts += [f"for {untold} more it cannot be told"] if untold else []
+        told = len(runs) - untold
+        sentences = f"**The prompt decides, alone or together with the image, in {reading} of {told} runs.**"
+    rest = "; ".join(parts)
+    sentences += f" {rest[0].upper()}{rest[1:]}." if rest else ""
     lines = [f"- {markdown_text(_short(study, of_dataset))}" for _, of_dataset in by_dataset(study)]
     return "\n".join([sentences, "", *lines])
 
@@ -95,8 +103,8 @@ def _short(study: Study, runs: Sequence[Measured]) -> str:
     best = _most_accurate(runs)
     record, wrong = best.record, wrong_controls(best.record["controls"])
     because = f", since controls are not recognised as what they are ({', '.join(wrong)})" if wrong else ""
-    return (f"{best.data}, {record['n_samples']} structures in {record['n_images']} images: of "
-            f"{study.title(best.run.recipe)}, the most accurate, {tables.HEADLINES[verdict(record)]}{because}.")
+    return (f"{best.data}, {record['n_samples']} structures in {record['n_images']} images: for the most accurate run, "
+            f"{study.title(best.run.recipe)}, {tables.HEADLINES[verdict(record)]}{because}.")
 
 
 def compared(study: Study) -> dict[str, dict[str, Scores]]:

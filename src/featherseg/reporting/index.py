@@ -69,13 +69,16 @@ def write_index() -> Path:
 
 
 def _headline() -> Picture | None:
-    """The figure of the root study; None where nothing was collected or scored."""
+    """The figure of the root study; None where nothing was scored, or was collected by an older version."""
     study = Study(ROOT_STUDY)
     if not all((study.reports / name).is_file() for name in ("runs.csv", "results.csv")):
         return None
     from featherseg.reporting import headline
 
-    drawn = headline.figure(study)
+    try:
+        drawn = headline.figure(study)
+    except UserError:  # its tables lack a column; the links are of use without the figure
+        return None
     return Picture(style.embedded(drawn), int(96 * drawn.get_figwidth())) if drawn else None
 
 

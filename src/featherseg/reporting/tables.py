@@ -89,8 +89,9 @@ def _styled(frame: pd.DataFrame, caption: str, digits: int, best: Sequence[str] 
     style = frame.style.hide(axis="index").format(lambda value: html_text(_cell(value, digits)))
     style = style.format_index(html_text, axis="columns").set_caption(html_text(caption))
     style = style.set_properties(subset=text, **{"text-align": "left"})
-    style = style.set_properties(subset=short, **{"white-space": "nowrap"})
-    style = style.set_properties(subset=[name for name in text if name not in short], **{"min-width": "15em"})
+    long = [name for name in text if name not in short]
+    style = style.set_properties(subset=[name for name in frame if name not in long], **{"white-space": "nowrap"})
+    style = style.set_properties(subset=long, **{"min-width": "15em"})
     for name in frame.columns.intersection(list(best)):
         highest = _highest(frame, name)
         style = style.set_properties(subset=(highest, [name]), **{"font-weight": "bold"})

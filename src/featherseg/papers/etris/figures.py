@@ -33,7 +33,8 @@ def accuracy_and_cost(study: Study) -> "Figure | Markdown":
     frame["memory"] /= 1024
     datasets = sorted(frame.dataset.unique())
     figure, axes = style.panels(2 * len(datasets), width=4.9, height=3.4, columns=2)
-    panels = itertools.product(datasets, ("trainable_parameters", "memory"))
+    panels = list(itertools.product(datasets, ("trainable_parameters", "memory")))
+    names = style.short_names(frame.title)
     for axis, (dataset, cost) in zip(axes, panels, strict=True):
         rows = frame[frame.dataset == dataset]
         for recipe, runs in rows.groupby("recipe", sort=False):
@@ -45,6 +46,10 @@ def accuracy_and_cost(study: Study) -> "Figure | Markdown":
         _label(axis, rows, cost)
         axis.margins(x=0.15, y=0.18)
     legend(figure, axes, order=study.results.title)
+    for axis, (dataset, cost) in zip(axes, panels, strict=True):
+        points = frame[(frame.dataset == dataset) & frame[cost].notna()].groupby("title", sort=False)
+        means = points[[cost, "accuracy"]].mean().itertuples()
+        style.label_points(axis, [(place, accuracy, names[title]) for title, place, accuracy in means])
     return figure
 
 
