@@ -38,7 +38,7 @@ def test_no_two_rows_of_a_study_share_colour_and_marker(repository, study):
     assert set(drawn) == set(recipes) and len(set(drawn.values())) == len(recipes)
 
 
-@pytest.mark.parametrize("study", ["study", "real_images", "medvlsm"])
+@pytest.mark.parametrize("study", ["real_images", "medvlsm"])
 def test_rows_with_one_marker_have_colours_that_can_be_told_apart(repository, study):
     drawn = looks(rows(Study(study).declared))
     assert len(drawn) > 8
