@@ -19,6 +19,7 @@ from featherseg.papers.medvlsm import figures as medvlsm
 from featherseg.papers.vlsm_adapter import figures as vlsm_adapter
 from featherseg.reporting import headline, overlays, style
 from featherseg.reporting.collect import collect
+from featherseg.reporting.experiments import with_experiments
 from featherseg.reporting.study import Study
 from featherseg.tasks.segmentation.evaluate import run_lengths
 from featherseg.tasks.segmentation.metrics import dice
@@ -184,6 +185,19 @@ def test_widths_of_experiments_count_where_nothing_else_differs(study):
         git("reset", "-q", "--hard", baseline)
     (axis,) = vlsm_adapter.dim_lines(Study("study")).axes
     assert list(axis.lines[0].get_xdata()) == [16, 64]
+
+
+def test_committed_results_of_other_runs_than_the_params_declare_are_left_out(study):
+    """As where params were changed and committed before the study was run again."""
+    results = {path: path.read_text() for path in map(Path, ("reports/study/runs.csv", "reports/study/results.csv"))}
+    for path, text in results.items():
+        path.write_text(text.replace("clipseg-vlsm_dense-vl", "clipseg-vlsm_shallow-vl"))
+    git("init", "-q")
+    git("add", "params.yaml", "reports")
+    git("commit", "-q", "-m", "older results")
+    for path, text in results.items():
+        path.write_text(text)
+    assert set(with_experiments(Study("study")).recipe) == set(Study("study").every_result.recipe)
 
 
 def test_the_committed_width_stands_beside_another_in_the_workspace(study):

@@ -33,7 +33,8 @@ def with_experiments(study: Study, knobs: Sequence[str] = ("adapter.dim",)) -> "
         runs, scores = _committed(commit, study.reports / "runs.csv"), _committed(commit, study.reports / "results.csv")
         if text and runs and scores and _without(knobs, text) == own:
             rows = joined(read_runs(io.StringIO(runs)), read_scores(io.StringIO(scores)))
-            frames.append(whole_sets(rows))
+            # a commit of new params may hold the results of the older ones
+            frames.append(whole_sets(rows[rows.run.isin(study.every_result.run)]))
     columns = [knob.partition(".")[2] for knob in knobs]
     once = ["run", *columns, "split", "text_condition", "sentences", "threshold", "metric"]
     return pd.concat(frames).drop_duplicates(once).reset_index(drop=True)
