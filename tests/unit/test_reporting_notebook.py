@@ -13,6 +13,7 @@ import featherseg
 from featherseg.core.errors import UserError
 from featherseg.reporting.index import write_index
 from featherseg.reporting.notebook import execute
+from featherseg.reporting.page import title_and_summary
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
@@ -120,6 +121,12 @@ def test_notebooks_hold_no_output_and_no_logic(path):
 def test_there_are_notebooks():
     assert [path.stem for path in NOTEBOOKS] == [
         "00_overview", "10_vlsm_adapter", "20_etris", "30_medvlsm", "40_reliance", "90_audit"]
+
+
+def test_the_summary_ends_where_the_next_cell_begins(tmp_path):
+    cells = [new_markdown_cell("# Title\n\nWhat it shows."), new_markdown_cell("## A heading\n\nMore.")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "page.ipynb")
+    assert title_and_summary(tmp_path / "page.ipynb") == ("Title", "What it shows.")
 
 
 def test_a_kernel_that_dies_is_one_sentence():

@@ -100,7 +100,7 @@ def _exporter() -> type:
 
 def title_and_summary(notebook: Path) -> tuple[str, str]:
     """The first heading of a notebook and the first paragraph below it."""
-    prose = "\n".join(cell.source for cell in read_notebook(notebook).cells if cell.cell_type == "markdown")
+    prose = "\n\n".join(cell.source for cell in read_notebook(notebook).cells if cell.cell_type == "markdown")
     paragraphs = [" ".join(paragraph.split()) for paragraph in prose.split("\n\n") if paragraph.strip()]
     title = paragraphs[0].lstrip("# ") if paragraphs else notebook.stem
     return title, paragraphs[1] if len(paragraphs) > 1 else ""
