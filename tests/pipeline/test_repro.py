@@ -71,11 +71,11 @@ def test_what_git_ignores_is_what_dvc_keeps(reproduced):
 
 
 def test_changed_code_reaches_what_uses_it_and_nothing_else(workspace):
-    """Of a notebook, of scoring and of one method; unit/test_sources.py has what each module reaches alone."""
+    """Of the pages, of scoring and of one method; unit/test_sources.py has what each module reaches alone."""
     for module in ("reporting/style", "tasks/segmentation/predict", "adapters/bridger"):
         workspace.append(f"src/featherseg/{module}.py", "\nCHANGED = True\n")
     assert would_run(workspace) == {
-        "notebook@00_overview", f"train@{BRIDGER}", f"evaluate@{DECODER}", f"evaluate@{BRIDGER}"}
+        "notebook@00_overview", "index", f"train@{BRIDGER}", f"evaluate@{DECODER}", f"evaluate@{BRIDGER}"}
 
 
 def test_neither_a_remark_nor_what_is_new_reaches_a_stage_of_a_run(workspace):
