@@ -81,7 +81,7 @@ def test_what_the_code_does_counts(other):
 
 def test_how_a_method_is_drawn_does_not_count_but_what_it_requires_does():
     plain = "class A:\n    requires = 1\n"
-    drawn = 'class A:\n    requires = 1\n    colours = {}\n    marker: str = "o"\n'
+    drawn = 'class A:\n    requires = 1\n    colours = {}\n    colours: dict = {}\n'
     assert digest(drawn) == digest(plain) != digest(drawn.replace("requires = 1", "requires = 2"))
     assert digest("colours = 1\n") != digest("colours = 2\n")
 

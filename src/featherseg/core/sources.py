@@ -22,7 +22,7 @@ WITHOUT_NUMBERS = ("config.py", "resume.py", *(f"core/{name}.py" for name in (
 
 # of `tasks.base.Task`, each called by some stages only, so that a task imports within them what they need
 TASK_METHODS = ("build", "objective", "evaluate", "plan_notes")
-LOOKS = ("colours", "marker")  # how a method is drawn decides no number
+LOOK = "colours"  # of a method: how it is drawn decides no number
 
 
 def closure(*roots: str, calling: Collection[str] = (), numbers_only: bool = True) -> dict[str, str]:
@@ -161,6 +161,6 @@ def _digest(tree: ast.Module) -> str:
 
 
 def _is_look(statement: ast.stmt) -> bool:
-    """Whether a statement of a class only sets one of `LOOKS`."""
+    """Whether a statement of a class only sets its `LOOK`."""
     targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-    return all(isinstance(target, ast.Name) and target.id in LOOKS for target in targets)
+    return all(isinstance(target, ast.Name) and target.id == LOOK for target in targets)
