@@ -1,6 +1,7 @@
 """One thread for each test process, since the tests' models are tiny and cores may be shared; and no waiting for disks.
 """
 
+import gc
 import os
 import sys
 
@@ -21,6 +22,11 @@ def pytest_collection_modifyitems(items):
     """The slowest files come first, so that none of them is left for the end."""
     places = {name: place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: places.get(item.path.name, len(FIRST)))
+
+
+def pytest_collection_finish():
+    """The libraries' objects stay until the end; the garbage collector need not look at them again and again."""
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -6,6 +6,8 @@ and the key.
 
 import copy
 import functools
+import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -420,10 +422,17 @@ def _check_brackets(text: str) -> None:
 
 def write_yaml(path: Path | str, value: dict[str, Any]) -> None:
     """Write plain values as YAML, beside and renamed; equal values give equal bytes."""
-    yaml = YAML(typ="safe", pure=True)
+    with atomic_path(path) as partial:
+        partial.write_text(_dumped(json.dumps(value)), encoding="utf-8")
+
+
+@functools.lru_cache(maxsize=1024)
+def _dumped(value: str) -> str:
+    """A value, given as JSON, in YAML; not dumped again where many runs share it."""
+    yaml, text = YAML(typ="safe", pure=True), io.StringIO()
     yaml.default_flow_style = False
-    with atomic_path(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        yaml.dump(value, file)
+    yaml.dump(json.loads(value), text)
+    return text.getvalue()
 
 
 def parse(kind: type[ConfigT], value: Any, source: str, section: str = "") -> ConfigT:

@@ -71,6 +71,7 @@ def train_killed(workspace: Workspace, command: tuple[str, ...], kill: Callable[
             assert time.monotonic() < deadline
             time.sleep(0.02)
         kill(dvc)
+    workspace.cold = False
     return workspace.run(*command)
 
 
@@ -81,7 +82,7 @@ def trained(reproduced, tmp_path_factory) -> Callable[[str], Workspace]:
     @functools.cache
     def workspace(name: str) -> Workspace:
         copy = reproduced.copy(tmp_path_factory.mktemp(name) / "featherseg")
-        copy.cold = True  # what is killed is what a user starts
+        copy.cold = True  # what is killed is what a user starts; what goes on may start at once
         copy.output = train_killed(copy, *KILLS[name])
         return copy
 

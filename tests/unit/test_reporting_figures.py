@@ -251,7 +251,7 @@ def project_of(root: Path, methods: int) -> Study:
     return Study("study")
 
 
-@pytest.mark.parametrize("methods", [4, 12, 22])
+@pytest.mark.parametrize("methods", [4, 22])
 def test_tick_labels_do_not_overlap(tmp_path, monkeypatch, methods):
     monkeypatch.chdir(tmp_path)
     study = project_of(tmp_path, methods)
