@@ -23,6 +23,11 @@ QUALITY = 88  # of JPEG
 LEVELS = tuple(f"p{level}" for level in range(10))
 # name -> its pack, and how many images of the training and the validation split at most
 SETS = {"polyp": ("kvasir_seg", 300, 60), "skin": ("isic2016", 300, 60), "chest": ("wingspan_cxr", 162, 40)}
+# where a pack does not say who wrote its prompts, what can be said of them
+PROMPTS = {"chest": """
+Its prompts are the pack's, which names no source for them: p0 is empty, p1 to p4 are the same for every image, so
+that they tell one structure from another and nothing about a single image.
+"""}
 # of what the packs took from repositories under the MIT licence, whose holders their LICENSE names
 NOTICE = "Permission is hereby granted"
 MIT = """
@@ -60,11 +65,11 @@ above lists and that are not here belong to the pack.
 def main(packs: Path) -> None:
     """Write every set."""
     for name, (pack, train, val) in SETS.items():
-        embed(packs / pack, OUT / name, {"train": train, "val": val})
+        embed(packs / pack, OUT / name, {"train": train, "val": val}, PROMPTS.get(name, ""))
 
 
-def embed(pack: Path, folder: Path, most: dict[str, int]) -> None:
-    """Write one set; splits that are not in `most` are kept whole."""
+def embed(pack: Path, folder: Path, most: dict[str, int], prompts: str) -> None:
+    """Write one set; splits that are not in `most` are kept whole, `prompts` is said of where its prompts come from."""
     shutil.rmtree(folder, ignore_errors=True)
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
@@ -78,7 +83,7 @@ def embed(pack: Path, folder: Path, most: dict[str, int]) -> None:
         write_mask(pack / "masks" / row["mask_name"], folder / "masks")
     write_list(rows, folder / "list.csv")
     write_licence(pack, folder / "LICENSE")
-    write_provenance(pack, rows, folder / "PROVENANCE.md")
+    write_provenance(pack, rows, prompts, folder / "PROVENANCE.md")
 
 
 def first(rows: list[dict[str, Any]], images: int | None) -> list[dict[str, Any]]:
@@ -128,14 +133,14 @@ def write_licence(pack: Path, path: Path) -> None:
     path.write_text(own + MIT if needs_notice else own, encoding="utf-8")
 
 
-def write_provenance(pack: Path, rows: list[dict[str, Any]], path: Path) -> None:
+def write_provenance(pack: Path, rows: list[dict[str, Any]], prompts: str, path: Path) -> None:
     """The pack's own provenance, and what was done to it here."""
     images = {split: len({row["img_name"] for row in rows if row["split"] == split})
               for split in ("train", "val", "test")}
     counts = ", ".join(f"{count} in split {split}" for split, count in images.items())
     own = (pack / "PROVENANCE.md").read_text(encoding="utf-8")
     about = ABOUT.format(images=sum(images.values()), side=SIDE, counts=counts, quality=QUALITY)
-    path.write_text(own + about, encoding="utf-8")
+    path.write_text(own + about + prompts, encoding="utf-8")
 
 
 if __name__ == "__main__":
