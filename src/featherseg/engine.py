@@ -114,7 +114,7 @@ def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
         attempt.publish(trainer.write, {
             **provenance(), **_times(started), "processes": accelerator.num_processes,
             "precision": accelerator.mixed_precision, "epochs": len(trainer.history),
-            "resumed_after_epoch": done_before, "peak_memory_mib": peak_memory_mib(),
+            "resumed_after_epoch": done_before, **trainer.objective.facts(), "peak_memory_mib": peak_memory_mib(),
             "images_per_second": round(trained / trainer.seconds, 2) if trainer.seconds else None})
         accelerator.end_training()
 

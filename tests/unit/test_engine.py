@@ -33,7 +33,14 @@ from featherseg.resume import forget
 from featherseg.tasks.objective import shuffled
 from featherseg.tasks.segmentation import Segmentation, predict
 from featherseg.tasks.segmentation.config import LossConfig, SegmentationEvaluate, SegmentationTrain
-from featherseg.tasks.segmentation.objective import SegmentationObjective, choice_of, mask_losses, validation_scores
+from featherseg.tasks.segmentation.features import FeatureBank
+from featherseg.tasks.segmentation.objective import (
+    SegmentationObjective,
+    choice_of,
+    mask_losses,
+    trained_on,
+    validation_scores,
+)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +127,46 @@ def test_the_same_run_gives_the_same_bytes_and_another_seed_others(files, place)
     run = tiny_run(files[0], files[1]).model_copy(update={"seed": 2})
     train(run, files[2], place / "third", place / "third.json")
     assert (first / "history.csv").read_bytes() != (place / "third/history.csv").read_bytes()
+
+
+def test_a_share_trains_on_whole_images_that_are_among_those_of_a_larger_share(files, place, monkeypatch):
+    forward, seen = SegmentationObjective.forward, set()
+    monkeypatch.setattr(SegmentationObjective, "forward", lambda self, batch: seen.update(
+        asked.sample_id for asked in batch) or forward(self, batch))
+    smaller: set[str] = set()
+    for share, images in ((0.2, 1), (0.4, 2), (0.8, 4), (1.0, 5)):
+        seen.clear()
+        trained(files, place, str(share), epochs=1, share=share)
+        assert len(seen) == 2 * images == 2 * len({sample.split("/")[1] for sample in seen})
+        assert smaller < seen
+        assert read_json(place / f"{share}.json")["training_images"] == images
+        smaller = set(seen)
+
+
+def test_another_seed_draws_another_share(files):
+    dataset = PreparedDataset.read(files[2])
+    drawn = {tuple(trained_on(dataset, 0.4, seed)) for seed in range(8)}
+    assert len(drawn) > 1 and trained_on(dataset, 0.4, 0) == trained_on(dataset, 0.4, 0)
+
+
+def test_a_share_leaves_validation_as_it_is_and_encodes_no_other_image(files, place, monkeypatch):
+    objectives, encoded = [], set()
+    plain, encode = Segmentation.objective, FeatureBank._encode_images
+    monkeypatch.setattr(Segmentation, "objective", lambda *args: objectives.append(plain(*args)) or objectives[-1])
+    monkeypatch.setattr(FeatureBank, "_encode_images", lambda self, rows: encoded.update(rows) or encode(self, rows))
+    for share in (0.4, 1.0):
+        encoded.clear()
+        trained(files, place, str(share), adapter={"name": "decoder"}, epochs=1, share=share)
+        objective = objectives[-1]
+        asked = [*objective.train_set, *(example.index for example in objective.held_out)]
+        assert encoded == {objective.pixels.image_rows[index] for index in asked}
+    assert objectives[0].held_out == objectives[1].held_out and len(objectives[0].held_out) == 5
+
+
+def test_a_share_without_an_image_is_refused(files, place):
+    with pytest.raises(UserError, match=r"train.share is 0.05, which leaves none of the 5 training images of .*; "
+                                        r"raise it to 0.2 or more"):
+        trained(files, place, share=0.05)
 
 
 @pytest.mark.parametrize("adapter", [

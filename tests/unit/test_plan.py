@@ -278,7 +278,7 @@ def test_training_settings_leave_what_is_not_trained_alone(project):
 def test_a_setting_without_effect_changes_no_plan(project):
     declare(train={"schedule": "cosine"})
     before = planned()
-    declare(train={"schedule": "cosine", "patience": 3})
+    declare(train={"schedule": "cosine", "patience": 3, "share": 1})
     assert changed(before, planned()) == set()
 
 
@@ -352,6 +352,8 @@ def test_weights_that_are_not_to_be_had_are_handed_on_with_their_reason(project)
     ({"adapter": {"positions": "LV"}}, ["positions", "'V', 'VL' or 'VLC'", "'LV'"]),
     ({"train": {"lr": -1}}, ["lr", "greater than 0"]),
     ({"train": {"lr": {"decoder": 0.1}}}, ["lr", "number", "decoder"]),
+    ({"train": {"share": 0}}, ["share", "greater than 0"]),
+    ({"train": {"share": 1.5}}, ["share", "less than or equal to 1"]),
     ({"train": {"schedule": "cosin"}}, ["schedule", "'cosine'", "'cosin'"]),
     ({"train": {"loss": {"form": "sigmoid"}}}, ["loss.form", "'logits'", "'sigmoid'"]),
     ({"evaluate": {"threshold": 1.5}}, ["threshold", "less than 1"]),

@@ -50,6 +50,10 @@ class Objective(nn.Module, ABC, Generic[ItemT]):
     held_out: Sequence[ItemT]
     choice: Choice
 
+    def facts(self) -> dict[str, int]:
+        """What the record of a training says of its data, by name."""
+        return {}
+
     @abstractmethod
     def per_epoch(self, size: int) -> int:
         """How many items the batches of an epoch hold, which may leave out a short last one."""

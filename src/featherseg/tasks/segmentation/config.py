@@ -80,9 +80,12 @@ class SegmentationTrain(TrainConfig):
     what the plateau schedule waits for: a better validation DSC (`dsc`), or a lower validation loss, as in MedVLSM's
     and VLSM-Adapter's released code. `selection` chooses the epoch that is kept, and stops early: by validation DSC at
     the input's size, the first of equal epochs, or, as in CRIS, ETRIS and DETRIS (`published_iou`), by mean IoU at
-    original size, the last of equal ones; both at probability `val_threshold`.
+    original size, the last of equal ones; both at probability `val_threshold`. `share` is that of the training images
+    to train on, each with all of its targets, drawn from the seed; the images of a smaller share are among those of a
+    larger one.
     """
 
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
     plateau_on: Plateau = "dsc"
     prompts: PromptPolicy = "random"
     val_prompts: PromptPolicy = "fullest"
@@ -93,7 +96,8 @@ class SegmentationTrain(TrainConfig):
 
     def idle(self) -> set[str]:
         """Names of the fields that have no effect beside the others."""
-        return super().idle() | (set() if self.schedule == "plateau" else {"plateau_on"})
+        idle = super().idle() | (set() if self.schedule == "plateau" else {"plateau_on"})
+        return idle | ({"share"} if self.share == 1 else set())
 
 
 class RelianceConfig(Strict):

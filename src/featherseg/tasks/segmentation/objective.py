@@ -39,14 +39,14 @@ class SegmentationObjective(Objective[Example]):
         dataset: where the samples of training and validation are.
 
     Raises:
-        UserError: a split is empty.
+        UserError: a split is empty, or `train.share` leaves no image.
     """
 
     def __init__(self, run: Run, model: SegmentationModel, dataset: PreparedDataset) -> None:
         super().__init__()
         self.run, self.settings, self.model = run, training_of(run), model
         self.choice = choice_of(self.settings)
-        self.samples, self.train_set = dataset.samples, members(dataset, "train")
+        self.samples, self.train_set = dataset.samples, trained_on(dataset, self.settings.share, run.seed)
         self.pixels = PixelDataset(dataset, model.resize)
         self.held_out = [self._validated(index) for index in members(dataset, self.settings.val_split)]
         indices = [*self.train_set, *(asked.index for asked in self.held_out)]
@@ -56,6 +56,10 @@ class SegmentationObjective(Objective[Example]):
             texts.update(_texts(self.samples[index]))
         self.bank = FeatureBank(model, self.pixels, rows, texts, self.settings.cache_features)
         self.names = validation_scores(self.settings)
+
+    def facts(self) -> dict[str, int]:
+        """How many images there are to train on, `training_images`."""
+        return {"training_images": len({self.samples[index].image for index in self.train_set})}
 
     def per_epoch(self, size: int) -> int:
         """How many samples an epoch trains on."""
@@ -182,6 +186,25 @@ def members(dataset: PreparedDataset, split: str) -> list[int]:
         raise UserError(f"{dataset.path} has no samples in split '{split}', which training needs; "
                         f"its splits are {', '.join(present) or '(none)'}.")
     return indices
+
+
+def trained_on(dataset: PreparedDataset, share: float, seed: int) -> list[int]:
+    """Indices of the training samples of a share of the training images.
+
+    The seed orders the images and the share takes the first of them, so that those of a smaller share are among those
+    of a larger one.
+
+    Raises:
+        UserError: the split is empty, or the share leaves no image.
+    """
+    indices = members(dataset, "train")
+    images = sorted({dataset.samples[index].image for index in indices})
+    rng_of(seed, "share").shuffle(images)
+    chosen = set(images[: round(share * len(images))])
+    if not chosen:
+        raise UserError(f"train.share is {share:g}, which leaves none of the {len(images)} training images of "
+                        f"{dataset.path}; raise it to {1 / len(images):.2g} or more.")
+    return [index for index in indices if dataset.samples[index].image in chosen]
 
 
 def _texts(sample: Sample) -> list[str]:
