@@ -52,7 +52,8 @@ def test_the_projects_own_files_are_without_fault_and_nothing_is_written(project
 
 
 def test_studies_are_the_root_and_the_papers_and_not_data_or_pretraining(project):
-    assert studies() == ["study", "etris", "medvlsm", "prompt_levels", "real_images", "referring", "vlsm_adapter"]
+    assert studies() == ["study", "etris", "medvlsm", "prompt_levels", "real_images", "real_levels", "real_shares",
+                         "referring", "vlsm_adapter"]
 
 
 def test_every_fault_is_told_once_and_the_status_is_1(project, capsys):

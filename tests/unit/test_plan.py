@@ -456,7 +456,7 @@ def test_a_knob_that_a_papers_params_lack_is_appended_and_reaches_its_runs(proje
 
 
 @pytest.mark.parametrize("path", ["dvc.yaml", *(f"pipelines/{study}/dvc.yaml" for study in (
-    "vlsm_adapter", "etris", "medvlsm", "prompt_levels", "real_images", "referring"))])
+    "vlsm_adapter", "etris", "medvlsm", "prompt_levels", "real_images", "real_levels", "real_shares", "referring"))])
 def test_runs_depend_on_the_digests_of_their_code_and_on_no_source(path):
     stages = read_yaml(ROOT / path)["stages"]
     for stage, code in (("plan", "plan.json"), ("train", "train/${item.recipe}.json"),

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import reporting_project
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from reporting_project import declare, make_project, scored_run, with_column, write_project
 
 from featherseg.data.prepared import PreparedDataset
@@ -155,7 +156,7 @@ def test_the_language_check_draws_what_its_table_says(study):
 def test_zero_shot_is_a_line_since_it_trains_nothing(study):
     published, here = vlsm_adapter.parameters_and_dsc(study).axes
     assert "synthetic stand-in" in here.get_title() and "published" in published.get_title()
-    assert [line.get_label() for line in here.lines] == ["zero-shot"]
+    assert [line.get_label() for line in here.lines] == ["zero-shot", "Pareto front"]
     assert {float(p.get_offsets()[0, 0]) for p in here.collections} == {260_000, 46_000}
 
 
@@ -289,6 +290,22 @@ def test_labels_at_points_lie_on_no_point_and_on_no_other_label():
     assert not any(box.contains(*place) for box in boxes for place in places)
 
 
+def test_labels_at_points_lie_on_no_line():
+    figure, (axis,) = style.panels(1)
+    places = range(4)
+    axis.scatter(places, places, **style.DOT)
+    axis.step(places, places, where="post")
+    axis.axhline(1.5)
+    style.label_points(axis, [(place, place, f"method {place}") for place in places])
+    assert len(axis.texts) == 4
+    for label in axis.texts:
+        box = label.get_window_extent()
+        assert not box.y0 < axis.transData.transform((0, 1.5))[1] < box.y1
+        for (left, bottom), (right, top) in itertools.pairwise(((1, 0), (1, 1), (2, 1), (2, 2), (3, 2), (3, 3))):
+            ends = axis.transData.transform([(left, bottom), (right, top)])
+            assert not box.overlaps(Bbox(ends))
+
+
 def test_a_legend_is_no_wider_than_its_figure():
     figure, axes = style.panels(1)
     for number in range(9):
@@ -310,3 +327,52 @@ def test_the_headline_shows_every_method_of_every_dataset(study):
     (axis,) = headline.figure(study).axes
     assert [text.get_text() for text in axis.texts] == ["decoder", "DA-VL"]
     assert {points.get_label() for points in axis.collections} == {"decoder", "DA-VL"}
+
+
+def test_the_front_holds_what_no_other_point_dominates():
+    points = [(3, 80), (1, 70), (2, 70), (3, 75), (5, 80), (6, 90), (1, 60)]
+    assert headline.front(points) == [(1, 70), (3, 80), (6, 90)]
+    assert headline.front([(2, 70), (2, 70), (1, 90)]) == [(1, 90)]
+    assert headline.front([]) == []
+
+
+def front_of(axis) -> list[tuple[float, float]]:
+    (line,) = (line for line in axis.lines if line.get_label() == "Pareto front")
+    return [(x, round(y, 6)) for x, y in line.get_xydata()]
+
+
+def test_the_front_leaves_out_what_a_training_does_not_gain_and_ends_at_the_highest_cost():
+    _, axes = style.panels(3)
+    headline.draw_front(axes[0], [(0, 50), (1, 60), (2, 40), (3, 80), (4, 70)])
+    assert front_of(axes[0]) == [(1, 60), (3, 80), (4, 80)]
+    headline.draw_front(axes[1], [(0, 65), (1, 60), (3, 80)])
+    assert front_of(axes[1]) == [(3, 80), (3, 80)]
+    headline.draw_front(axes[2], [(0, 50), (1, 60)])
+    assert not axes[2].lines
+
+
+def with_memory(process: dict[str, float], accelerator: dict[str, float] | None = None) -> Study:
+    """The study with peak memory by recipe."""
+    path = Path("reports/study/runs.csv")
+    runs = pd.read_csv(path)
+    runs["peak_memory_mib.process"] = runs.recipe.map(process)
+    runs["peak_memory_mib.accelerator"] = runs.recipe.map(accelerator or {})
+    runs.to_csv(path, index=False)
+    return Study("study")
+
+
+def test_memory_says_whose_it_is_and_is_not_mixed(study):
+    process = {"clipseg-decoder": 900, "clipseg-vlsm_dense-vl": 1200}
+    own = {"clipseg-decoder": 3000, "clipseg-vlsm_dense-vl": 5000}
+    for accelerator, whose, drawn in (({}, "process", process), (own, "accelerator", own),
+                                      ({"clipseg-decoder": 3000}, "process", process)):
+        (axis,) = headline.memory_figure(with_memory(process, accelerator)).axes
+        assert axis.get_xlabel() == f"peak memory of the {whose} in training (MiB)"
+        assert {float(points.get_offsets()[0, 0]) for points in axis.collections} == set(drawn.values())
+        assert {line.get_label() for line in axis.lines} == {"zero-shot", "Pareto front"}
+
+
+def test_a_training_without_a_record_of_its_memory_is_left_out(study):
+    (axis,) = headline.memory_figure(with_memory({"clipseg-decoder": 900})).axes
+    assert {points.get_label() for points in axis.collections} == {"decoder"}
+    assert "No training of this study recorded its memory." in headline.memory_figure(with_memory({})).data

@@ -107,12 +107,15 @@ def test_a_part_of_the_grid_points_to_the_study_that_has_the_whole(study):
     assert prompt_levels.note(Study("study")) == f"{here} {prompt_levels.ELSEWHERE}"
 
 
-def test_the_study_trains_and_scores_each_level(monkeypatch):
+@pytest.mark.parametrize(("study", "dataset", "model"), [
+    ("prompt_levels", "organs", "clipseg"), ("real_levels", "polyp", "dino_clipseg"),
+    ("real_levels", "skin", "dino_clipseg")])
+def test_the_studies_train_and_score_each_level(monkeypatch, study, dataset, model):
     monkeypatch.chdir(REPOSITORY)
-    runs = [run for run in resolve_study("prompt_levels") if run.dataset == "organs"]
+    runs = [run for run in resolve_study(study) if run.dataset == dataset]
     used = {run.recipe: (run.train.prompts, run.train.val_prompts, run.evaluate.prompts) for run in runs}
-    assert used == {recipe: (level,) * 3 for level, recipe in RECIPES.items()} | {
-        DECODER: ("random", "fullest", "fullest")}
+    assert used == {f"{model}-decoder-{level}": (level,) * 3 for level in PROMPT_LEVELS} | {
+        f"{model}-decoder": ("random", "fullest", "fullest")}
     others = [run.train.model_copy(update={"prompts": "p1", "val_prompts": "p1"}) for run in runs]
     assert all((run.model, run.adapter, train) == (runs[0].model, runs[0].adapter, others[0])
                for run, train in zip(runs, others, strict=True))

@@ -40,6 +40,8 @@ TEXT_OF_RUNS = {
 }
 NUMBERS_OF_RUNS = {
     "seed": "seed",
+    "share": "train.share",
+    "training_images": "training_images",
     "dim": "adapter.dim",
     "stages": "adapter.stages",
     "trainable_parameters": "trainable_parameters",
@@ -90,7 +92,8 @@ def read_runs(source: "Path | TextIO") -> "pd.DataFrame":
     """`runs.csv` under the column names of tables; absent text is the empty string, an absent number NaN.
 
     Beside its columns: `released`, whether a run follows released code instead of what is correct, `data` and
-    `weights`, as reports call them, and `memory`, the peak in MiB, the accelerator's where one was used.
+    `weights`, as reports call them, and `memory`, the peak in MiB, the accelerator's where one was used. `share` is 1
+    where a run states none.
 
     Raises:
         UserError: a column is missing, as in results of an older version.
@@ -104,6 +107,7 @@ def read_runs(source: "Path | TextIO") -> "pd.DataFrame":
     weights = zip(runs.weights_kind, runs.weights_name, runs.weights_sha256, runs.weights_parts, strict=True)
     return runs.assign(
         released=runs.published != "",
+        share=runs.share.fillna(1.0),
         data=runs.data_kind.map(data_label),
         weights=[weights_label(*record) for record in weights],
         memory=runs.memory_accelerator.fillna(runs.memory_process).astype(float))

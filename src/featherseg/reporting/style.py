@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.backend_bases import RendererBase
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.ticker import LogLocator
+    from matplotlib.transforms import Bbox
 
 # Okabe and Ito's palette
 SERIES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))  # of lines that are not methods
@@ -168,11 +170,11 @@ def _log_locator() -> "type[LogLocator]":
 
 
 def label_points(axis: "Axes", points: Sequence[tuple[float, float, str]]) -> None:
-    """Write names beside points where there is room: over no other name, no point and not beyond the frame. A legend
-    has the others.
+    """Write names beside points where there is room: over no other name, no point, no line and not beyond the frame. A
+    legend has the others.
 
     Args:
-        axis: where the points are drawn; its limits and its figure's other texts are final.
+        axis: where points and lines are drawn; its limits and its figure's other texts are final.
         points: x, y and name of each.
     """
     from matplotlib.transforms import Bbox
@@ -180,21 +182,29 @@ def label_points(axis: "Axes", points: Sequence[tuple[float, float, str]]) -> No
     figure = cast("Figure", axis.figure)
     figure.draw_without_rendering()  # decides where the axis is
     reach = DOT_REACH * figure.dpi / 72
-    taken = []
+    taken = [box for line in axis.lines for box in _segments(line)]
     for x, y, _ in points:
         column, row = axis.transData.transform((x, y))
         taken.append(Bbox.from_extents(column - reach, row - reach, column + reach, row + reach))
+    frame = axis.bbox.padded(-reach)
     for x, y, name in points:
         for offset, place in PLACES.items():
             label = axis.annotate(name, (x, y), xytext=offset, textcoords="offset points", fontsize=8, **place)
             label.set_in_layout(False)
             box = label.get_window_extent()
-            inside = axis.bbox.containsx(box.x0) and axis.bbox.containsx(box.x1) and axis.bbox.containsy(
-                box.y0) and axis.bbox.containsy(box.y1)
+            inside = frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)
             if inside and not box.count_overlaps(taken):
                 taken.append(box)
                 break
             label.remove()
+
+
+def _segments(line: "Line2D") -> "list[Bbox]":
+    """The box around each segment of a line, in pixels."""
+    from matplotlib.transforms import Bbox
+
+    places = np.asarray(line.get_transform().transform_path(line.get_path()).vertices)
+    return [Bbox(places[first : first + 2]) for first in range(len(places) - 1)]
 
 
 def short_names(titles: Iterable[str]) -> dict[str, str]:

@@ -176,12 +176,13 @@ def honest(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def own_dsc(results: pd.DataFrame, condition: str = "own") -> pd.DataFrame:
-    """DSC in % (`dsc`) by recipe, dataset and width, mean over seeds, for one text condition."""
+    """DSC in % (`dsc`) and peak memory in training in MiB (`memory_process`, `memory_accelerator`) by recipe, dataset
+    and width, means over seeds, for one text condition."""
     rows = results[(results.text_condition == condition) & (results.metric == "dsc")]
     keys = ["recipe", "title", "released", "adapter", "positions", "dim", "dataset", "data", "weights",
             "trainable_parameters"]
-    means = rows.groupby(keys, dropna=False, sort=False)["mean"].mean()
-    return means.mul(100).rename("dsc").reset_index()
+    means = rows.groupby(keys, dropna=False, sort=False)[["mean", "memory_process", "memory_accelerator"]].mean()
+    return means.assign(dsc=100 * means["mean"]).drop(columns="mean").reset_index()
 
 
 def own_means(rows: pd.DataFrame, metric: str) -> pd.Series:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 def parameters_and_dsc(study: Study) -> "Figure":
-    """Trainable parameters (log scale) against DSC in %: one panel for the paper, one for each dataset here."""
+    """Trainable parameters (log scale) against DSC in %, with the Pareto front: one panel for the paper, one for each
+    dataset here."""
     frame = own_dsc(study.results)
     datasets = sorted(frame.dataset.unique())
     drawn = looks([*rows_of(study.every_task), *_published_rows(study)])
@@ -110,6 +111,7 @@ def _published_panel(axis: "Axes", drawn: Mapping[str, Look]) -> list[tuple[floa
         parameters, dsc = 1e6 * millions[method.title], means[method.title]
         axis.scatter(parameters, dsc, marker=look.marker, color=look.colour, **DOT)
         points.append((parameters, dsc, method.title.partition(" (")[0]))
+    headline.draw_front(axis, [(parameters, dsc) for parameters, dsc, _ in points])
     axis.set(xscale="log", title="published: mean of eight sets", xlabel="trainable parameters",
              ylabel="DSC (%)")
     style.few_ticks(axis)
