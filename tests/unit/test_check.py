@@ -27,7 +27,8 @@ def project(tmp_path, monkeypatch) -> Path:
     edit("params.yaml", lambda params: params["model"].update(image_size=64))
     edit("params.yaml", lambda params: params["study"].update(
         datasets=["lesions", "organs"], recipes=["clipseg-decoder", "clipseg-vlsm_dense-vl", "unet-full"]))
-    edit("pipelines/real_images/params.yaml", lambda params: params["study"].update(datasets=["lesions"]))
+    for study in ("real_images", "real_levels", "real_shares"):
+        edit(f"pipelines/{study}/params.yaml", lambda params: params["study"].update(datasets=["lesions"]))
     for path in ("params.yaml", "pipelines/prompt_levels/params.yaml", "pipelines/referring/params.yaml"):
         edit(path, lambda params: params["model"].update(weights=dict.fromkeys(
             ("clipseg", "etris_vit", "unet"), "random-small")))
