@@ -107,10 +107,10 @@ def test_a_part_of_the_grid_points_to_the_study_that_has_the_whole(study):
     assert prompt_levels.note(Study("study")) == f"{here} {prompt_levels.ELSEWHERE}"
 
 
-@pytest.mark.parametrize(("study", "dataset", "model"), [
-    ("prompt_levels", "organs", "clipseg"), ("real_levels", "polyp", "dino_clipseg"),
-    ("real_levels", "skin", "dino_clipseg")])
-def test_the_studies_train_and_score_each_level(monkeypatch, study, dataset, model):
+@pytest.mark.parametrize(("study", "dataset", "model", "images"), [
+    ("prompt_levels", "organs", "clipseg", None), ("real_levels", "polyp", "dino_clipseg", 60),
+    ("real_levels", "skin", "dino_clipseg", 60)])
+def test_the_studies_train_and_score_each_level(monkeypatch, study, dataset, model, images):
     monkeypatch.chdir(REPOSITORY)
     runs = [run for run in resolve_study(study) if run.dataset == dataset]
     used = {run.recipe: (run.train.prompts, run.train.val_prompts, run.evaluate.prompts) for run in runs}
@@ -119,4 +119,4 @@ def test_the_studies_train_and_score_each_level(monkeypatch, study, dataset, mod
     others = [run.train.model_copy(update={"prompts": "p1", "val_prompts": "p1"}) for run in runs]
     assert all((run.model, run.adapter, train) == (runs[0].model, runs[0].adapter, others[0])
                for run, train in zip(runs, others, strict=True))
-    assert all(run.evaluate.reliance.images is None for run in runs)
+    assert all(run.evaluate.reliance.images == images for run in runs)
