@@ -29,7 +29,7 @@ from featherseg.models.clipseg.config import (
     Sizes,
     input_size,
 )
-from featherseg.models.clipseg.decoder import decoded, redraw
+from featherseg.models.clipseg.decoder import decoded, redraw, set_attention
 from featherseg.models.towers.tokenizer import END_ID
 from featherseg.models.weights import RANDOM_SMALL, SMALL_SIZE, config_file, is_random
 
@@ -83,6 +83,7 @@ class CLIPSeg(SegmentationModel):
         self.sentence_dim = config.projection_dim
         self.net = CLIPSegForImageSegmentation(config)
         redraw(self.net.decoder)
+        set_attention(self.net.decoder)
         vision, text = "net.clip.vision_model", "net.clip.text_model"
         reached = tuple(f"{vision}.encoder.layers.{k}" for k in range(taps[-1] + 1))
         beyond = tuple(f"{vision}.encoder.layers.{k}"
