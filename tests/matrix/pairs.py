@@ -82,8 +82,6 @@ WITH_VISION_BLOCKS = [
 DENSE, SHALLOW = ([{"name": f"vlsm_{kind}", "dim": 8, "positions": positions} for positions in ("V", "VL", "VLC")]
                   for kind in ("dense", "shallow"))
 BIOMEDCLIPSEG = [*EVERYWHERE, *WITH_VISION_BLOCKS, *DENSE, SHALLOW[0]]  # BERT's width is not the condition's
-# the network of biomedclipseg_d, without weights of a trained decoder
-BIOMEDCLIPSEG_UNTRAINED = [{"name": "decoder"}, {"name": "full"}, DENSE[-1]]
 BRIDGERS = [{"name": "bridger", "dim": 8, "heads": 2},
             {"name": "bridger", "dim": 8, "heads": 2, "stages": 1, "positional_embeddings": False},
             *({"name": "bridger", "dim": 8, "heads": 2, "direction": direction}
@@ -91,7 +89,7 @@ BRIDGERS = [{"name": "bridger", "dim": 8, "heads": 2},
 DENSE_ALIGNERS = [{"name": "dense_aligner", "dim": 16, "text_dim": 16},
                   {"name": "dense_aligner", "dim": 32, "text_dim": 16, "blocks": 1}]
 METHODS_OF = {"clipseg": [*EVERYWHERE, *WITH_VISION_BLOCKS, *DENSE, *SHALLOW],
-              "biomedclipseg": BIOMEDCLIPSEG_UNTRAINED,
+              "biomedclipseg": BIOMEDCLIPSEG[1:],
               "biomedclipseg_d": BIOMEDCLIPSEG,
               "etris_vit": [*EVERYWHERE, *WITH_VISION_BLOCKS, *BRIDGERS],
               "etris_r50": [*EVERYWHERE, *BRIDGERS], "cris": EVERYWHERE,

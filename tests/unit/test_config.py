@@ -161,8 +161,8 @@ def test_an_unplanned_run_is_refused_with_the_closest_planned_one(tmp_path):
 ])
 def test_settings_without_effect_stay_out_of_the_plan(settings, absent):
     train = SegmentationTrain(**settings)
-    towers = {"tower_lr_factor", "tower_lr_from", "tower_positions"}
-    assert set(SegmentationTrain.model_fields) - set(train.knobs()) == absent | towers
+    as_all_are = {"tower_lr_factor", "tower_lr_from", "tower_positions", "share"}
+    assert set(SegmentationTrain.model_fields) - set(train.knobs()) == absent | as_all_are
 
 
 def test_the_towers_own_rate_is_in_the_plan_where_there_is_one():
