@@ -271,6 +271,14 @@ def test_another_vocabulary_is_another_tower():
         tiny(), "text")
 
 
+def test_another_number_of_heads_or_length_is_another_tower():
+    model = tiny()
+    for changed in ({"vision_heads": 4}, {"text_heads": 4}, {"context_length": 5}):
+        other = tiny(config=TINY.model_copy(update=changed))
+        other.load_state_dict(model.state_dict())
+        assert _tower_hash(model, "vision") != _tower_hash(other, "vision"), changed
+
+
 # --- weights
 
 

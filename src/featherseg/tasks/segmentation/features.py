@@ -165,10 +165,10 @@ def _tensors(text: TextFeatures) -> tuple[Tensor, ...]:
 
 
 def _tower_hash(model: SegmentationModel, tower: Tower) -> str:
-    """SHA-256 over what decides a tower's features: its tensors, the input and how it is made."""
+    """SHA-256 over what decides a tower's features: its tensors, the architecture, the input and how it is made."""
     spec = model.vision if tower == "vision" else model.text
-    made = (model.name, model.resize.key, model.word_length, model.masks_padding, model.mean, model.std, spec,
-            model.vocabulary)
+    made = (model.name, model.architecture(), model.resize.key, model.word_length, model.most_tokens,
+            model.masks_padding, model.mean, model.std, spec, model.vocabulary)
     digest = hashlib.sha256(repr(made).encode())
     for name, tensor in model.state_dict().items():
         if within(name, spec.modules):
