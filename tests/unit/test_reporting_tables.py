@@ -291,6 +291,7 @@ def test_the_full_size_models_have_the_released_codes_counts(study):
     assert not (frame.equal == "NO").any() and (frame.equal == "yes").sum() == 6
     assert frame.loc["full fine-tuning", "counted at full size"] == 136_177_249
     assert frame.loc["decoder", "counted at full size"] == 1_127_009
+    assert (frame["counted at full size"] == 1_127_009).sum() == 1, "prompts P0 to P9 change no count"
 
 
 def test_a_line_says_why_each_of_its_cells_is_empty(study, tmp_path):
