@@ -211,6 +211,15 @@ def verify(study: str, against: str) -> None:
         sys.exit(1)
 
 
+def spread(study: str, source: str | None) -> None:
+    """Write into reports/spread.csv how far seeds alone move a study's scores, for verify."""
+    from featherseg.verify.spread import SPREAD, write_spread
+
+    lines = write_spread(study, source)
+    print(f"{len(lines)} deviations over seeds, of {lines.recipe.nunique()} recipes on {lines.dataset.nunique()} "
+          f"datasets; see {SPREAD}")
+
+
 def pretrain(name: str, start: Path | None) -> None:
     """Make embedded weights again (half an hour or more); --start goes on from earlier ones."""
     from featherseg.config import PretrainParams, parse, read_yaml
@@ -333,6 +342,8 @@ def _parser() -> argparse.ArgumentParser:
     command(index)
     command(verify, study=True).add_argument("--against", default="HEAD", metavar="REVISION",
                                              help="a commit, or the path of a results.csv; HEAD by default")
+    command(spread, study=True).add_argument("--from", dest="source", metavar="REVISION",
+                                             help="a commit, or the path of a results.csv; what lies here by default")
     pretraining = command(pretrain)
     pretraining.add_argument("name", type=named("weights"), help="a key of pipelines/pretrain/params.yaml")
     pretraining.add_argument("--start", type=Path, metavar="FOLDER")

@@ -345,3 +345,63 @@ def test_a_committed_table_that_is_no_text_is_one_sentence():
     make([cell("0.7")])
     with pytest.raises(UserError, match="is not text in UTF-8"):
         write_verification("study")
+
+
+def seeds(values: dict[str, list[str]], recipe: str = "decoder", **other: str) -> tuple[list[dict], list[dict]]:
+    """Cells of runs of a recipe that differ in their seed, by condition, and the runs' records."""
+    runs = [f"{recipe}{seed}" for seed in range(max(map(len, values.values())))]
+    cells = [cell(value, run, condition=condition, **other) for condition, of_seeds in values.items()
+             for run, value in zip(runs, of_seeds, strict=False)]
+    return cells, [record(run, recipe=recipe, seed=str(seed)) for seed, run in enumerate(runs)]
+
+
+def stated() -> list[dict[str, str]]:
+    with open("reports/spread.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_spread_is_the_largest_deviation_of_any_condition(capsys):
+    make(*seeds({"own": ["0.7", "0.8", "0.75"], "none": ["0.2", "0.6", "0.4"], "other": ["0.1"]}))
+    main(["spread"])
+    assert stated() == [{"recipe": "decoder", "dataset": "lesions", "metric": "dsc", "deviation": "0.2"}]
+    assert "1 deviations over seeds, of 1 recipes on 1 datasets; see reports/spread.csv" in capsys.readouterr().out
+
+
+def test_what_spread_states_is_what_verify_measures_against():
+    make(*seeds({"own": ["0.70", "0.72"]}))
+    main(["spread"])
+    deviation = float(stated()[0]["deviation"])
+    assert deviation == pytest.approx(0.02 / 2 ** 0.5, abs=1e-6)
+    commit([cell("0.7", "decoder0")], [record("decoder0")])
+    for difference, verdict in ((0.9 * deviation, WITHIN), (1.1 * deviation, OFF)):
+        make([cell(f"{0.7 + difference:.6f}", "decoder0")], [record("decoder0")])
+        assert verdicts(write_verification("study")) == {("decoder0", "own", "dsc"): verdict}
+
+
+def test_a_spread_replaces_its_own_lines_and_leaves_others():
+    write(Path("reports/spread.csv"), [
+        {"recipe": recipe, "dataset": "lesions", "metric": metric, "deviation": "0.5"}
+        for recipe, metric in (("decoder", "dsc"), ("decoder", "iou"), ("adapter", "dsc"))])
+    make(*seeds({"own": ["0.4", "0.4"]}))
+    main(["spread"])
+    assert {(line["recipe"], line["metric"]): float(line["deviation"]) for line in stated()} == {
+        ("adapter", "dsc"): 0.5, ("decoder", "dsc"): 0, ("decoder", "iou"): 0.5}
+
+
+def test_a_spread_comes_from_a_commit_or_a_file():
+    several, records = seeds({"own": ["0.1", "0.3", "0.5"]})
+    commit(several, records)
+    make([cell("0.7")])
+    main(["spread", "--from", "HEAD"])
+    assert [line["deviation"] for line in stated()] == ["0.2"]
+    write(Path("elsewhere/results.csv"), seeds({"own": ["0.1", "0.2", "0.3"]})[0])
+    write(Path("elsewhere/runs.csv"), records)
+    main(["spread", "--from", "elsewhere/results.csv"])
+    assert [line["deviation"] for line in stated()] == ["0.1"]
+
+
+def test_one_seed_has_no_spread():
+    make([cell("0.7"), cell("0.5", "second")], [record(), record("second", recipe="adapter")])
+    with pytest.raises(SystemExit, match=r"study 'study' \(here\) hold no recipe with several seeds .*study.seeds="):
+        main(["spread"])
+    assert not Path("reports/spread.csv").exists()

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from featherseg.verify.sides import KEYS, Side
+from featherseg.verify.sides import KEYS, PLACES, Side
 from featherseg.verify.spread import deviations
 
 EQUAL, WITHIN, OFF, MISSING, NEW = "equal", "within the spread", "off", "missing", "new"
 VERDICTS = (EQUAL, WITHIN, OFF, MISSING, NEW)
 FAULTS = (OFF, MISSING)
-PLACES = 6  # of the values in results.csv
 COMPARED = ("value", "n", "unit")
 
 

@@ -20,6 +20,7 @@ from featherseg.reporting.records import SCORE_COLUMNS
 HERE = "here"  # the label of what lies in this checkout
 CELL = ("value", "std", "n", "unit")
 KEYS = tuple(column for column in SCORE_COLUMNS if column not in CELL)
+PLACES = 6  # of the values in results.csv
 RECORDED = ("run", "recipe", "dataset", "seed", "started", "status", "reason")  # of runs.csv
 
 
@@ -58,17 +59,40 @@ def sides(study: str, against: str = "HEAD") -> tuple[Side, Side]:
         UserError: the study is unknown, one of the sides is missing or cannot be read, or the results here are the
             committed file and no run was made.
     """
-    results = paths.reports(study) / "results.csv"
-    if not results.is_file():
-        raise _without_results(study)
-    here = Files(HERE, read_text(results), _optional(results.with_name("runs.csv")))
-    is_path = against.endswith(".csv") or Path(against).is_file()
-    committed = _of_file(Path(against)) if is_path else _of_commit(against, results)
+    here, committed = _here(study), _of(against, study)
+    results = _results(study)
     made = any((paths.RUNS / study / "evaluate").glob("*/status.json"))
     if here.results.strip() == committed.results.strip() and not made:
         raise UserError(f"there are no results of study '{study}' yet: {results} is that of {committed.label}, and "
                         f"{paths.RUNS / study} holds no scored run; make them first: {_command(study)}.")
     return _side(committed), _side(here)
+
+
+def one_side(study: str, source: str | None = None) -> Side:
+    """The results of a study that lie here, or those of `source`, which is as `against` in `sides`.
+
+    Raises:
+        UserError: the study is unknown, or its results are missing or cannot be read.
+    """
+    return _side(_here(study) if source is None else _of(source, study))
+
+
+def _results(study: str) -> Path:
+    return paths.reports(study) / "results.csv"
+
+
+def _here(study: str) -> Files:
+    """Results as they lie in this checkout."""
+    results = _results(study)
+    if not results.is_file():
+        raise _without_results(study)
+    return Files(HERE, read_text(results), _optional(results.with_name("runs.csv")))
+
+
+def _of(source: str, study: str) -> Files:
+    """Results as a revision of git or a `results.csv` has them."""
+    is_path = source.endswith(".csv") or Path(source).is_file()
+    return _of_file(Path(source)) if is_path else _of_commit(source, _results(study))
 
 
 def _without_results(study: str) -> UserError:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from featherseg.core.errors import UserError
-from featherseg.core.files import read_text
+from featherseg.core.files import atomic_path, read_text
 from featherseg.core.paths import REPORTS
-from featherseg.verify.sides import KEYS
+from featherseg.verify.sides import KEYS, PLACES, one_side
 
 SPREAD = REPORTS / "spread.csv"
 STATED_FOR = ["recipe", "dataset", "metric"]
@@ -30,12 +30,48 @@ def deviations(scores: pd.DataFrame, runs: pd.DataFrame) -> pd.Series:
     Raises:
         UserError: `reports/spread.csv` is not a table of deviations.
     """
+    rows = _over_seeds(scores, runs)
+    stated = rows.drop(columns="deviation").merge(_stated(), on=STATED_FOR, how="left").deviation
+    return rows.deviation.fillna(stated).set_axis(scores.index)
+
+
+def write_spread(study: str, source: str | None = None) -> pd.DataFrame:
+    """State in `reports/spread.csv` how far seeds alone move the scores of a study with several.
+
+    A recipe, dataset and metric have one line there and many cells: one for each condition, target, scope, split and
+    threshold. The line is the largest of the cells' standard deviations over seeds (of a sample: n - 1), so that a cell
+    beyond it lies further off than seeds move any cell of its kind. Lines of other recipes, datasets and metrics stay.
+
+    Args:
+        study: its name.
+        source: a revision of git, or the path of a `results.csv`; the results that lie here where None.
+
+    Returns:
+        The lines of this study.
+
+    Raises:
+        UserError: the results are missing or cannot be read, no recipe has several seeds, or the file is not a table of
+            deviations.
+    """
+    side = one_side(study, source)
+    kinds = _over_seeds(side.scores, side.runs).groupby(STATED_FOR)
+    found = kinds.deviation.max().dropna().round(PLACES).reset_index()
+    if found.empty:
+        raise UserError(f"the results of study '{study}' ({side.label}) hold no recipe with several seeds on one "
+                        "dataset; run it with several: dvc exp run -S 'study.seeds=[0,1,2]'.")
+    lines = pd.concat([found, _stated()]).drop_duplicates(STATED_FOR).sort_values(STATED_FOR)
+    with atomic_path(SPREAD) as partial:
+        lines.to_csv(partial, index=False, lineterminator="\n")
+    return found
+
+
+def _over_seeds(scores: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The scores with recipe and dataset of their runs, and the `deviation` over seeds of their place: recipe, dataset
+    and all keys but the run; NaN where there is one seed."""
     rows = scores.merge(runs[["run", "recipe", "dataset"]], on="run", how="left")
     place = ["recipe", "dataset", *(key for key in KEYS if key != "run")]
     values = rows.assign(number=pd.to_numeric(rows.value, errors="coerce"))
-    over_seeds = values.groupby(place).number.transform("std")
-    stated = rows.merge(_stated(), on=STATED_FOR, how="left").deviation
-    return over_seeds.fillna(stated).set_axis(scores.index)
+    return rows.assign(deviation=values.groupby(place).number.transform("std"))
 
 
 def _stated(path: Path = SPREAD) -> pd.DataFrame:
