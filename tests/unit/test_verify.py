@@ -67,7 +67,7 @@ def make(cells: list[dict[str, str]], records: list[dict[str, str]] | None = Non
 
 def state_spread(**deviations: str) -> None:
     """The deviations of metrics that the repository states for the recipe and dataset of `record`."""
-    rows = [{"recipe": "decoder", "dataset": "lesions", "metric": metric, "deviation": value}
+    rows = [{"recipe": "decoder", "dataset": "lesions", "condition": "own", "metric": metric, "deviation": value}
             for metric, value in deviations.items()]
     write(Path("reports/spread.csv"), rows)
 
@@ -317,11 +317,15 @@ def test_tables_that_are_none_are_one_sentence():
     assert "is not text in UTF-8" in refused()
 
 
+COLUMNS = "recipe,dataset,condition,metric"
+
+
 @pytest.mark.parametrize("content, fault", [
-    ("recipe,dataset,metric\n", "is not a table with the columns"), ("", "is not a table with the columns"),
-    ("recipe,dataset,metric,deviation\na,b,dsc,much\n", "line 2: the deviation 'much' is not a number"),
-    ("recipe,dataset,metric,deviation\na,b,dsc,1\na,b,iou,-1\n", "line 3: the deviation '-1' is not a number"),
-    ("recipe,dataset,metric,deviation\na,b,dsc,1\na,b,dsc,2\n", "line 3: this recipe, dataset and metric have")])
+    (f"{COLUMNS}\n", "is not a table with the columns"), ("", "is not a table with the columns"),
+    (f"{COLUMNS},deviation\na,b,own,dsc,much\n", "line 2: the deviation 'much' is not a number"),
+    (f"{COLUMNS},deviation\na,b,own,dsc,1\na,b,own,iou,-1\n", "line 3: the deviation '-1' is not a number"),
+    (f"{COLUMNS},deviation\na,b,own,dsc,1\na,b,own,dsc,2\n",
+     "line 3: this recipe, dataset, condition and metric have a deviation above")])
 def test_a_spread_that_is_none_is_one_sentence(content, fault):
     commit([cell("0.7")])
     make([cell("0.7")])
@@ -360,11 +364,15 @@ def stated() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_spread_is_the_largest_deviation_of_any_condition(capsys):
-    make(*seeds({"own": ["0.7", "0.8", "0.75"], "none": ["0.2", "0.6", "0.4"], "other": ["0.1"]}))
+def test_the_spread_is_the_largest_deviation_of_any_target(capsys):
+    whole, records = seeds({"own": ["0.7", "0.8", "0.75"], "none": ["0.2", "0.6", "0.4"], "other": ["0.1"]})
+    of_target, _ = seeds({"own": ["0.5", "0.7", "0.6"]}, target="lesion")
+    make([*whole, *of_target], records)
     main(["spread"])
-    assert stated() == [{"recipe": "decoder", "dataset": "lesions", "metric": "dsc", "deviation": "0.2"}]
-    assert "1 deviations over seeds, of 1 recipes on 1 datasets; see reports/spread.csv" in capsys.readouterr().out
+    known = {"recipe": "decoder", "dataset": "lesions", "metric": "dsc"}
+    assert stated() == [known | {"condition": "none", "deviation": "0.2"},
+                        known | {"condition": "own", "deviation": "0.1"}]
+    assert "2 deviations over seeds, of 1 recipes on 1 datasets; see reports/spread.csv" in capsys.readouterr().out
 
 
 def test_what_spread_states_is_what_verify_measures_against():
@@ -380,7 +388,7 @@ def test_what_spread_states_is_what_verify_measures_against():
 
 def test_a_spread_replaces_its_own_lines_and_leaves_others():
     write(Path("reports/spread.csv"), [
-        {"recipe": recipe, "dataset": "lesions", "metric": metric, "deviation": "0.5"}
+        {"recipe": recipe, "dataset": "lesions", "condition": "own", "metric": metric, "deviation": "0.5"}
         for recipe, metric in (("decoder", "dsc"), ("decoder", "iou"), ("adapter", "dsc"))])
     make(*seeds({"own": ["0.4", "0.4"]}))
     main(["spread"])

@@ -11,14 +11,15 @@ from featherseg.core.paths import REPORTS
 from featherseg.verify.sides import KEYS, PLACES, one_side
 
 SPREAD = REPORTS / "spread.csv"
-STATED_FOR = ["recipe", "dataset", "metric"]
+STATED_FOR = ["recipe", "dataset", "condition", "metric"]
 
 
 def deviations(scores: pd.DataFrame, runs: pd.DataFrame) -> pd.Series:
     """The standard deviation over seeds of each committed score, NaN where it is not known.
 
     Where a study has several seeds it is that of the committed values in the same place: recipe, dataset and all keys
-    but the run. Where it has one, it is what `reports/spread.csv` states for the recipe, dataset and metric.
+    but the run. Where it has one, it is what `reports/spread.csv` states for the recipe, dataset,
+    condition and metric.
 
     Args:
         scores: rows of `results.csv` as text.
@@ -38,7 +39,7 @@ def deviations(scores: pd.DataFrame, runs: pd.DataFrame) -> pd.Series:
 def write_spread(study: str, source: str | None = None) -> pd.DataFrame:
     """State in `reports/spread.csv` how far seeds alone move the scores of a study with several.
 
-    A recipe, dataset and metric have one line there and many cells: one for each condition, target, scope, split and
+    A recipe, dataset, condition and metric have one line there and many cells: one for each target, scope, split and
     threshold. The line is the largest of the cells' standard deviations over seeds (of a sample: n - 1), so that a cell
     beyond it lies further off than seeds move any cell of its kind. Lines of other recipes, datasets and metrics stay.
 
@@ -92,5 +93,6 @@ def _stated(path: Path = SPREAD) -> pd.DataFrame:
                         "of 0 or more; correct it.")
     if table.duplicated(STATED_FOR).any():
         line = table.index[table.duplicated(STATED_FOR)][0] + 2
-        raise UserError(f"{path}, line {line}: this recipe, dataset and metric have a deviation above; remove one.")
+        raise UserError(f"{path}, line {line}: this recipe, dataset, condition and metric have a "
+                        "deviation above; remove one.")
     return table.assign(deviation=numbers)
