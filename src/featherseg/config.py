@@ -122,7 +122,8 @@ class TrainConfig(Strict):
     inside the towers, from the epoch `tower_lr_from` on: the first one, or the second one as in CRIS's released code,
     which sets it too late for the first. `tower_positions` says whether the towers' positional embeddings have that
     rate too, or the head's (`published_full_rate`: CRIS). A short last batch of an epoch is `kept`, or dropped
-    (`published_dropped`: CRIS, ETRIS, DETRIS).
+    (`published_dropped`: CRIS, ETRIS, DETRIS). `compile` turns the training step into kernels with torch.compile, which
+    pays on an accelerator in long trainings.
     """
 
     epochs: Positive = 200
@@ -143,6 +144,7 @@ class TrainConfig(Strict):
     early_stop_patience: Positive | None = 20
     early_stop_min_delta: Annotated[float, Field(ge=0)] = 1e-4
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    compile: bool = False
     val_split: Split = "val"
 
     def knobs(self) -> dict[str, Any]:
@@ -157,7 +159,7 @@ class TrainConfig(Strict):
             idle = idle | {"min_epochs", "early_stop_min_delta"}
         if self.tower_lr_factor == 1:
             idle = idle | {"tower_lr_factor", "tower_lr_from", "tower_positions"}
-        return idle
+        return idle if self.compile else idle | {"compile"}
 
     @model_validator(mode="after")
     def _milestones_belong_to_multistep(self) -> Self:

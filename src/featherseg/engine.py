@@ -9,9 +9,10 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import torch
 from accelerate import Accelerator
@@ -34,6 +35,7 @@ from featherseg.tasks.base import TASKS
 from featherseg.tasks.objective import Item, parts
 
 KNOWN = ("epoch", "loss", "lr")  # of every history, beside the task's validation scores
+READ_EVERY = 50  # steps, on an accelerator
 POSITIONS = "positional_embedding"  # in the names of CLIP's and CRIS's parameters
 
 
@@ -119,6 +121,51 @@ def train(run: Run, data_dir: Path, out_dir: Path, info_path: Path) -> None:
         accelerator.end_training()
 
 
+class Gathered(NamedTuple):
+    """Values (B,) of a batch, such as its losses, and where they belong."""
+
+    what: str
+    values: Tensor
+    batch: Sequence[Item]
+    where: str
+
+
+class FiniteWatch:
+    """Gathers losses and gradients, and stops the run where one is not finite.
+
+    Reading a value makes the host wait for an accelerator, so many are read at once.
+
+    Args:
+        run: the run's name.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._gathered: list[Gathered] = []
+
+    def see(self, what: str, values: Tensor, batch: Sequence[Item], where: str) -> None:
+        """Gather values without reading them."""
+        self._gathered.append(Gathered(what, values.detach(), batch, where))
+
+    def read(self) -> None:
+        """Read what was gathered since the last time.
+
+        Raises:
+            UserError: a value is not finite; the message names the first such batch and its samples.
+        """
+        gathered, self._gathered = self._gathered, []
+        if not gathered:
+            return
+        finite = torch.stack([seen.values.isfinite().all() for seen in gathered]).tolist()
+        if all(finite):
+            return
+        first = gathered[finite.index(False)]
+        wrong = [item.sample_id for item, right in zip(first.batch, first.values.isfinite().tolist(), strict=True)
+                 if not right]
+        raise UserError(f"{self._run}: the {first.what} is not finite in {first.where}, for {', '.join(wrong)}; "
+                        "lower train.lr, or look at these samples.")
+
+
 class Trainer:
     """A run in training: model, objective, optimiser, and the history so far.
 
@@ -126,6 +173,8 @@ class Trainer:
         objective: the task's; what is trained and validated, and what chooses the best epoch.
         history: one row for each finished epoch: `KNOWN` and the validation scores, the main one first among them.
         seconds: spent on training steps by this process.
+        read_every: how many steps lie between two reads of what was computed; each makes the host wait.
+        batches_ahead: how many batches are fetched before the one whose step is computed.
     """
 
     def __init__(self, run: Run, dataset: PreparedDataset, accelerator: Accelerator) -> None:
@@ -138,10 +187,14 @@ class Trainer:
         towers = tower_parameters(self.model, self.config) if self.config.tower_lr_factor != 1 else []
         self.optimizer = make_optimizer(self.config, self.learned, towers)
         self.schedule = make_schedule(self.config, self.optimizer, self.objective.choice.plateau_mode)
+        if self.config.compile:
+            self.objective.compile()
         self.wrapped_objective, self.wrapped_optimizer = accelerator.prepare(self.objective, self.optimizer)
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         self.seconds = 0.0
+        on_host = accelerator.device.type == "cpu"
+        self.read_every, self.batches_ahead = (1, 0) if on_host else (READ_EVERY, 1)
 
     def finished(self) -> bool:
         """Whether all epochs are done, or enough of them without progress."""
@@ -172,37 +225,54 @@ class Trainer:
         torch.manual_seed(rng_of(self.run.seed, epoch, rank).getrandbits(63))
         self.wrapped_objective.train()
         summed = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
-        size = self.config.batch_size
-        for number, batch in enumerate(self.objective.batches(epoch, size), 1):
-            # a process without a share of a short last batch takes part with weight 0
+        watch = FiniteWatch(self.run.name)
+        for number, (batch, fetched) in enumerate(self._fetched(epoch), 1):
+            where, reads = f"epoch {epoch}, batch {number}", number % self.read_every == 0
             share = batch[rank::ranks]
-            mine = share or batch[:1]
-            losses = self.wrapped_objective(mine)
-            self._check_finite(losses, mine, f"epoch {epoch}, batch {number}")
+            losses = self.wrapped_objective(fetched)
+            watch.see("loss", losses, share or batch[:1], where)
             total = losses.sum() * bool(share)
             self.accelerator.backward(total * ranks / len(batch))
             norm = self.accelerator.clip_grad_norm_(self.learned, self.config.clip_norm or math.inf)
             if self.accelerator.scaler is None:  # fp16's scaler leaves such a step out and goes on at a smaller scale
-                self._check_finite(norm.expand(len(batch)), batch, f"epoch {epoch}, batch {number}", "gradient")
+                watch.see("gradient", norm.expand(len(batch)), batch, where)
+            if reads:
+                watch.read()
+                bar.set_postfix(epoch=epoch, loss=f"{losses.mean().item():.3f}", refresh=False, **self._latest())
             self.wrapped_optimizer.step()
             self.wrapped_optimizer.zero_grad()
             summed += total.detach()
-            bar.set_postfix(epoch=epoch, loss=f"{losses.mean().item():.3f}", refresh=False, **self._latest())
             bar.update(len(batch))
+        watch.read()
         self.seconds += time.monotonic() - begun
-        return self.accelerator.reduce(summed).item() / self.objective.per_epoch(size)
+        return self.accelerator.reduce(summed).item() / self.objective.per_epoch(self.config.batch_size)
+
+    def _fetched(self, epoch: int) -> Iterator[tuple[Sequence[Item], Any]]:
+        """The batches of an epoch, each with what this process needs for its share of it.
+
+        On an accelerator the next batch is fetched before the step of this one is queued.
+        """
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        waiting: deque[tuple[Sequence[Item], Any]] = deque()
+        for batch in self.objective.batches(epoch, self.config.batch_size):
+            # a process without a share of a short last batch takes part with weight 0
+            waiting.append((batch, self.objective.fetch(batch[rank::ranks] or batch[:1])))
+            if len(waiting) > self.batches_ahead:
+                yield waiting.popleft()
+        yield from waiting
 
     def _validate(self, epoch: int) -> dict[str, float]:
         """Validation scores by name, the main one first."""
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         self.wrapped_objective.eval()
         held_out, summed = self.objective.held_out, torch.zeros((), dtype=torch.float64)
-        share = held_out[rank::ranks]
+        share, watch = held_out[rank::ranks], FiniteWatch(self.run.name)
         for batch in parts(share or held_out[:1], self.config.batch_size):
             with self.accelerator.autocast():
                 measured = self.objective.measure(batch)
-            self._check_finite(measured.sum(dim=0), batch, f"validation after epoch {epoch}")
+            watch.see("loss", measured.sum(dim=0), batch, f"validation after epoch {epoch}")
             summed = summed.to(measured) + torch.stack([row.sum() for row in measured]) * bool(share)
+        watch.read()
         return self.objective.scores(self.accelerator.reduce(summed).tolist())
 
     def _latest(self) -> dict[str, str]:
@@ -211,13 +281,6 @@ class Trainer:
             return {}
         main = score_names(self.history)[0]
         return {main: f"{self.history[-1][main]:.3f}"}
-
-    def _check_finite(self, values: Tensor, batch: Sequence[Item], where: str, what: str = "loss") -> None:
-        if values.isfinite().all():
-            return
-        wrong = [item.sample_id for item, finite in zip(batch, values.isfinite().tolist(), strict=True) if not finite]
-        raise UserError(f"{self.run.name}: the {what} is not finite in {where}, for {', '.join(wrong)}; "
-                        "lower train.lr, or look at these samples.")
 
     def state(self) -> State:
         """Everything that the following epochs depend on."""
@@ -293,7 +356,10 @@ def make_optimizer(config: TrainConfig, parameters: Sequence[nn.Parameter],
     groups: list[dict[str, Any]] = [{"params": of_head, "towers": False}, {"params": of_towers, "towers": True}]
     if config.tower_lr_from == 1:
         groups[1]["lr"] = config.lr * config.tower_lr_factor
-    return kind([group for group in groups if group["params"]], lr=config.lr, weight_decay=config.weight_decay)
+    # one kernel a step; a CPU keeps the arithmetic of its earlier results
+    fused = True if any(parameter.device.type != "cpu" for parameter in parameters) else None
+    return kind([group for group in groups if group["params"]], lr=config.lr, weight_decay=config.weight_decay,
+                fused=fused)
 
 
 def slow_towers(config: TrainConfig, optimizer: torch.optim.Optimizer, epoch: int) -> None:

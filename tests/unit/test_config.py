@@ -161,7 +161,7 @@ def test_an_unplanned_run_is_refused_with_the_closest_planned_one(tmp_path):
 ])
 def test_settings_without_effect_stay_out_of_the_plan(settings, absent):
     train = SegmentationTrain(**settings)
-    as_all_are = {"tower_lr_factor", "tower_lr_from", "tower_positions", "share"}
+    as_all_are = {"tower_lr_factor", "tower_lr_from", "tower_positions", "share", "compile"}
     assert set(SegmentationTrain.model_fields) - set(train.knobs()) == absent | as_all_are
 
 

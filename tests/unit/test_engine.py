@@ -130,9 +130,9 @@ def test_the_same_run_gives_the_same_bytes_and_another_seed_others(files, place)
 
 
 def test_a_share_trains_on_whole_images_that_are_among_those_of_a_larger_share(files, place, monkeypatch):
-    forward, seen = SegmentationObjective.forward, set()
-    monkeypatch.setattr(SegmentationObjective, "forward", lambda self, batch: seen.update(
-        asked.sample_id for asked in batch) or forward(self, batch))
+    fetch, seen = SegmentationObjective.fetch, set()
+    monkeypatch.setattr(SegmentationObjective, "fetch", lambda self, batch: seen.update(
+        asked.sample_id for asked in batch) or fetch(self, batch))
     smaller: set[str] = set()
     for share, images in ((0.2, 1), (0.4, 2), (0.8, 4), (1.0, 5)):
         seen.clear()
@@ -233,7 +233,7 @@ def test_the_validation_loss_is_the_training_loss_of_the_validation_samples(file
     trainer.load_state(trainer.state())
     trainer.objective.eval()
     with torch.no_grad():
-        losses = [trainer.objective([asked]) for asked in trainer.objective.held_out]
+        losses = [trainer.objective(trainer.objective.fetch([asked])) for asked in trainer.objective.held_out]
     assert rows[0]["val_loss"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-6)
     assert rows[0]["val_loss"] != pytest.approx(rows[0]["loss"], rel=1e-3)
 
@@ -268,9 +268,8 @@ def test_a_cut_at_another_probability_gives_another_dsc(files, place):
 
 
 def test_a_short_last_batch_is_kept_or_dropped_as_published(files, place, monkeypatch):
-    forward, seen = SegmentationObjective.forward, []
-    monkeypatch.setattr(SegmentationObjective, "forward",
-                        lambda self, batch: seen.append(batch) or forward(self, batch))
+    fetch, seen = SegmentationObjective.fetch, []
+    monkeypatch.setattr(SegmentationObjective, "fetch", lambda self, batch: seen.append(batch) or fetch(self, batch))
     sizes = {}
     for last_batch in ("kept", "published_dropped"):
         seen.clear()
@@ -383,6 +382,92 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(files, pl
     with pytest.raises(UserError, match=r"tiny-squares-1: .*in epoch 2, batch 2, for squares/\S+; lower"):
         trained(files, place)
     assert not (place / "out").exists()
+
+
+def as_on_an_accelerator(monkeypatch, ahead: list[int] | None = None) -> None:
+    """Read values every third step, and fetch a batch ahead; `ahead` takes in how far fetching is before forward."""
+    prepare, fetch, forward, waiting = engine.Trainer.__init__, SegmentationObjective.fetch, \
+        SegmentationObjective.forward, []
+
+    def prepared(self, *arguments):
+        prepare(self, *arguments)
+        self.read_every, self.batches_ahead = 3, 1
+
+    def fetched(self, batch):
+        waiting.append(batch)
+        return fetch(self, batch)
+
+    def forwarded(self, batch):
+        if ahead is not None:
+            ahead.append(len(waiting))
+        waiting.pop()
+        return forward(self, batch)
+
+    monkeypatch.setattr(engine.Trainer, "__init__", prepared)
+    monkeypatch.setattr(SegmentationObjective, "fetch", fetched)
+    monkeypatch.setattr(SegmentationObjective, "forward", forwarded)
+
+
+@pytest.mark.parametrize("adapter", [{"name": "decoder"}, {"name": "full"}], ids=lambda adapter: adapter["name"])
+def test_reading_seldom_and_fetching_ahead_change_no_byte(files, place, monkeypatch, adapter):
+    ahead: list[int] = []
+    rows, folder = trained(files, place, adapter=adapter)
+    as_on_an_accelerator(monkeypatch, ahead)
+    assert trained(files, place, "ahead", adapter=adapter)[0] == rows
+    assert ahead == [2, 2, 1] * 3  # ten samples are three batches, of which the last has none after it
+    for name in ("checkpoint.safetensors", "history.csv"):
+        assert (place / "ahead" / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_loss_that_is_read_late_names_its_own_batch(files, place, monkeypatch, number):
+    as_on_an_accelerator(monkeypatch)
+    forward, calls = SegmentationObjective.forward, []
+
+    def poisoned(self, fetched):
+        calls.append(fetched)
+        return forward(self, fetched) * (float("nan") if len(calls) == 3 + number else 1)
+
+    monkeypatch.setattr(SegmentationObjective, "forward", poisoned)
+    with pytest.raises(UserError, match=rf"the loss is not finite in epoch 2, batch {number}, for squares/\S+"):
+        trained(files, place)
+    assert not (place / "out").exists()
+
+
+def test_a_compiled_step_reaches_the_losses_of_a_plain_one(files, place, monkeypatch):
+    settings = {"adapter": {"name": "decoder"}, "epochs": 1, "batch_size": 5}
+    plain, graphs = trained(files, place, **settings)[0], []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile_module(self, backend=backend))
+    compiled = trained(files, place, "compiled", compile=True, **settings)[0]
+    assert graphs
+    assert [row["loss"] for row in compiled] == pytest.approx([row["loss"] for row in plain], rel=1e-4)
+
+
+@pytest.mark.slow  # the compiler of kernels starts; the test before covers what of the step is compiled
+def test_the_default_compiler_reaches_the_losses_of_none(files, place):
+    settings = {"adapter": {"name": "decoder"}, "epochs": 2}
+    plain = trained(files, place, **settings)[0]
+    compiled = trained(files, place, "compiled", compile=True, **settings)[0]
+    assert [row["loss"] for row in compiled] == pytest.approx([row["loss"] for row in plain], rel=1e-3)
+
+
+def test_compiling_is_off_and_no_part_of_a_plan_unless_asked_for():
+    assert "compile" not in SegmentationTrain().knobs()
+    assert SegmentationTrain(compile=True).knobs()["compile"] is True
+
+
+@pytest.mark.parametrize(("device", "fused"), [("cpu", None), ("meta", True)])
+def test_an_accelerator_steps_with_one_kernel(monkeypatch, device, fused):
+    given = {}
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, **settings: given.update(settings))
+    make_optimizer(SegmentationTrain(), [torch.nn.Parameter(torch.ones(2, device=device))])
+    assert given["fused"] is fused
 
 
 @pytest.mark.parametrize("clip_norm", [0.5, None])

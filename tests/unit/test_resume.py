@@ -71,18 +71,18 @@ def uninterrupted(files, place: Path, run, monkeypatch) -> dict[str, bytes]:
 
 def killed_in(files, place: Path, run, monkeypatch, batch: int) -> None:
     """Train until the given batch, counted over epochs: three of training and two of validation in each."""
-    logits, calls = SegmentationObjective.logits, []
+    asked, calls = SegmentationObjective._asked, []
 
     def until(self, items):
         calls.append(items)
         if len(calls) == batch:
             raise Killed
-        return logits(self, items)
+        return asked(self, items)
 
-    monkeypatch.setattr(SegmentationObjective, "logits", until)
+    monkeypatch.setattr(SegmentationObjective, "_asked", until)
     with pytest.raises(Killed):
         train(run, files[2], place / "out", place / "out.json")
-    monkeypatch.setattr(SegmentationObjective, "logits", logits)
+    monkeypatch.setattr(SegmentationObjective, "_asked", asked)
     assert not (place / "out").exists() and not (place / "out.json").exists()
 
 

@@ -284,8 +284,7 @@ class SegmentationModel(nn.Module, ABC):
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, H, W), float, of uint8 pixels (B, H, W, 3)."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
+        mean, std = _by_channel(self.mean, pixels.device), _by_channel(self.std, pixels.device)
         channels_first = pixels.permute(0, 3, 1, 2).float()
         return (channels_first / 255 - mean) / std
 
@@ -355,6 +354,11 @@ def parameters_of(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Parame
 def within(name: str, prefixes: Iterable[str]) -> bool:
     """Whether a dotted name is one of `prefixes` or lies in a module of that name."""
     return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def _by_channel(values: Sequence[float], device: torch.device) -> Tensor:
+    """One value a channel, (1, C, 1, 1); filled on the device, since the host would wait for a copy of its own."""
+    return torch.stack([torch.full((1, 1), value, device=device) for value in values]).unsqueeze(0)
 
 
 def _frozen_batchnorms(model: nn.Module) -> dict[str, nn.Module]:

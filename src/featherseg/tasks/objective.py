@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -63,9 +63,19 @@ class Objective(nn.Module, ABC, Generic[ItemT]):
         """The batches of an epoch. The task owns order, prompts and negatives; all of it is a function of the run's
         seed, the epoch and the sample alone, so that neither processes nor a kill change it."""
 
+    def fetch(self, batch: Sequence[ItemT]) -> Any:
+        """What `forward` needs for a batch, on the model's device; the batch itself where there is nothing to fetch.
+
+        On an accelerator it is called one batch ahead, so that reading and copying go on while the device computes.
+        """
+        return batch
+
     @abstractmethod
-    def forward(self, batch: Sequence[ItemT]) -> Tensor:
-        """Losses (B,); the engine averages them, over processes too."""
+    def forward(self, fetched: Any) -> Tensor:
+        """Losses (B,) of what was fetched; the engine averages them, over processes too.
+
+        On an accelerator nothing here makes the host wait for the device; `train.compile` compiles it.
+        """
 
     @abstractmethod
     def measure(self, batch: Sequence[ItemT]) -> Tensor:

@@ -139,8 +139,8 @@ class GlobalAlignment(nn.Module):
     def forward(self, features: Tensor, words: Tensor, padding: Tensor) -> Tensor:
         """A map (B, width, h, w) of a map of that shape, words (B, L, width) and their padding (B, L)."""
         _, width, rows, columns = features.shape
-        place_positions = grid_positions(rows, columns, width).to(features)
-        word_positions = sine_positions(words.shape[1], width).to(words)
+        place_positions = grid_positions(rows, columns, width, features.device).to(features)
+        word_positions = sine_positions(words.shape[1], width, words.device).to(words)
         states = features.flatten(2).transpose(1, 2)
         for layer in self.layers:
             states = layer(states, words, place_positions, word_positions, padding)
@@ -187,15 +187,15 @@ class PlainProjector(nn.Module):
         return F.interpolate(self.out(features), scale_factor=4, mode="bilinear", align_corners=False).squeeze(1)
 
 
-def sine_positions(length: int, width: int) -> Tensor:
+def sine_positions(length: int, width: int, device: torch.device) -> Tensor:
     """Sines (even channels) and cosines (odd ones) of the places 0 to length - 1, (length, width)."""
-    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
-    angles = torch.arange(length).unsqueeze(1) * rates
+    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10000.0) / width))
+    angles = torch.arange(length, device=device).unsqueeze(1) * rates
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
-def grid_positions(rows: int, columns: int, width: int) -> Tensor:
+def grid_positions(rows: int, columns: int, width: int, device: torch.device) -> Tensor:
     """The column's sine positions beside the row's, half of the width each, (rows * columns, width)."""
-    across = sine_positions(columns, width // 2).expand(rows, -1, -1)
-    down = sine_positions(rows, width // 2).unsqueeze(1).expand(-1, columns, -1)
+    across = sine_positions(columns, width // 2, device).expand(rows, -1, -1)
+    down = sine_positions(rows, width // 2, device).unsqueeze(1).expand(-1, columns, -1)
     return torch.cat([across, down], dim=2).flatten(0, 1)

@@ -10,6 +10,7 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from featherseg.core.caches import RowFile, RowWriter, cached_folder, key_of
+from featherseg.core.device import to_device
 from featherseg.core.files import cache_root
 from featherseg.core.progress import progress
 from featherseg.core.sources import closure, code_of
@@ -27,6 +29,19 @@ from featherseg.tasks.segmentation.pixels import PixelDataset
 IMAGES_PER_PASS, PROMPTS_PER_PASS = 16, 64
 _SPARE_DISK = 2**30
 Encoder = Callable[[list], Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What one tower needs for a batch, on the model's device.
+
+    Attributes:
+        tensors: each item's features out of a cache; or the pixels or tokens of the distinct items alone.
+        positions: (B,) for each item its place among the distinct ones; None with features out of a cache.
+    """
+
+    tensors: tuple[Tensor, ...]
+    positions: Tensor | None = None
 
 
 class FeatureBank:
@@ -62,43 +77,73 @@ class FeatureBank:
 
     def pairs(self, rows: Sequence[int], prompts: Sequence[str]) -> tuple[ImageFeatures, TextFeatures]:
         """Features of image rows, each with its prompt, on the model's device: two batches of len(rows)."""
-        if not self._model.joint:
-            return self.images(rows), self.texts(prompts)
-        pairs, positions = self._distinct(list(zip(rows, prompts, strict=True)))
-        pixels = self._normalised([row for row, _ in pairs])
-        tokens = self._tokens([prompt for _, prompt in pairs])
-        image, text = self._model.encode(pixels, tokens)
-        return image.index(positions), text.index(positions)
+        return self.encode(*self.fetch(rows, prompts))
 
     def images(self, rows: Sequence[int]) -> ImageFeatures:
         """Features of image rows, on the model's device: a batch of len(rows), equal rows encoded once."""
-        if self._image_rows is not None and all(row in self._image_place for row in rows):
-            return ImageFeatures(self._image_rows([self._image_place[row] for row in rows]))
-        some, positions = self._distinct(rows)
-        return self._encode_images(some).index(positions)
+        return self._image_features(self._fetch_images(rows))
 
     def texts(self, prompts: Sequence[str]) -> TextFeatures:
         """Features of prompts, on the model's device: a batch of len(prompts), equal prompts encoded once."""
+        return self._text_features(self._fetch_texts(prompts))
+
+    def fetch(self, rows: Sequence[int], prompts: Sequence[str]) -> tuple[Fetched, Fetched]:
+        """What `encode` needs for image rows, each with its prompt, read and brought to the model's device."""
+        if not self._model.joint:
+            return self._fetch_images(rows), self._fetch_texts(prompts)
+        pairs, positions = self._distinct(list(zip(rows, prompts, strict=True)))
+        pixels = self._pixels_of([row for row, _ in pairs])
+        tokens = self._tokens([prompt for _, prompt in pairs])
+        return Fetched((pixels,), positions), Fetched((tokens,), positions)
+
+    def encode(self, image: Fetched, text: Fetched) -> tuple[ImageFeatures, TextFeatures]:
+        """Features of what was fetched; nothing is read from the disk or from the device."""
+        if not self._model.joint:
+            return self._image_features(image), self._text_features(text)
+        assert image.positions is not None and text.positions is not None  # joint towers have no cache
+        (pixels,), (tokens,) = image.tensors, text.tensors
+        image_features, text_features = self._model.encode(self._model.normalise(pixels), tokens)
+        return image_features.index(image.positions), text_features.index(text.positions)
+
+    def _fetch_images(self, rows: Sequence[int]) -> Fetched:
+        if self._image_rows is not None and all(row in self._image_place for row in rows):
+            return Fetched(self._image_rows([self._image_place[row] for row in rows]))
+        some, positions = self._distinct(rows)
+        return Fetched((self._pixels_of(some),), positions)
+
+    def _fetch_texts(self, prompts: Sequence[str]) -> Fetched:
         if self._text_rows is not None and all(prompt in self._text_place for prompt in prompts):
-            return self._as_text(self._text_rows([self._text_place[prompt] for prompt in prompts]))
+            return Fetched(self._text_rows([self._text_place[prompt] for prompt in prompts]))
         some, positions = self._distinct(prompts)
-        return self._encode_texts(some).index(positions)
+        return Fetched((self._tokens(some),), positions)
+
+    def _image_features(self, image: Fetched) -> ImageFeatures:
+        if image.positions is None:
+            return ImageFeatures(image.tensors)
+        (pixels,) = image.tensors
+        return self._model.encode_image(self._model.normalise(pixels)).index(image.positions)
+
+    def _text_features(self, text: Fetched) -> TextFeatures:
+        if text.positions is None:
+            return self._as_text(text.tensors)
+        (tokens,) = text.tensors
+        return self._model.encode_text(tokens).index(text.positions)
 
     def _distinct(self, items: Sequence[Hashable]) -> tuple[list, Tensor]:
         some, places = distinct(items)
-        return some, torch.tensor(places, device=self._device)
+        return some, to_device(torch.tensor(places), self._device)
 
     def _encode_images(self, rows: Sequence[int]) -> ImageFeatures:
-        return self._model.encode_image(self._normalised(rows))
+        return self._model.encode_image(self._model.normalise(self._pixels_of(rows)))
 
     def _encode_texts(self, prompts: Sequence[str]) -> TextFeatures:
         return self._model.encode_text(self._tokens(prompts))
 
-    def _normalised(self, rows: Sequence[int]) -> Tensor:
-        return self._model.normalise(self._pixels.images(rows).to(self._device, non_blocking=True))
+    def _pixels_of(self, rows: Sequence[int]) -> Tensor:
+        return to_device(self._pixels.images(rows), self._device)
 
     def _tokens(self, prompts: Sequence[str]) -> Tensor:
-        return self._model.tokenize(prompts).to(self._device, non_blocking=True)
+        return to_device(self._model.tokenize(prompts), self._device)
 
     def _as_text(self, tensors: Sequence[Tensor]) -> TextFeatures:
         """The features whose `_tensors`, all as floats, these are."""
@@ -121,7 +166,7 @@ class FeatureBank:
                 return None
             columns = zip(*map(encode, passes), strict=True)
             stored = tuple(torch.cat(column).float() for column in columns)
-            return lambda places: tuple(tensor[places] for tensor in stored)
+            return lambda places: _rows_of(stored, to_device(torch.tensor(places), self._device))
         precision = str(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else None
         key = key_of(tower, _tower_hash(self._model, tower), data, items, per_pass, precision,
                      closure("tasks/segmentation/features.py") | code_of(type(self._model)), torch.__version__,
@@ -133,6 +178,10 @@ class FeatureBank:
                                lambda partial: _write(partial, tower, shapes, passes, encode))
         files = [RowFile(folder / f"{number}.npy") for number in range(len(shapes))]
         return lambda places: tuple(torch.from_numpy(file.read(places)) for file in files)
+
+
+def _rows_of(stored: tuple[Tensor, ...], places: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor[places] for tensor in stored)
 
 
 def by_length(prompts: Iterable[str]) -> list[str]:

@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featherseg.config import Run
+from featherseg.core.device import to_device
 from featherseg.core.errors import UserError
 from featherseg.core.seeds import rng_of
 from featherseg.data.prepared import PreparedDataset, Sample, prompt_of
 from featherseg.models.base import SegmentationModel
 from featherseg.tasks.objective import Choice, Objective, parts, shuffled, trained_per_epoch
 from featherseg.tasks.segmentation.config import LossConfig, SegmentationTrain, training_of
-from featherseg.tasks.segmentation.features import FeatureBank
+from featherseg.tasks.segmentation.features import FeatureBank, Fetched
 from featherseg.tasks.segmentation.losses import per_sample_dice, per_sample_loss
 from featherseg.tasks.segmentation.metrics import iou
 from featherseg.tasks.segmentation.pixels import PixelDataset
@@ -28,6 +29,15 @@ class Example:
     index: int
     prompt: str
     sample_id: str
+
+
+@dataclass(frozen=True)
+class FetchedExamples:
+    """A batch on the model's device: what its two towers need, and its masks (B, 1, H, W) at input size."""
+
+    image: Fetched
+    text: Fetched
+    targets: Tensor
 
 
 class SegmentationObjective(Objective[Example]):
@@ -45,6 +55,7 @@ class SegmentationObjective(Objective[Example]):
     def __init__(self, run: Run, model: SegmentationModel, dataset: PreparedDataset) -> None:
         super().__init__()
         self.run, self.settings, self.model = run, training_of(run), model
+        self.device = next(model.parameters()).device
         self.choice = choice_of(self.settings)
         self.samples, self.train_set = dataset.samples, trained_on(dataset, self.settings.share, run.seed)
         self.pixels = PixelDataset(dataset, model.resize)
@@ -80,14 +91,18 @@ class SegmentationObjective(Objective[Example]):
         for indices in parts(order[:trained], size):
             yield [self._trained(index, epoch) for index in indices]
 
-    def forward(self, batch: Sequence[Example]) -> Tensor:
+    def fetch(self, batch: Sequence[Example]) -> FetchedExamples:
+        """A batch's images, prompts and masks on the model's device."""
+        return FetchedExamples(*self._asked(batch), self._targets(batch))
+
+    def forward(self, fetched: FetchedExamples) -> Tensor:
         """Losses (B,), on the grid that the loss config names."""
-        return mask_losses(self.model, self.logits(batch), self._targets(batch), self.settings.loss)
+        logits = self.model.decode(*self.bank.encode(fetched.image, fetched.text))
+        return mask_losses(self.model, logits, fetched.targets, self.settings.loss)
 
     def logits(self, batch: Sequence[Example]) -> Tensor:
         """Logits (B, h, w) on the head's own grid."""
-        rows = [self.pixels.image_rows[asked.index] for asked in batch]
-        return self.model.decode(*self.bank.pairs(rows, [asked.prompt for asked in batch]))
+        return self.model.decode(*self.bank.encode(*self._asked(batch)))
 
     @torch.no_grad()
     def measure(self, batch: Sequence[Example]) -> Tensor:
@@ -121,8 +136,14 @@ class SegmentationObjective(Objective[Example]):
                   for probabilities, asked in zip(maps, batch, strict=True)]
         return torch.tensor(values, device=logits.device)
 
+    def _asked(self, batch: Sequence[Example]) -> tuple[Fetched, Fetched]:
+        """A batch's images and prompts on the model's device."""
+        rows = [self.pixels.image_rows[asked.index] for asked in batch]
+        return self.bank.fetch(rows, [asked.prompt for asked in batch])
+
     def _targets(self, batch: Sequence[Example]) -> Tensor:
-        return self.pixels.targets([asked.index for asked in batch])
+        """A batch's masks (B, 1, H, W) on the model's device."""
+        return to_device(self.pixels.targets([asked.index for asked in batch]), self.device)
 
     def _trained(self, index: int, epoch: int) -> Example:
         """A sample with the prompt of an epoch, drawn from the seed, the epoch and the sample alone."""
@@ -146,7 +167,7 @@ def mask_losses(model: SegmentationModel, logits: Tensor, targets: Tensor, confi
         targets: (B, 1, H, W) at input size, in [0, 1].
         config: the loss, and the grid on which it is computed.
     """
-    targets = targets.to(logits.device, non_blocking=True)
+    targets = targets.to(logits.device)
     if config.grid == "input":
         return per_sample_loss(model.to_input(logits), targets, config)
     return per_sample_loss(logits.unsqueeze(1), shrunk(targets, logits.shape[-2:], config), config)
