@@ -71,7 +71,8 @@ def test_the_decoder_gets_features_of_the_same_shapes(name):
         for before, after in zip((pictures, prompts), tuned.encode(pixels, tokens), strict=True):
             assert [tap.shape for tap in before.taps] == [tap.shape for tap in after.taps]
             is_tuned = name != "etris_r50" or before is not pictures
-            assert torch.equal(before.taps[-1], after.taps[-1]) != is_tuned
+            # on some processors the last digit depends on where in memory a tensor lies
+            assert torch.allclose(before.taps[-1], after.taps[-1], rtol=0, atol=1e-6) != is_tuned
 
 
 def test_a_longer_batch_changes_no_prompt_with_learned_tokens_since_the_text_tower_stays_causal():
